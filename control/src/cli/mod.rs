@@ -1,0 +1,59 @@
+//! The command line: what may be typed, and which part of the program answers.
+//!
+//! In: the arguments. Out: an exit status. Never: does the work itself.
+
+pub mod plan;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// How a run of `tapline` ends. The numbers are printed in `--help` and never change meaning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// Everything asked for was done, and every check held.
+    Ok = 0,
+    /// The work was done, and a check did not hold.
+    CheckFailed = 1,
+    /// The input is at fault: arguments, files, or what they say. Nothing was created.
+    BadInput = 2,
+    /// This machine lacks something that the run needs. Nothing was created.
+    Unsupported = 3,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> ExitCode {
+        ExitCode::from(exit as u8)
+    }
+}
+
+const EXIT_STATUS: &str = "Exit status:
+  0  done, and every check held
+  1  done, and a check did not hold
+  2  the input is at fault; nothing was created
+  3  this machine lacks something the run needs; nothing was created";
+
+/// A userspace virtual switch for Kubernetes nodes built by AKS-Engine.
+#[derive(Parser, Debug)]
+#[command(name = "tapline", version, after_help = EXIT_STATUS, after_long_help = EXIT_STATUS)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The subcommands.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Say which node gets which addresses, pods, and routes.
+    #[command(after_help = EXIT_STATUS)]
+    Plan(plan::PlanArgs),
+}
+
+/// Runs what was asked for.
+#[must_use]
+pub fn run(cli: Cli) -> Exit {
+    match cli.command {
+        Command::Plan(args) => plan::run(&args),
+    }
+}

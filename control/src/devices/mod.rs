@@ -1,0 +1,2 @@
+//! Devices of the kernel.
+pub mod netns;

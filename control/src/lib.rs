@@ -1,0 +1,6 @@
+//! Everything that may be slow.
+pub mod cli;
+pub mod devices;
+pub mod lab;
+pub mod model;
+pub mod plan;

@@ -1,0 +1,177 @@
+//! Addresses and identities of the switch: bare numbers get a meaning here.
+//!
+//! In: bytes from frames, text from configuration.
+//! Out: `Mac`, `Station`, `PortId`, each legal by construction.
+//! Never: a group address where one station is meant.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::verdict::DropReason;
+
+/// An IEEE 802 MAC address, six octets in transmission order.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Mac(pub [u8; 6]);
+
+impl Mac {
+    /// The broadcast address, `ff:ff:ff:ff:ff:ff`.
+    pub const BROADCAST: Mac = Mac([0xff; 6]);
+    /// The all-zero address: what ARP writes where a hardware address is unknown.
+    pub const ZERO: Mac = Mac([0; 6]);
+
+    /// True for group addresses: multicast and broadcast (the I/G bit, IEEE 802-2014 8.2.2).
+    #[inline]
+    #[must_use]
+    pub const fn is_group(self) -> bool {
+        self.0[0] & 1 != 0
+    }
+
+    /// True for `00:00:00:00:00:00`.
+    #[inline]
+    #[must_use]
+    pub const fn is_zero(self) -> bool {
+        self.bits() == 0
+    }
+
+    /// The address as the low 48 bits of a word, first octet highest.
+    #[inline]
+    #[must_use]
+    pub const fn bits(self) -> u64 {
+        let [a, b, c, d, e, f] = self.0;
+        u64::from_be_bytes([0, 0, a, b, c, d, e, f])
+    }
+
+    /// The first six octets of `bytes`.
+    #[inline]
+    #[must_use]
+    pub(crate) fn read(bytes: &[u8; 6]) -> Mac {
+        Mac(*bytes)
+    }
+}
+
+impl fmt::Display for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+impl fmt::Debug for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Text that is not six colon-separated pairs of hexadecimal digits.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("'{0}' is not a MAC address such as 00:0d:3a:21:af:12")]
+pub struct BadMac(String);
+
+impl FromStr for Mac {
+    type Err = BadMac;
+
+    fn from_str(text: &str) -> Result<Mac, BadMac> {
+        let bad = || BadMac(text.to_owned());
+        let mut octets = [0u8; 6];
+        let mut parts = text.split(':');
+        for octet in &mut octets {
+            let part = parts.next().filter(|p| p.len() == 2).ok_or_else(bad)?;
+            if !part.bytes().all(|b| b.is_ascii_hexdigit()) {
+                return Err(bad());
+            }
+            *octet = u8::from_str_radix(part, 16).map_err(|_| bad())?;
+        }
+        if parts.next().is_some() { Err(bad()) } else { Ok(Mac(octets)) }
+    }
+}
+
+/// The address of one station: never group, never zero, so it may be learned and be a source.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Station(Mac);
+
+impl Station {
+    /// Accepts an address that one station can own.
+    ///
+    /// # Errors
+    /// `SourceIsGroup` or `SourceIsZero`, the reasons for which a frame from such a source dies.
+    #[inline]
+    pub const fn new(mac: Mac) -> Result<Station, DropReason> {
+        if mac.is_group() {
+            return Err(DropReason::SourceIsGroup);
+        }
+        if mac.is_zero() {
+            return Err(DropReason::SourceIsZero);
+        }
+        Ok(Station(mac))
+    }
+
+    /// The plain address.
+    #[inline]
+    #[must_use]
+    pub const fn mac(self) -> Mac {
+        self.0
+    }
+}
+
+impl fmt::Display for Station {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+impl fmt::Debug for Station {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+/// A port of one switch: an index below [`PortId::COUNT_MAX`].
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PortId(u16);
+
+impl PortId {
+    /// Ports that one switch may have: 250 pods (the most a kubelet is set to), the host port and
+    /// the uplink, rounded up to a power of two so that a port set is eight words.
+    pub const COUNT_MAX: usize = 512;
+
+    /// Accepts an index below [`PortId::COUNT_MAX`].
+    #[must_use]
+    pub const fn new(index: usize) -> Option<PortId> {
+        if index < PortId::COUNT_MAX { Some(PortId(index as u16)) } else { None }
+    }
+
+    /// The index, for tables that have one row a port.
+    #[inline]
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+impl fmt::Debug for PortId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "port {}", self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mac_reads_back_what_it_writes() {
+        let mac: Mac = "00:0d:3a:21:af:12".parse().expect("well-formed");
+        assert_eq!(mac.to_string(), "00:0d:3a:21:af:12");
+        assert_eq!(mac.bits(), 0x000d_3a21_af12);
+        for bad in ["", "00:0d:3a:21:af", "00:0d:3a:21:af:12:00", "0:0d:3a:21:af:12", "+0:0d:3a:21:af:12"] {
+            assert!(bad.parse::<Mac>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_station_is_never_group_or_zero() {
+        assert_eq!(Station::new(Mac::BROADCAST), Err(DropReason::SourceIsGroup));
+        assert_eq!(Station::new(Mac::ZERO), Err(DropReason::SourceIsZero));
+        assert!(Station::new(Mac([2, 0, 0, 0, 0, 1])).is_ok());
+    }
+}

@@ -1,0 +1,3 @@
+//! The switch.
+pub mod addr;
+pub mod verdict;
