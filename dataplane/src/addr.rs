@@ -40,13 +40,6 @@ impl Mac {
         let [a, b, c, d, e, f] = self.0;
         u64::from_be_bytes([0, 0, a, b, c, d, e, f])
     }
-
-    /// The first six octets of `bytes`.
-    #[inline]
-    #[must_use]
-    pub(crate) fn read(bytes: &[u8; 6]) -> Mac {
-        Mac(*bytes)
-    }
 }
 
 impl fmt::Display for Mac {
@@ -81,7 +74,11 @@ impl FromStr for Mac {
             }
             *octet = u8::from_str_radix(part, 16).map_err(|_| bad())?;
         }
-        if parts.next().is_some() { Err(bad()) } else { Ok(Mac(octets)) }
+        if parts.next().is_some() {
+            Err(bad())
+        } else {
+            Ok(Mac(octets))
+        }
     }
 }
 
@@ -137,7 +134,11 @@ impl PortId {
     /// Accepts an index below [`PortId::COUNT_MAX`].
     #[must_use]
     pub const fn new(index: usize) -> Option<PortId> {
-        if index < PortId::COUNT_MAX { Some(PortId(index as u16)) } else { None }
+        if index < PortId::COUNT_MAX {
+            Some(PortId(index as u16))
+        } else {
+            None
+        }
     }
 
     /// The index, for tables that have one row a port.
@@ -163,7 +164,13 @@ mod tests {
         let mac: Mac = "00:0d:3a:21:af:12".parse().expect("well-formed");
         assert_eq!(mac.to_string(), "00:0d:3a:21:af:12");
         assert_eq!(mac.bits(), 0x000d_3a21_af12);
-        for bad in ["", "00:0d:3a:21:af", "00:0d:3a:21:af:12:00", "0:0d:3a:21:af:12", "+0:0d:3a:21:af:12"] {
+        for bad in [
+            "",
+            "00:0d:3a:21:af",
+            "00:0d:3a:21:af:12:00",
+            "0:0d:3a:21:af:12",
+            "+0:0d:3a:21:af:12",
+        ] {
             assert!(bad.parse::<Mac>().is_err(), "{bad}");
         }
     }

@@ -1,3 +1,43 @@
-//! The switch.
+//! The Tapline switch: frames in, verdicts, frames out.
+//!
+//! A frame walks through five rooms, in one direction. Every room is a file, every exit is
+//! counted, and nothing on that walk opens a file, reads a clock, takes a lock, allocates or logs.
+//!
+//! ```text
+//! receive      view       decide         rewrite      transmit
+//! port/   ->   frame/  -> forward/   ->  rewrite.rs -> port/
+//!                            | reads
+//!                            tables/ (configured), fdb and neighbours (learned)
+//! ```
+//!
+//! | file | what it knows |
+//! |---|---|
+//! | [`addr`], [`clock`] | bare numbers with a meaning |
+//! | [`frame`] | bytes to facts |
+//! | [`tables`] | what the world looks like |
+//! | [`forward`] | where a frame goes: `decide`, which is pure |
+//! | [`verdict`] | the verdicts, and the one table of drop reasons |
+//! | [`mod@rewrite`] | the edits a verdict asks for |
+//! | [`port`] | where frames come from and go to; `port/sys` has all `unsafe` |
+//! | [`worker`] | one breath: the five rooms in order |
+//! | [`switch`] | a worker on a thread of its own, that sleeps when there is nothing to do |
+//! | [`snapshot`], [`stats`] | tables come in, counters go out |
+//!
+//! No async, no serde, no netlink: what may be slow lives in `control`, which names this crate and
+//! is never named by it.
+
 pub mod addr;
+pub mod buffer;
+pub mod clock;
+pub mod forward;
+pub mod frame;
+pub mod port;
+pub mod rewrite;
+mod slow;
+pub mod snapshot;
+pub mod stats;
+pub mod switch;
+pub mod sync;
+pub mod tables;
 pub mod verdict;
+pub mod worker;

@@ -1,9 +1,171 @@
-//! What becomes of a frame.
-/// Why a frame died.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum DropReason {
-    /// Source is a group.
-    SourceIsGroup,
-    /// Source is zero.
-    SourceIsZero,
+//! What becomes of a frame: the verdicts, and the one table of reasons to die.
+//!
+//! In: nothing. Out: the vocabulary that `decide` speaks and the worker obeys.
+//! Never: a success among the drop reasons, or an `Other`.
+//!
+//! A row of `drop_reasons!` is a variant, a counter, a metric label and a line of help. Nothing
+//! else in the workspace lists the reasons again.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use crate::addr::{Mac, PortId};
+
+macro_rules! drop_reasons {
+    ($($variant:ident, $label:literal, $meaning:literal;)+) => {
+        /// Why a frame died. Each reason has a counter of its own on every port.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[repr(u8)]
+        pub enum DropReason {
+            $(#[doc = $meaning] $variant,)+
+        }
+
+        impl DropReason {
+            /// Every reason, in the order of the table.
+            pub const ALL: &[DropReason] = &[$(DropReason::$variant,)+];
+
+            /// How many reasons there are.
+            pub const COUNT: usize = DropReason::ALL.len();
+
+            /// The name that counters, metrics and `--json` use.
+            #[must_use]
+            pub const fn label(self) -> &'static str {
+                match self { $(DropReason::$variant => $label,)+ }
+            }
+
+            /// One sentence for a person.
+            #[must_use]
+            pub const fn meaning(self) -> &'static str {
+                match self { $(DropReason::$variant => $meaning,)+ }
+            }
+        }
+    };
+}
+
+drop_reasons! {
+    TooShort, "too_short", "shorter than an Ethernet header";
+    SourceIsGroup, "source_is_group", "a group address cannot send";
+    SourceIsZero, "source_is_zero", "the all-zero address cannot send";
+    BadOffload, "bad_offload", "the offload header does not fit the frame";
+    NotAttached, "not_attached", "the ingress port has no row in the tables yet";
+    ReservedGroup, "reserved_group", "a link-local control frame, which no bridge forwards (IEEE 802.1D table 7-10)";
+    SamePort, "same_port", "the target lives on the ingress port, and hairpin is off";
+    NoEgress, "no_egress", "flooded where no other port takes floods";
+    UnknownUnicast, "unknown_unicast", "no port is known for the target, and unknown targets are not flooded here";
+    UplinkNotOurs, "uplink_not_ours", "came in by the uplink and is for nobody behind this switch";
+    UplinkReflected, "uplink_reflected", "came in by the uplink and would leave by it";
+    MalformedArp, "malformed_arp", "not a whole ARP packet for Ethernet and IPv4";
+    MalformedIpv4, "malformed_ipv4", "the IPv4 header's version, length or checksum is wrong";
+    MalformedIpv6, "malformed_ipv6", "the IPv6 header's version or length is wrong";
+    ArpUnanswered, "arp_unanswered", "asks for an address that nobody here holds, and such questions stay here";
+    AddressConflict, "address_conflict", "announces an address that another port holds";
+    MartianSource, "martian_source", "the source address may not appear on a wire (RFC 1812 5.3.7)";
+    NotRoutable, "not_routable", "a multicast, broadcast, loopback or link-local target is never routed";
+    NoRoute, "no_route", "no prefix holds the target address";
+    NoSuchPod, "no_such_pod", "in this node's own pod range, and no pod has the address";
+    Blackhole, "blackhole", "the route says to discard";
+    TtlExpired, "ttl_expired", "the TTL or hop limit ran out here";
+    TooBig, "too_big", "larger than the egress MTU, and may not be fragmented";
+    NeighbourQueueFull, "neighbour_queue_full", "too many frames wait for the next hop's address already";
+    NeighbourFailed, "neighbour_failed", "the next hop did not answer";
+    QueueFull, "queue_full", "the egress port took fewer frames than offered";
+    PortDown, "port_down", "the egress port is down or gone";
+    PoolEmpty, "pool_empty", "no buffer was free for a copy or an answer";
+}
+
+impl fmt::Display for DropReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.label())
+    }
+}
+
+/// The edits that a frame needs before it leaves. All of them leave layer 4 alone, so a partial
+/// checksum and the segmentation state of a super-frame stay true.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rewrite {
+    /// New target MAC. In an ARP reply the target hardware address follows.
+    pub target: Option<Mac>,
+    /// New source MAC. In an ARP packet the sender hardware address follows.
+    pub source: Option<Mac>,
+    /// Take one off the TTL (RFC 1812 5.3.1) or the hop limit (RFC 8200 section 3).
+    pub hop: bool,
+}
+
+impl Rewrite {
+    /// Leaves the frame as it came.
+    pub const KEEP: Rewrite = Rewrite {
+        target: None,
+        source: None,
+        hop: false,
+    };
+}
+
+/// Work for the slow path: it is off the walk, bounded, and may build frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Punt {
+    /// Answer this ARP request, out of the port that it came in by: `mac` holds the address.
+    AnswerArp {
+        /// The hardware address to tell.
+        mac: Mac,
+    },
+    /// Answer this neighbour solicitation, out of the port that it came in by.
+    AnswerSolicitation {
+        /// The hardware address to tell.
+        mac: Mac,
+    },
+    /// A neighbour told where it lives.
+    HearNeighbour {
+        /// Its protocol address.
+        address: IpAddr,
+        /// Its hardware address.
+        mac: Mac,
+    },
+    /// Hold the frame until the next hop's hardware address is known.
+    Resolve {
+        /// The next hop.
+        next_hop: IpAddr,
+        /// The port it is reached by.
+        egress: PortId,
+    },
+}
+
+/// What `decide` says about one frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Out of one port, after the edits.
+    Forward {
+        /// The port to leave by.
+        egress: PortId,
+        /// The edits to make first.
+        rewrite: Rewrite,
+    },
+    /// Out of every port that takes floods, except the one it came in by.
+    Flood,
+    /// To the slow path.
+    Punt(Punt),
+    /// Nowhere.
+    Drop(DropReason),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_has_its_own_label_and_a_meaning() {
+        let mut labels: Vec<_> = DropReason::ALL.iter().map(|r| r.label()).collect();
+        labels.sort_unstable();
+        labels.dedup();
+        assert_eq!(labels.len(), DropReason::COUNT);
+        for (index, reason) in DropReason::ALL.iter().enumerate() {
+            assert_eq!(*reason as usize, index, "a reason is its own index");
+            assert!(reason.meaning().len() > 10);
+            assert!(
+                reason
+                    .label()
+                    .bytes()
+                    .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+            );
+        }
+    }
 }

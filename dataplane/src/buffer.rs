@@ -1,0 +1,244 @@
+//! A fixed pool of buffers, made at start and handed on by index.
+//!
+//! In: how many slots, and the longest frame one must hold.
+//! Out: [`Frame`]s, which name a slot, and the bytes behind them.
+//! Never: grows, or hands one slot to two frames.
+//!
+//! A slot is laid out so that what a port writes is one run of bytes: the offload header sits
+//! directly before the frame.
+//!
+//! ```text
+//! 0            54                64                             stride
+//! | spare room | virtio_net_hdr  | Ethernet frame ...           |
+//! ```
+//!
+//! The free list is a stack: the slot used last is used next, while it is still in the cache. The
+//! stride is no multiple of 4096, or the first lines of all slots would share one cache set.
+
+use crate::frame::offload::{HEADER_LEN, Offload};
+
+/// Where the frame starts in its slot: one cache line in.
+pub const FRAME_AT: usize = 64;
+
+/// Where the offload header starts.
+pub(crate) const HEADER_AT: usize = FRAME_AT - HEADER_LEN;
+
+/// The longest frame a port may hand in: an IP packet of 65,535 bytes behind an Ethernet header
+/// with two 802.1Q tags is 65,557; rounded up to whole cache lines.
+pub const FRAME_MAX: usize = 65_600;
+
+/// A frame in a slot of the pool. It must go back by [`Pool::release`]; the worker asserts between
+/// batches that none was lost.
+#[derive(Debug)]
+#[must_use = "a frame that is not released takes its slot with it"]
+pub struct Frame {
+    slot: u32,
+    len: u32,
+    /// Checksum and segmentation still undone.
+    pub offload: Offload,
+}
+
+impl Frame {
+    /// Bytes from the first of the target MAC to the last of the payload; no FCS.
+    #[inline]
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len as usize
+    }
+
+    /// True for a frame of no bytes.
+    #[inline]
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Says how many bytes were written behind [`Pool::bytes_mut`]'s start.
+    #[inline]
+    pub fn set_len(&mut self, len: usize) {
+        assert!(
+            len <= FRAME_MAX,
+            "a frame of {len} bytes is longer than any slot"
+        );
+        self.len = len as u32;
+    }
+}
+
+/// The buffers of one worker.
+#[derive(Debug)]
+pub struct Pool {
+    memory: Box<[u8]>,
+    free: Vec<u32>,
+    stride: usize,
+    slots: usize,
+}
+
+impl Pool {
+    /// Makes `slots` buffers, each for a frame of up to `frame_max` bytes. Memory is touched only
+    /// when a slot is first used.
+    ///
+    /// # Panics
+    /// If `frame_max` is over [`FRAME_MAX`] or there are more slots than a `u32` counts.
+    #[must_use]
+    pub fn new(slots: usize, frame_max: usize) -> Pool {
+        assert!(
+            frame_max <= FRAME_MAX,
+            "no slot holds more than {FRAME_MAX} bytes"
+        );
+        let count = u32::try_from(slots).expect("slots are counted in 32 bits");
+        let mut stride = FRAME_AT + frame_max.next_multiple_of(64);
+        if stride.is_multiple_of(4096) {
+            stride += 64;
+        }
+        Pool {
+            memory: vec![0; slots * stride].into_boxed_slice(),
+            free: (0..count).rev().collect(),
+            stride,
+            slots,
+        }
+    }
+
+    /// An empty frame in a free slot, or nothing when all are in use.
+    #[inline]
+    pub fn take(&mut self) -> Option<Frame> {
+        let slot = self.free.pop()?;
+        Some(Frame {
+            slot,
+            len: 0,
+            offload: Offload::NONE,
+        })
+    }
+
+    /// Gives the slot back.
+    #[inline]
+    #[allow(clippy::needless_pass_by_value)] // taking the frame is the point: it is gone
+    pub fn release(&mut self, frame: Frame) {
+        debug_assert!(
+            self.free.len() < self.slots,
+            "more slots returned than exist"
+        );
+        self.free.push(frame.slot);
+    }
+
+    /// Slots that no frame holds.
+    #[inline]
+    #[must_use]
+    pub fn free(&self) -> usize {
+        self.free.len()
+    }
+
+    /// Slots in all.
+    #[inline]
+    #[must_use]
+    pub fn slots(&self) -> usize {
+        self.slots
+    }
+
+    /// Bytes of address space that the slots take.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        self.memory.len()
+    }
+
+    /// The frame's bytes.
+    #[inline]
+    #[must_use]
+    pub fn bytes(&self, frame: &Frame) -> &[u8] {
+        let at = self.at(frame) + FRAME_AT;
+        &self.memory[at..at + frame.len()]
+    }
+
+    /// The frame's bytes, to edit in place.
+    #[inline]
+    pub fn bytes_mut(&mut self, frame: &Frame) -> &mut [u8] {
+        let at = self.at(frame) + FRAME_AT;
+        &mut self.memory[at..at + frame.len()]
+    }
+
+    /// All the room behind the start of the frame, to fill it; then call [`Frame::set_len`].
+    #[inline]
+    pub fn room(&mut self, frame: &Frame) -> &mut [u8] {
+        let at = self.at(frame);
+        &mut self.memory[at + FRAME_AT..at + self.stride]
+    }
+
+    /// The room for an offload header and the frame behind it, as one run of bytes.
+    #[inline]
+    pub(crate) fn room_with_header(&mut self, frame: &Frame) -> &mut [u8] {
+        let at = self.at(frame);
+        &mut self.memory[at + HEADER_AT..at + self.stride]
+    }
+
+    /// The offload header, freshly written from the frame's state, and the frame behind it.
+    #[inline]
+    pub(crate) fn with_header(&mut self, frame: &Frame) -> &[u8] {
+        let at = self.at(frame);
+        let run = &mut self.memory[at + HEADER_AT..at + FRAME_AT + frame.len as usize];
+        frame.offload.write(run);
+        run
+    }
+
+    /// Copies `frame` into a slot of its own, or nothing when none is free.
+    pub fn copy(&mut self, frame: &Frame) -> Option<Frame> {
+        let mut copy = self.take()?;
+        let (from, to) = (self.at(frame) + FRAME_AT, self.at(&copy) + FRAME_AT);
+        self.memory.copy_within(from..from + frame.len(), to);
+        copy.len = frame.len;
+        copy.offload = frame.offload;
+        Some(copy)
+    }
+
+    #[inline]
+    fn at(&self, frame: &Frame) -> usize {
+        frame.slot as usize * self.stride
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_are_handed_out_once_and_come_back() {
+        let mut pool = Pool::new(2, 1514);
+        let (mut a, b) = (
+            pool.take().expect("two free"),
+            pool.take().expect("one free"),
+        );
+        assert!(pool.take().is_none());
+        pool.room(&a)[..4].copy_from_slice(b"head");
+        a.set_len(4);
+        pool.release(b);
+        let copy = pool.copy(&a).expect("one free");
+        assert_eq!(pool.bytes(&copy), b"head");
+        pool.release(a);
+        pool.release(copy);
+        assert_eq!(pool.free(), pool.slots());
+    }
+
+    #[test]
+    fn the_header_is_written_directly_before_the_frame() {
+        let mut pool = Pool::new(1, 64);
+        let mut frame = pool.take().expect("free");
+        pool.room(&frame)[..2].copy_from_slice(&[7, 8]);
+        frame.set_len(2);
+        frame.offload = Offload {
+            flags: 1,
+            gso_type: 3,
+            ..Offload::NONE
+        };
+        let run = pool.with_header(&frame);
+        assert_eq!(
+            (run[0], run[1], run[HEADER_LEN], run.len()),
+            (1, 3, 7, HEADER_LEN + 2)
+        );
+        pool.release(frame);
+    }
+
+    #[test]
+    fn no_two_slots_share_a_cache_set_for_their_headers() {
+        for frame_max in [60, 1514, 2048, 4032, FRAME_MAX] {
+            assert!(!Pool::new(1, frame_max).stride.is_multiple_of(4096));
+        }
+    }
+}

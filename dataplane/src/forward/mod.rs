@@ -1,0 +1,69 @@
+//! Where should this frame go? The decision, which has no hands.
+//!
+//! In: a frame's view, the port it came in by, and the world: tables, FDB, neighbours.
+//! Out: a [`Verdict`]. Never: changes anything; the fuzzer, the oracle, the simulation, `trace`
+//! and the worker all call this one function.
+//!
+//! One switch serves both of AKS-Engine's networks; what differs is in the tables:
+//!
+//! | question | where it is answered |
+//! |---|---|
+//! | who has this protocol address? | [`arp`]: whoever is configured to hold it |
+//! | a frame for the router, or from the uplink | [`route`]: by IP address |
+//! | any other frame | [`bridge`]: by MAC address |
+
+mod arp;
+mod bridge;
+mod route;
+
+use crate::addr::PortId;
+use crate::frame::offload::Offload;
+use crate::frame::{FrameView, Network};
+use crate::tables::Tables;
+use crate::tables::fdb::Fdb;
+use crate::tables::neighbour::Neighbours;
+use crate::tables::{PortRole, PortRow};
+use crate::verdict::{DropReason, Verdict};
+
+/// What a decision may look at.
+#[derive(Clone, Copy, Debug)]
+pub struct World<'a> {
+    /// The configured state.
+    pub tables: &'a Tables,
+    /// The learned stations.
+    pub fdb: &'a Fdb,
+    /// The next hops heard of.
+    pub neighbours: &'a Neighbours,
+}
+
+/// Where should this frame go?
+#[inline]
+#[must_use]
+pub fn decide(view: &FrameView, offload: Offload, ingress: PortId, world: World<'_>) -> Verdict {
+    let Some(port) = world.tables.port(ingress) else {
+        return Verdict::Drop(DropReason::NotAttached);
+    };
+    if let Network::Arp(packet) = &view.network {
+        return arp::decide(packet, port, world.tables);
+    }
+    if view.target.is_group() {
+        return group(view, port, world.tables);
+    }
+    if port.role == PortRole::Uplink || world.tables.is_router(view.target) {
+        return route::decide(view, offload, port, world);
+    }
+    bridge::decide(view, port, world)
+}
+
+/// Group frames stay among pods and host.
+fn group(view: &FrameView, ingress: &PortRow, tables: &Tables) -> Verdict {
+    if let Network::Ipv6(packet) = &view.network
+        && let Some(verdict) = arp::solicited(packet, ingress, tables)
+    {
+        return verdict;
+    }
+    if ingress.role == PortRole::Uplink {
+        return Verdict::Drop(DropReason::UplinkNotOurs);
+    }
+    bridge::flood(view.target)
+}

@@ -1,0 +1,77 @@
+//! The Ethernet II header.
+//!
+//! In: the first bytes of a frame. Out: target, source, type, and the rest.
+//! Never: looks behind an 802.1Q tag: tagged frames pass through as they are.
+
+use crate::addr::Mac;
+
+/// Bytes of target, source and type.
+pub const HEADER_LEN: usize = 14;
+
+/// EtherType of IPv4.
+pub const IPV4: u16 = 0x0800;
+/// EtherType of ARP.
+pub const ARP: u16 = 0x0806;
+/// EtherType of IPv6.
+pub const IPV6: u16 = 0x86dd;
+
+/// The addresses to which IEEE 802.1D table 7-10 forbids forwarding, `01:80:c2:00:00:00` to
+/// `..:0f`, share their first 44 bits.
+const RESERVED_GROUP: u64 = 0x0180_c200_0000;
+
+/// The three fields of the header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// Where the frame is going.
+    pub target: Mac,
+    /// Who says to have sent it.
+    pub source: Mac,
+    /// The type, in host order.
+    pub ether_type: u16,
+}
+
+/// The header, and what follows it.
+#[inline]
+#[must_use]
+pub fn split(bytes: &[u8]) -> Option<(Header, &[u8])> {
+    let (&[a, b, c, d, e, f, g, h, i, j, k, l, m, n], payload) =
+        bytes.split_first_chunk::<HEADER_LEN>()?;
+    let header = Header {
+        target: Mac([a, b, c, d, e, f]),
+        source: Mac([g, h, i, j, k, l]),
+        ether_type: u16::from_be_bytes([m, n]),
+    };
+    Some((header, payload))
+}
+
+/// True for the link-local control addresses, which no bridge forwards.
+#[inline]
+#[must_use]
+pub const fn is_reserved_group(mac: Mac) -> bool {
+    mac.bits() & !0xf == RESERVED_GROUP
+}
+
+/// Overwrites the target address.
+#[inline]
+pub(crate) fn set_target(frame: &mut [u8], mac: Mac) {
+    frame[0..6].copy_from_slice(&mac.0);
+}
+
+/// Overwrites the source address.
+#[inline]
+pub(crate) fn set_source(frame: &mut [u8], mac: Mac) {
+    frame[6..12].copy_from_slice(&mac.0);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_addresses_are_told_from_their_neighbours() {
+        assert!(is_reserved_group(Mac([1, 0x80, 0xc2, 0, 0, 0])));
+        assert!(is_reserved_group(Mac([1, 0x80, 0xc2, 0, 0, 0x0e])));
+        assert!(!is_reserved_group(Mac([1, 0x80, 0xc2, 0, 0, 0x10])));
+        assert!(!is_reserved_group(Mac::BROADCAST));
+    }
+}

@@ -1,0 +1,283 @@
+//! Frames that the switch makes itself: ARP and ND answers, ARP questions, ICMP errors.
+//!
+//! In: the frame that gives rise to one, and who speaks. Out: bytes in a buffer, and their number.
+//! Never: sends, counts or decides; nor answers an error with an error (RFC 1812 4.3.2.7).
+//!
+//! This is the slow path: it may take its time, and builds with `etherparse`.
+
+use std::net::Ipv4Addr;
+
+use etherparse::icmpv4::{DestUnreachableHeader, TimeExceededCode};
+use etherparse::{Icmpv4Type, PacketBuilder};
+
+use crate::addr::Mac;
+use crate::frame::arp::{self, ArpView, Operation};
+use crate::frame::ethernet::{self, HEADER_LEN};
+use crate::frame::ipv4::Ipv4View;
+use crate::frame::ipv6::Ipv6View;
+use crate::frame::transport::{ICMP, Transport};
+use crate::tables::neighbour::Question;
+use crate::verdict::DropReason;
+
+/// Bytes of the original that an ICMP error carries: as much as fits 576 bytes (RFC 1812 4.3.2.3),
+/// as the kernel's `icmp_send` does.
+pub(crate) const QUOTE_MAX: usize = 576 - 20 - 8;
+
+/// TTL of what the switch sends itself, as the kernel's default (`IPDEFTTL`).
+const TTL: u8 = 64;
+
+/// Who speaks in the name of the switch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Speaker {
+    /// Its hardware address.
+    pub(crate) mac: Mac,
+    /// Its protocol address.
+    pub(crate) address: Ipv4Addr,
+}
+
+/// Writes the answer to `question` into `room`: `mac` holds the address asked for. Returns its
+/// length.
+pub(crate) fn arp_answer(room: &mut [u8], question: &ArpView, mac: Mac) -> usize {
+    let answer = ArpView {
+        operation: Operation::Reply,
+        sender_mac: mac,
+        sender: question.target,
+        target_mac: question.sender_mac,
+        target: question.sender,
+    };
+    write_arp(room, question.sender_mac, &answer)
+}
+
+/// Writes a question for a neighbour into `room`, to the address it last had if any (RFC 1122
+/// 2.3.2.1). Returns its length.
+pub(crate) fn arp_question(
+    room: &mut [u8],
+    question: &Question,
+    target: Ipv4Addr,
+    asker: Speaker,
+) -> usize {
+    let packet = ArpView {
+        operation: Operation::Request,
+        sender_mac: asker.mac,
+        sender: asker.address,
+        target_mac: Mac::ZERO,
+        target,
+    };
+    write_arp(room, question.last_known.unwrap_or(Mac::BROADCAST), &packet)
+}
+
+fn write_arp(room: &mut [u8], target: Mac, packet: &ArpView) -> usize {
+    ethernet::set_target(room, target);
+    ethernet::set_source(room, packet.sender_mac);
+    room[12..HEADER_LEN].copy_from_slice(&ethernet::ARP.to_be_bytes());
+    packet.write(&mut room[HEADER_LEN..]);
+    HEADER_LEN + arp::LEN
+}
+
+/// Writes a neighbour advertisement into `room` that says `mac` holds what `packet` asks for, to
+/// the asker `asker`. Returns its length, or nothing if `packet` asks for nothing.
+pub(crate) fn advertisement(
+    room: &mut [u8],
+    packet: &Ipv6View,
+    asker: Mac,
+    mac: Mac,
+) -> Option<usize> {
+    use crate::frame::ipv6::Discovery;
+    let Some(Discovery::Solicitation { target }) = packet.discovery else {
+        return None;
+    };
+    let mut message = [0; 24];
+    message[..16].copy_from_slice(&target.octets());
+    message[16..18].copy_from_slice(&[2, 1]); // target link-layer address, one unit of 8 bytes
+    message[18..24].copy_from_slice(&mac.0);
+    // Solicited and override: RFC 4861 4.4, bits 30 and 29 of the word behind the checksum.
+    let builder = PacketBuilder::ethernet2(mac.0, asker.0)
+        .ipv6(target.octets(), packet.source.octets(), 255)
+        .icmpv6_raw(136, 0, [0x60, 0, 0, 0]);
+    finish(room, builder.size(message.len()), |out| {
+        builder.write(out, &message).is_ok()
+    })
+}
+
+/// Which ICMP error a death calls for, if any: RFC 1812 5.2.7 and 5.3.
+fn icmp_type(reason: DropReason, mtu: u16) -> Option<Icmpv4Type> {
+    let unreachable = |header| Some(Icmpv4Type::DestinationUnreachable(header));
+    match reason {
+        DropReason::TtlExpired => Some(Icmpv4Type::TimeExceeded(
+            TimeExceededCode::TtlExceededInTransit,
+        )),
+        DropReason::NoRoute => unreachable(DestUnreachableHeader::Network),
+        DropReason::NoSuchPod | DropReason::NeighbourFailed => {
+            unreachable(DestUnreachableHeader::Host)
+        }
+        DropReason::TooBig => {
+            unreachable(DestUnreachableHeader::FragmentationNeeded { next_hop_mtu: mtu })
+        }
+        _ => None,
+    }
+}
+
+/// Writes the ICMP error that the death of `packet` calls for into `room`, from `speaker` to the
+/// station `sender`. `quoted` is the packet as it came, from its IP header on. Returns its length,
+/// or nothing where none is due: RFC 1812 4.3.2.7.
+pub(crate) fn icmp_error(
+    room: &mut [u8],
+    reason: DropReason,
+    packet: &Ipv4View,
+    quoted: &[u8],
+    sender: Mac,
+    speaker: Speaker,
+    mtu: u16,
+) -> Option<usize> {
+    let kind = icmp_type(reason, mtu)?;
+    let about_an_error = packet.protocol == ICMP
+        && !matches!(
+            packet.transport,
+            Transport::Icmp {
+                kind: 0 | 8 | 13..=18,
+                ..
+            }
+        );
+    if about_an_error || packet.fragment_offset != 0 || sender.is_group() {
+        return None;
+    }
+    let quote = &quoted[..quoted
+        .len()
+        .min(usize::from(packet.total_len))
+        .min(QUOTE_MAX)];
+    let builder = PacketBuilder::ethernet2(speaker.mac.0, sender.0)
+        .ipv4(speaker.address.octets(), packet.source.octets(), TTL)
+        .icmpv4(kind);
+    finish(room, builder.size(quote.len()), |out| {
+        builder.write(out, quote).is_ok()
+    })
+}
+
+/// Lets `write` fill the first `size` bytes of `room`.
+fn finish(
+    room: &mut [u8],
+    size: usize,
+    write: impl FnOnce(&mut std::io::Cursor<&mut [u8]>) -> bool,
+) -> Option<usize> {
+    let mut out = std::io::Cursor::new(room.get_mut(..size)?);
+    write(&mut out).then_some(size)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::{FrameView, Network};
+
+    const POD: Mac = Mac([2, 0, 0, 0, 0, 0x31]);
+    const GATEWAY: Speaker = Speaker {
+        mac: Mac([2, 0, 0, 0, 0, 1]),
+        address: Ipv4Addr::new(10, 244, 1, 1),
+    };
+
+    fn packet(
+        write: impl FnOnce(etherparse::PacketBuilderStep<etherparse::IpHeaders>) -> Vec<u8>,
+    ) -> Vec<u8> {
+        write(PacketBuilder::ethernet2(POD.0, GATEWAY.mac.0).ipv4(
+            [10, 244, 1, 6],
+            [10, 244, 0, 7],
+            1,
+        ))
+    }
+
+    fn view(frame: &[u8]) -> Ipv4View {
+        let Ok(FrameView {
+            network: Network::Ipv4(ip),
+            ..
+        }) = FrameView::parse(frame)
+        else {
+            panic!("not IPv4");
+        };
+        ip
+    }
+
+    fn error(reason: DropReason, frame: &[u8]) -> Option<Vec<u8>> {
+        let mut room = vec![0; 2048];
+        let len = icmp_error(
+            &mut room,
+            reason,
+            &view(frame),
+            &frame[14..],
+            POD,
+            GATEWAY,
+            1400,
+        )?;
+        room.truncate(len);
+        Some(room)
+    }
+
+    fn ping() -> Vec<u8> {
+        packet(|b| {
+            let mut out = Vec::new();
+            b.icmpv4_echo_request(1, 2)
+                .write(&mut out, &[7; 56])
+                .expect("a vector");
+            out
+        })
+    }
+
+    #[test]
+    fn an_expired_packet_comes_back_quoted_from_the_gateway() {
+        let answer = error(DropReason::TtlExpired, &ping()).expect("an error is due");
+        let ip = view(&answer);
+        assert_eq!(
+            (ip.source, ip.target, ip.ttl),
+            (GATEWAY.address, [10, 244, 1, 6].into(), 64)
+        );
+        assert_eq!(ip.transport, Transport::Icmp { kind: 11, code: 0 });
+        assert_eq!(
+            answer[14 + 20 + 8..],
+            ping()[14..],
+            "the whole original is quoted"
+        );
+        assert_eq!(&answer[..6], &POD.0);
+    }
+
+    #[test]
+    fn each_death_has_the_type_and_code_of_the_rfc() {
+        let kinds = |reason| {
+            error(reason, &ping()).map(|answer| match view(&answer).transport {
+                Transport::Icmp { kind, code } => (kind, code),
+                other => panic!("{other:?}"),
+            })
+        };
+        assert_eq!(kinds(DropReason::NoSuchPod), Some((3, 1)));
+        assert_eq!(kinds(DropReason::NeighbourFailed), Some((3, 1)));
+        assert_eq!(kinds(DropReason::NoRoute), Some((3, 0)));
+        assert_eq!(kinds(DropReason::TooBig), Some((3, 4)));
+        assert_eq!(kinds(DropReason::Blackhole), None);
+        let too_big = error(DropReason::TooBig, &ping()).expect("due");
+        assert_eq!(
+            u16::from_be_bytes([too_big[40], too_big[41]]),
+            1400,
+            "RFC 1191 next-hop MTU"
+        );
+    }
+
+    #[test]
+    fn an_error_is_never_about_an_error_or_a_later_fragment() {
+        let first = error(DropReason::TtlExpired, &ping()).expect("due");
+        assert_eq!(error(DropReason::TtlExpired, &first), None);
+        let mut fragment = ping();
+        fragment[14 + 7] = 1;
+        fragment[14 + 10..14 + 12].fill(0);
+        let sum = crate::frame::checksum::checksum(&fragment[14..34]);
+        fragment[24..26].copy_from_slice(&sum.to_be_bytes());
+        assert_eq!(error(DropReason::TtlExpired, &fragment), None);
+    }
+
+    #[test]
+    fn a_long_packet_is_quoted_as_far_as_576_bytes_allow() {
+        let long = packet(|b| {
+            let mut out = Vec::new();
+            b.udp(1, 2).write(&mut out, &[0; 1200]).expect("a vector");
+            out
+        });
+        let answer = error(DropReason::TtlExpired, &long).expect("due");
+        assert_eq!(answer.len(), 14 + 576);
+    }
+}

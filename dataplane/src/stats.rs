@@ -1,0 +1,266 @@
+//! Counters: every frame in, every frame out, every death by its reason, for each port.
+//!
+//! In: increments by the one worker that owns the board. Out: [`Counts`] for anyone who reads.
+//! Never: loses the law: received + originated + copied = transmitted + dropped + punted + queued.
+//!
+//! A refusal by decision is booked on the port the frame came in by; a refusal at the door out
+//! (`queue_full`, `port_down`) on the port that refused.
+
+use std::fmt;
+
+use crossbeam::utils::CachePadded;
+
+use crate::addr::PortId;
+use crate::sync::Counter;
+use crate::verdict::DropReason;
+
+/// Counters of one port.
+#[derive(Debug, Default)]
+struct PortBoard {
+    received: Counter,
+    received_bytes: Counter,
+    transmitted: Counter,
+    transmitted_bytes: Counter,
+    dropped: [Counter; DropReason::COUNT],
+}
+
+/// The counters of one worker: it alone writes, anybody reads.
+#[derive(Debug)]
+pub struct Board {
+    received: Counter,
+    originated: Counter,
+    copied: Counter,
+    transmitted: Counter,
+    punted: Counter,
+    queued: Counter,
+    super_frames: Counter,
+    dropped: [Counter; DropReason::COUNT],
+    ports: Box<[CachePadded<PortBoard>]>,
+}
+
+impl Default for Board {
+    fn default() -> Board {
+        Board {
+            received: Counter::default(),
+            originated: Counter::default(),
+            copied: Counter::default(),
+            transmitted: Counter::default(),
+            punted: Counter::default(),
+            queued: Counter::default(),
+            super_frames: Counter::default(),
+            dropped: Default::default(),
+            ports: (0..PortId::COUNT_MAX)
+                .map(|_| CachePadded::default())
+                .collect(),
+        }
+    }
+}
+
+impl Board {
+    #[inline]
+    pub(crate) fn received(&self, port: PortId, bytes: usize, super_frame: bool) {
+        self.received.add(1);
+        self.super_frames.add(u64::from(super_frame));
+        self.ports[port.index()].received.add(1);
+        self.ports[port.index()].received_bytes.add(bytes as u64);
+    }
+
+    #[inline]
+    pub(crate) fn transmitted(&self, port: PortId, bytes: usize) {
+        self.transmitted.add(1);
+        self.ports[port.index()].transmitted.add(1);
+        self.ports[port.index()].transmitted_bytes.add(bytes as u64);
+    }
+
+    #[inline]
+    pub(crate) fn dropped(&self, port: PortId, reason: DropReason) {
+        self.dropped[reason as usize].add(1);
+        self.ports[port.index()].dropped[reason as usize].add(1);
+    }
+
+    #[inline]
+    pub(crate) fn originated(&self) {
+        self.originated.add(1);
+    }
+
+    #[inline]
+    pub(crate) fn copied(&self, copies: u64) {
+        self.copied.add(copies);
+    }
+
+    #[inline]
+    pub(crate) fn punted(&self) {
+        self.punted.add(1);
+    }
+
+    #[inline]
+    pub(crate) fn queued(&self, frames: usize) {
+        self.queued.set(frames as u64);
+    }
+
+    /// The totals as they stand. Exact between batches; from another thread while frames move,
+    /// the terms may be of neighbouring moments.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        Counts {
+            received: self.received.get(),
+            originated: self.originated.get(),
+            copied: self.copied.get(),
+            transmitted: self.transmitted.get(),
+            punted: self.punted.get(),
+            queued: self.queued.get(),
+            dropped: Drops(std::array::from_fn(|at| self.dropped[at].get())),
+        }
+    }
+
+    /// Frames received that stood for several segments.
+    #[must_use]
+    pub fn super_frames(&self) -> u64 {
+        self.super_frames.get()
+    }
+
+    /// The counters of one port.
+    #[must_use]
+    pub fn port(&self, port: PortId) -> PortCounts {
+        let board = &self.ports[port.index()];
+        PortCounts {
+            received: board.received.get(),
+            received_bytes: board.received_bytes.get(),
+            transmitted: board.transmitted.get(),
+            transmitted_bytes: board.transmitted_bytes.get(),
+            dropped: Drops(std::array::from_fn(|at| board.dropped[at].get())),
+        }
+    }
+
+    /// Nothing is created or lost: every frame that came in, was made, or was copied has left by
+    /// a port, died for a reason, gone to the slow path, or waits.
+    pub(crate) fn assert_balanced(&self) {
+        let counts = self.counts();
+        assert!(counts.is_balanced(), "frames leaked: {counts}");
+    }
+}
+
+/// Deaths by reason.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Drops([u64; DropReason::COUNT]);
+
+impl Default for Drops {
+    fn default() -> Drops {
+        Drops([0; DropReason::COUNT])
+    }
+}
+
+impl Drops {
+    /// One death of one reason: what a test expects.
+    #[must_use]
+    pub fn one(reason: DropReason) -> Drops {
+        let mut drops = Drops::default();
+        drops.0[reason as usize] = 1;
+        drops
+    }
+
+    /// How many died for `reason`.
+    #[must_use]
+    pub fn of(&self, reason: DropReason) -> u64 {
+        self.0[reason as usize]
+    }
+
+    /// How many died in all.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.0.iter().sum()
+    }
+
+    /// The reasons for which any died.
+    pub fn iter(&self) -> impl Iterator<Item = (DropReason, u64)> + '_ {
+        DropReason::ALL
+            .iter()
+            .map(|r| (*r, self.of(*r)))
+            .filter(|(_, n)| *n > 0)
+    }
+
+    fn since(&self, earlier: &Drops) -> Drops {
+        Drops(std::array::from_fn(|at| self.0[at] - earlier.0[at]))
+    }
+}
+
+impl fmt::Debug for Drops {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map()
+            .entries(self.iter().map(|(r, n)| (r.label(), n)))
+            .finish()
+    }
+}
+
+/// Totals of a worker at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Frames that ports handed in.
+    pub received: u64,
+    /// Frames the switch made itself: ARP answers and questions, ICMP errors.
+    pub originated: u64,
+    /// Copies beyond the first that flooding made.
+    pub copied: u64,
+    /// Frames that ports took.
+    pub transmitted: u64,
+    /// Frames that the slow path consumed.
+    pub punted: u64,
+    /// Frames that wait for a next hop's address now.
+    pub queued: u64,
+    /// Deaths by reason.
+    pub dropped: Drops,
+}
+
+impl Counts {
+    /// The law of conservation.
+    #[must_use]
+    pub fn is_balanced(&self) -> bool {
+        self.received + self.originated + self.copied
+            == self.transmitted + self.dropped.total() + self.punted + self.queued
+    }
+
+    /// What happened after `earlier`. `queued` is a gauge and stays as it is now.
+    #[must_use]
+    pub fn since(&self, earlier: &Counts) -> Counts {
+        Counts {
+            received: self.received - earlier.received,
+            originated: self.originated - earlier.originated,
+            copied: self.copied - earlier.copied,
+            transmitted: self.transmitted - earlier.transmitted,
+            punted: self.punted - earlier.punted,
+            queued: self.queued,
+            dropped: self.dropped.since(&earlier.dropped),
+        }
+    }
+}
+
+impl fmt::Display for Counts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} received + {} originated + {} copied = {} transmitted + {} dropped + {} punted + {} queued",
+            self.received,
+            self.originated,
+            self.copied,
+            self.transmitted,
+            self.dropped.total(),
+            self.punted,
+            self.queued
+        )
+    }
+}
+
+/// Counters of a port at one moment. Bytes are without FCS, of super-frames as they came.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PortCounts {
+    /// Frames that came in here.
+    pub received: u64,
+    /// Their bytes.
+    pub received_bytes: u64,
+    /// Frames that went out here.
+    pub transmitted: u64,
+    /// Their bytes.
+    pub transmitted_bytes: u64,
+    /// Deaths booked here.
+    pub dropped: Drops,
+}

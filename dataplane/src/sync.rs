@@ -1,0 +1,37 @@
+//! The door to shared memory: the only file of the dataplane that names `std::sync`.
+//!
+//! In: the standard library, or loom's models of it under `--cfg loom`.
+//! Out: the same names either way, so that a model checker sees the code that ships.
+//! Never: logic.
+
+pub use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+pub use std::sync::{Arc, Mutex, PoisonError};
+
+/// A counter with one writer and any number of readers. Adding is a load, an add and a store: no
+/// locked instruction, since nobody else writes.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds `n`. Only the worker that owns the counter may call this.
+    #[inline]
+    pub fn add(&self, n: u64) {
+        self.0.store(
+            self.0.load(Ordering::Relaxed).wrapping_add(n),
+            Ordering::Relaxed,
+        );
+    }
+
+    /// Sets a gauge. Only the worker that owns the counter may call this.
+    #[inline]
+    pub fn set(&self, n: u64) {
+        self.0.store(n, Ordering::Relaxed);
+    }
+
+    /// The value as last written.
+    #[inline]
+    #[must_use]
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}

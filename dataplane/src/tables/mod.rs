@@ -1,0 +1,403 @@
+//! What the world looks like: everything configured, checked, and published whole.
+//!
+//! In: a [`TablesSpec`], plain fields that anybody may fill.
+//! Out: [`Tables`], which cannot be wrong in the ways listed in [`Fault`].
+//! Never: changes. A new table replaces the old one between two batches.
+
+pub mod fdb;
+pub mod fib;
+pub mod neighbour;
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::IpNet;
+use rustc_hash::FxBuildHasher;
+
+use crate::addr::{Mac, PortId, Station};
+use fib::{Conflict, Fib, NextHop};
+
+/// What hangs on a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PortRole {
+    /// A pod.
+    Pod,
+    /// The node's own kernel: `azure0` or `cbr0`.
+    Host,
+    /// The node's NIC, of which this switch sees only what is steered to it.
+    Uplink,
+}
+
+/// One port as configured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PortSpec {
+    /// Its number.
+    pub id: PortId,
+    /// What hangs on it.
+    pub role: PortRole,
+    /// The hardware address beyond the port: the pod's, the host interface's, the NIC's.
+    pub mac: Station,
+    /// The longest IP packet it takes, in bytes.
+    pub mtu: u16,
+    /// May a frame leave by the port it came in by?
+    pub hairpin: bool,
+}
+
+/// An address that somebody on this switch holds, so that the switch may answer for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// The port of the holder.
+    pub port: PortId,
+    /// The hardware address of the holder.
+    pub mac: Mac,
+}
+
+/// What to do with a frame for a station that nobody has heard.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Unknown {
+    /// Flood it to pods and host, as a bridge does.
+    #[default]
+    Flood,
+    /// Drop it: every station is known, so this one does not exist.
+    Drop,
+}
+
+/// How the switch treats packets that cross between its stations and the uplink.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Crossing {
+    /// As a bridge with address translation (azure): the TTL stays, the source MAC becomes the
+    /// NIC's on the way out, questions for unknown addresses go out too.
+    Bridged,
+    /// As a router (kubenet): one TTL a crossing, both MACs change, `uplink` is who asks.
+    Routed {
+        /// The node's own address on the uplink, in whose name neighbours are asked.
+        uplink: Option<Ipv4Addr>,
+        /// The address from which the switch speaks to pods when it refuses a packet.
+        gateway: Option<Ipv4Addr>,
+    },
+}
+
+/// All that control says about a switch.
+#[derive(Clone, Debug)]
+pub struct TablesSpec {
+    /// The ports; at most one host and one uplink.
+    pub ports: Vec<PortSpec>,
+    /// Who holds which address.
+    pub owners: Vec<(IpAddr, Owner)>,
+    /// MACs of the router: frames to them are looked up by IP address.
+    pub router_macs: Vec<Mac>,
+    /// The routes.
+    pub routes: Vec<(IpNet, NextHop)>,
+    /// How packets cross the uplink.
+    pub crossing: Crossing,
+    /// What becomes of frames for unknown stations.
+    pub unknown: Unknown,
+}
+
+/// Why a specification is no table.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    /// Two rows for one port.
+    #[error("{0:?} is given twice")]
+    PortTwice(PortId),
+    /// Two host ports or two uplinks.
+    #[error("{0:?} and {1:?} are both {2:?}, and a switch has at most one")]
+    RoleTwice(PortId, PortId, PortRole),
+    /// One pod or host address on two ports.
+    #[error("{0} is the station of two ports, {1:?} and {2:?}")]
+    StationTwice(Station, PortId, PortId),
+    /// One protocol address with two holders.
+    #[error("{0} is held by {1:?} and by {2:?}")]
+    AddressTwice(IpAddr, PortId, PortId),
+    /// A row names a port that is not there.
+    #[error("{0} names {1:?}, which does not exist")]
+    NoSuchPort(&'static str, PortId),
+    /// A route to the host without a host port, or to a neighbour without an uplink.
+    #[error("route {0} needs a {1:?} port, and there is none")]
+    NoPortFor(IpNet, PortRole),
+    /// Two routes for one prefix.
+    #[error(transparent)]
+    Route(#[from] Conflict),
+}
+
+/// A port's row.
+pub type PortRow = PortSpec;
+
+/// The configured state of a switch. Immutable.
+#[derive(Debug)]
+pub struct Tables {
+    rows: Vec<Option<PortRow>>,
+    floods: Vec<PortId>,
+    host: Option<PortRow>,
+    uplink: Option<PortRow>,
+    stations: HashMap<Mac, PortId, FxBuildHasher>,
+    owners: HashMap<IpAddr, Owner, FxBuildHasher>,
+    router_macs: Vec<Mac>,
+    fib: Fib,
+    crossing: Crossing,
+    unknown: Unknown,
+}
+
+impl Tables {
+    /// Checks `spec`.
+    ///
+    /// # Errors
+    /// Every fault in it.
+    pub fn build(spec: &TablesSpec) -> Result<Tables, Vec<Fault>> {
+        let mut faults = Vec::new();
+        let rows = rows(&spec.ports, &mut faults);
+        let has = |port: PortId| rows.get(port.index()).is_some_and(Option::is_some);
+        let owners = owners(&spec.owners, has, &mut faults);
+        let stations = stations(&spec.ports, &mut faults);
+        let host = only(&spec.ports, PortRole::Host, &mut faults);
+        let uplink = only(&spec.ports, PortRole::Uplink, &mut faults);
+        for (prefix, hop) in &spec.routes {
+            match hop {
+                NextHop::Station { port, .. } if !has(*port) => {
+                    faults.push(Fault::NoSuchPort("a route", *port));
+                }
+                NextHop::Host if host.is_none() => {
+                    faults.push(Fault::NoPortFor(*prefix, PortRole::Host));
+                }
+                NextHop::Neighbour(_) if uplink.is_none() => {
+                    faults.push(Fault::NoPortFor(*prefix, PortRole::Uplink));
+                }
+                _ => {}
+            }
+        }
+        let fib = Fib::build(spec.routes.iter().copied()).unwrap_or_else(|conflicts| {
+            faults.extend(conflicts.into_iter().map(Fault::Route));
+            Fib::default()
+        });
+        if !faults.is_empty() {
+            return Err(faults);
+        }
+        let floods = spec
+            .ports
+            .iter()
+            .filter(|p| p.role != PortRole::Uplink)
+            .map(|p| p.id)
+            .collect();
+        Ok(Tables {
+            rows,
+            floods,
+            host,
+            uplink,
+            stations,
+            owners,
+            router_macs: spec.router_macs.clone(),
+            fib,
+            crossing: spec.crossing,
+            unknown: spec.unknown,
+        })
+    }
+
+    /// A table of no ports, which drops everything.
+    #[must_use]
+    pub fn empty() -> Tables {
+        Tables {
+            rows: Vec::new(),
+            floods: Vec::new(),
+            host: None,
+            uplink: None,
+            stations: HashMap::default(),
+            owners: HashMap::default(),
+            router_macs: Vec::new(),
+            fib: Fib::default(),
+            crossing: Crossing::Bridged,
+            unknown: Unknown::Drop,
+        }
+    }
+
+    /// The row of `port`.
+    #[inline]
+    #[must_use]
+    pub fn port(&self, port: PortId) -> Option<&PortRow> {
+        self.rows.get(port.index())?.as_ref()
+    }
+
+    /// The ports that take floods: pods and host, never the uplink, since the fabric has no
+    /// broadcast and a kubenet node's NIC is no bridge port.
+    #[inline]
+    #[must_use]
+    pub fn floods(&self) -> &[PortId] {
+        &self.floods
+    }
+
+    /// The port of the node's own kernel.
+    #[inline]
+    #[must_use]
+    pub fn host(&self) -> Option<&PortRow> {
+        self.host.as_ref()
+    }
+
+    /// The port of the node's NIC.
+    #[inline]
+    #[must_use]
+    pub fn uplink(&self) -> Option<&PortRow> {
+        self.uplink.as_ref()
+    }
+
+    /// The port of a configured station. Configuration outranks what was learned.
+    #[inline]
+    #[must_use]
+    pub fn station(&self, mac: Mac) -> Option<PortId> {
+        self.stations.get(&mac).copied()
+    }
+
+    /// Who on this switch holds `address`.
+    #[inline]
+    #[must_use]
+    pub fn owner(&self, address: IpAddr) -> Option<Owner> {
+        self.owners.get(&address).copied()
+    }
+
+    /// True if frames to `mac` are for the router.
+    #[inline]
+    #[must_use]
+    pub fn is_router(&self, mac: Mac) -> bool {
+        self.router_macs.contains(&mac)
+    }
+
+    /// The next hop for an IPv4 address.
+    #[inline]
+    #[must_use]
+    pub fn route_v4(&self, address: Ipv4Addr) -> Option<NextHop> {
+        self.fib.find_v4(address)
+    }
+
+    /// The next hop for an IPv6 address.
+    #[inline]
+    #[must_use]
+    pub fn route_v6(&self, address: Ipv6Addr) -> Option<NextHop> {
+        self.fib.find_v6(address)
+    }
+
+    /// How packets cross the uplink.
+    #[inline]
+    #[must_use]
+    pub fn crossing(&self) -> Crossing {
+        self.crossing
+    }
+
+    /// What becomes of frames for unknown stations.
+    #[inline]
+    #[must_use]
+    pub fn unknown(&self) -> Unknown {
+        self.unknown
+    }
+}
+
+fn rows(ports: &[PortSpec], faults: &mut Vec<Fault>) -> Vec<Option<PortRow>> {
+    let count = ports.iter().map(|p| p.id.index() + 1).max().unwrap_or(0);
+    let mut rows = vec![None; count];
+    for port in ports {
+        if rows[port.id.index()].replace(*port).is_some() {
+            faults.push(Fault::PortTwice(port.id));
+        }
+    }
+    rows
+}
+
+fn only(ports: &[PortSpec], role: PortRole, faults: &mut Vec<Fault>) -> Option<PortRow> {
+    let mut found = ports.iter().filter(|p| p.role == role);
+    let first = found.next()?;
+    if let Some(second) = found.next() {
+        faults.push(Fault::RoleTwice(first.id, second.id, role));
+    }
+    Some(*first)
+}
+
+/// Stations of pods and host. The uplink's MAC is not one: on an azure node the host port has the
+/// same address, and that is where frames to it belong.
+fn stations(ports: &[PortSpec], faults: &mut Vec<Fault>) -> HashMap<Mac, PortId, FxBuildHasher> {
+    let mut stations: HashMap<Mac, PortId, FxBuildHasher> = HashMap::default();
+    for port in ports.iter().filter(|p| p.role != PortRole::Uplink) {
+        if let Some(other) = stations.insert(port.mac.mac(), port.id)
+            && other != port.id
+        {
+            faults.push(Fault::StationTwice(port.mac, other, port.id));
+        }
+    }
+    stations
+}
+
+fn owners(
+    rows: &[(IpAddr, Owner)],
+    has: impl Fn(PortId) -> bool,
+    faults: &mut Vec<Fault>,
+) -> HashMap<IpAddr, Owner, FxBuildHasher> {
+    let mut owners: HashMap<IpAddr, Owner, FxBuildHasher> = HashMap::default();
+    for (address, owner) in rows {
+        if !has(owner.port) {
+            faults.push(Fault::NoSuchPort("an address", owner.port));
+        }
+        if let Some(other) = owners.insert(*address, *owner)
+            && other != *owner
+        {
+            faults.push(Fault::AddressTwice(*address, other.port, owner.port));
+        }
+    }
+    owners
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn port(id: usize, role: PortRole, last: u8) -> PortSpec {
+        PortSpec {
+            id: PortId::new(id).expect("in range"),
+            role,
+            mac: Station::new(Mac([2, 0, 0, 0, 0, last])).expect("a station"),
+            mtu: 1500,
+            hairpin: false,
+        }
+    }
+
+    #[test]
+    fn every_fault_is_found_at_once() {
+        let ghost = PortId::new(9).expect("in range");
+        let (zero, one) = (
+            PortId::new(0).expect("in range"),
+            PortId::new(1).expect("in range"),
+        );
+        let address: IpAddr = [10, 0, 0, 1].into();
+        let prefix: IpNet = "10.0.0.0/8".parse().expect("a prefix");
+        let spec = TablesSpec {
+            ports: vec![
+                port(0, PortRole::Pod, 1),
+                port(1, PortRole::Pod, 1),
+                port(1, PortRole::Pod, 2),
+            ],
+            owners: vec![
+                (
+                    address,
+                    Owner {
+                        port: zero,
+                        mac: Mac([2, 0, 0, 0, 0, 1]),
+                    },
+                ),
+                (
+                    address,
+                    Owner {
+                        port: ghost,
+                        mac: Mac([2, 0, 0, 0, 0, 2]),
+                    },
+                ),
+            ],
+            router_macs: Vec::new(),
+            routes: vec![(prefix, NextHop::Host), (prefix, NextHop::Blackhole)],
+            crossing: Crossing::Bridged,
+            unknown: Unknown::Flood,
+        };
+        let faults = Tables::build(&spec).expect_err("it is full of faults");
+        assert!(faults.contains(&Fault::PortTwice(one)));
+        assert!(faults.contains(&Fault::NoSuchPort("an address", ghost)));
+        assert!(faults.contains(&Fault::AddressTwice(address, zero, ghost)));
+        assert!(faults.contains(&Fault::NoPortFor(prefix, PortRole::Host)));
+        assert!(faults.iter().any(|f| matches!(f, Fault::StationTwice(..))));
+        assert!(faults.iter().any(|f| matches!(f, Fault::Route(_))));
+        assert_eq!(faults.len(), 6, "{faults:?}");
+    }
+}
