@@ -227,7 +227,8 @@ impl Pinger {
         if to.is_ipv4() {
             // For ICMPv6 the kernel does it: it alone knows the source address.
             let sum = Sum16BitWords::new().add_slice(&message).ones_complement();
-            message[2..4].copy_from_slice(&sum.to_be_bytes());
+            // The sum adds the words as they lie in memory, so it goes back as it is.
+            message[2..4].copy_from_slice(&sum.to_ne_bytes());
         }
         match self
             .socket
