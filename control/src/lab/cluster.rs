@@ -1,0 +1,437 @@
+//! The planned cluster, built of namespaces: nodes with a switch each, pods, and the fabric.
+//!
+//! In: a [`Plan`], proof that the process left the machine's network, and what to leave out.
+//! Out: a running [`Cluster`]. Dropping it ends the switches and the fabric; the namespaces go
+//! with the last descriptor.
+//! Never: makes a device in the namespace the process was started in.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+
+use dataplane::addr::{Mac, PortId, Station};
+use dataplane::port::tap::{Queues, TapPort};
+use dataplane::stats::Counts;
+use dataplane::switch::{Options, Switch};
+use dataplane::tables::Tables;
+use ipnet::{IpNet, Ipv4Net};
+use sha1::{Digest, Sha1};
+
+use super::fabric::{self, Fabric, NicSpec, SubnetSpec, UserRoute, VnetSpec};
+use super::privilege::PrivateNet;
+use crate::compile::{self, FIRST_POD_PORT, HOST_PORT, NodeMacs, PodPort, UPLINK_PORT};
+use crate::devices::attach::host::add_pod_route;
+use crate::devices::attach::{ArpSteering, HostPort, PodEnd, PodVeth, Uplink};
+use crate::devices::name::DeviceName;
+use crate::devices::netlink::Netlink;
+use crate::devices::netlink::address::Route;
+use crate::devices::netns::Netns;
+use crate::devices::sysctl;
+use crate::devices::tap::TapSpec;
+use crate::plan::{NextHopType, Node, Plan, Plugin};
+
+/// Nodes that one lab builds: each costs a namespace, three TAPs and two threads.
+pub const NODES_MAX: usize = 16;
+
+/// Frames that may wait in a TAP before the switch reads them: 500 super-frames are 32 MB of
+/// delay, 64 lose bursts of small frames.
+const RING: u32 = 256;
+
+/// A pod of the lab.
+#[derive(Debug)]
+pub struct LabPod {
+    /// `pod-a`.
+    pub name: String,
+    /// The index of its node.
+    pub node: usize,
+    /// Its address.
+    pub address: Ipv4Addr,
+    /// Its namespace.
+    pub netns: Netns,
+    /// The node's end of its veth.
+    pub host_end: DeviceName,
+    /// The switch's TAP.
+    pub tap: DeviceName,
+    port: PodPort,
+}
+
+/// A node of the lab.
+#[derive(Debug)]
+pub struct LabNode {
+    /// As planned.
+    pub plan: Node,
+    /// Its namespace.
+    pub netns: Netns,
+    /// Its hardware.
+    pub macs: NodeMacs,
+    /// Its switch.
+    pub switch: Switch<TapPort>,
+    net: Netlink,
+}
+
+/// The whole lab.
+#[derive(Debug)]
+pub struct Cluster {
+    /// What it was built from.
+    pub plan: Plan,
+    /// Agents, then masters.
+    pub nodes: Vec<LabNode>,
+    /// The pods.
+    pub pods: Vec<LabPod>,
+    /// What the nodes hang on.
+    pub fabric: Fabric,
+    /// Nodes of the plan that were left out, and why.
+    pub left_out: Vec<String>,
+}
+
+/// What the lab may be told beside the plan.
+#[derive(Clone, Debug, Default)]
+pub struct Wishes {
+    /// Addresses that named pods are to have, if their node has them.
+    pub addresses: BTreeMap<String, Ipv4Addr>,
+    /// Leave the route table off the subnets, as a custom VNet has it before anyone attaches it.
+    pub detach_route_table: bool,
+}
+
+/// Where something went wrong, and what.
+#[derive(Debug, thiserror::Error)]
+#[error("{what}: {why}")]
+pub struct BuildError {
+    what: String,
+    why: Box<dyn std::error::Error + Send + Sync>,
+}
+
+type Built<T> = Result<T, BuildError>;
+
+/// Names the step that failed.
+trait At<T> {
+    fn at(self, what: impl Into<String>) -> Built<T>;
+}
+
+impl<T, E: Into<Box<dyn std::error::Error + Send + Sync>>> At<T> for Result<T, E> {
+    fn at(self, what: impl Into<String>) -> Built<T> {
+        self.map_err(|why| BuildError { what: what.into(), why: why.into() })
+    }
+}
+
+impl Cluster {
+    /// Builds the cluster; `say` hears each stage as it begins.
+    ///
+    /// # Errors
+    /// The step that failed; what was built up to then is gone when this returns.
+    pub fn build(
+        _private: &PrivateNet,
+        plan: &Plan,
+        wishes: &Wishes,
+        mut say: impl FnMut(&str),
+    ) -> Built<Cluster> {
+        let (chosen, left_out) = choose(plan);
+        say("fabric");
+        let fabric = Fabric::start(vnet(plan, wishes)).at("starting the fabric")?;
+        let mut nodes = Vec::new();
+        for node in chosen {
+            say(&format!("{} {}", node.name, node.primary_ip));
+            nodes.push(build_node(plan, node, &fabric)?);
+        }
+        let mut cluster =
+            Cluster { plan: plan.clone(), nodes, pods: Vec::new(), fabric, left_out };
+        for (name, node, address) in cluster.place(wishes) {
+            say(&format!("{name} {address} on {}", cluster.nodes[node].plan.name));
+            cluster.add_pod(name, node, address)?;
+        }
+        Ok(cluster)
+    }
+
+    /// Two pods on each of the first two nodes that have addresses for them.
+    fn place(&self, wishes: &Wishes) -> Vec<(&'static str, usize, Ipv4Addr)> {
+        let mut homes =
+            self.nodes.iter().enumerate().filter(|(_, n)| pod_addresses(&n.plan).next().is_some());
+        let mut placed = Vec::new();
+        for names in [["pod-a", "pod-b"], ["pod-c", "pod-d"]] {
+            let Some((at, node)) = homes.next() else { break };
+            let wished = |name: &str| wishes.addresses.get(name).copied();
+            let taken: Vec<Ipv4Addr> = names.iter().filter_map(|n| wished(n)).collect();
+            let mut free = pod_addresses(&node.plan).filter(|a| !taken.contains(a));
+            for name in names {
+                let legal = |a: &Ipv4Addr| pod_addresses(&node.plan).any(|own| own == *a);
+                let address = wished(name).filter(legal).or_else(|| free.next());
+                placed.extend(address.map(|address| (name, at, address)));
+            }
+        }
+        placed
+    }
+
+    fn add_pod(&mut self, name: &str, at: usize, address: Ipv4Addr) -> Built<()> {
+        let node = &self.nodes[at];
+        let what = format!("{name} on {}", node.plan.name);
+        let netns = Netns::create(name).at(&what)?;
+        let ordinal = self.pods.iter().filter(|pod| pod.node == at).count();
+        let port = PodPort {
+            port: PortId::new(FIRST_POD_PORT + ordinal).expect("a lab has a few pods"),
+            mac: station([0x0a, 0x58], address),
+            addresses: vec![address.into()],
+            hairpin: false,
+        };
+        let (host_end, tap) = device_names(self.plan.plugin, name);
+        let veth = PodVeth {
+            host_end: host_end.clone(),
+            tap: TapSpec { ring: RING, ..TapSpec::new(tap.clone(), node.plan.mtu.into()) },
+            pod: pod_end(&node.plan, port.mac.mac(), address),
+            alias: Some(format!("tapline {} default/{name} {address}", host_name(&self.plan))),
+        };
+        let pod_net = Netlink::open(&netns).at(&what)?;
+        veth.attach(&node.net, &pod_net).at(&what)?;
+        if self.plan.plugin == Plugin::Azure {
+            let host = device(host_name(&self.plan));
+            add_pod_route(&node.net, &host, address, node.plan.primary_ip).at(&what)?;
+        }
+        open_port(node, port.port, &tap).at(&what)?;
+        let name = name.to_owned();
+        self.pods.push(LabPod { name, node: at, address, netns, host_end, tap, port });
+        self.publish(at).at(what)
+    }
+
+    /// Gives a node's switch the tables for the pods that it has now.
+    fn publish(&mut self, at: usize) -> io::Result<()> {
+        let pods: Vec<PodPort> =
+            self.pods.iter().filter(|pod| pod.node == at).map(|pod| pod.port.clone()).collect();
+        let node = &mut self.nodes[at];
+        let spec = compile::compile(&self.plan, &node.plan, node.macs, &pods);
+        let tables = Tables::build(&spec).map_err(|faults| {
+            let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
+            io::Error::new(io::ErrorKind::InvalidData, faults.join("; "))
+        })?;
+        node.switch.publish(tables);
+        Ok(())
+    }
+
+    /// The pod of that name.
+    #[must_use]
+    pub fn pod(&self, name: &str) -> Option<&LabPod> {
+        self.pods.iter().find(|pod| pod.name == name)
+    }
+
+    /// The namespace of the pod or node of that name.
+    #[must_use]
+    pub fn netns(&self, name: &str) -> Option<&Netns> {
+        let node = || self.nodes.iter().find(|n| n.plan.name == name).map(|n| &n.netns);
+        self.pod(name).map(|pod| &pod.netns).or_else(node)
+    }
+
+    /// Every name and namespace, nodes first.
+    pub fn namespaces(&self) -> impl Iterator<Item = (&str, &Netns)> {
+        let nodes = self.nodes.iter().map(|node| (node.plan.name.as_str(), &node.netns));
+        nodes.chain(self.pods.iter().map(|pod| (pod.name.as_str(), &pod.netns)))
+    }
+
+    /// Stops every switch; returns the final counts by node, which balance.
+    ///
+    /// # Errors
+    /// The switch whose thread died of a broken law.
+    pub fn stop(self) -> Built<Vec<(String, Counts)>> {
+        let stop = |node: LabNode| {
+            let counts = node.switch.stop().at(format!("stopping the switch of {}", node.plan.name));
+            Ok((node.plan.name, counts?))
+        };
+        self.nodes.into_iter().map(stop).collect()
+    }
+}
+
+/// The name of the host port, which the seed's tools look for.
+#[must_use]
+pub fn host_name(plan: &Plan) -> &'static str {
+    match plan.plugin {
+        Plugin::Azure => "azure0",
+        Plugin::Kubenet => "cbr0",
+    }
+}
+
+/// The nodes to build, and what is said of the others.
+fn choose(plan: &Plan) -> (Vec<&Node>, Vec<String>) {
+    let (windows, linux): (Vec<&Node>, Vec<&Node>) = plan.nodes.iter().partition(|n| n.windows);
+    let mut left_out: Vec<String> =
+        windows.iter().map(|n| format!("{} runs Windows, which Tapline does not serve", n.name)).collect();
+    // One master is kept, whatever the number of agents: it is the pods' peer in another subnet.
+    let master = linux.iter().position(|n| n.role == crate::plan::Role::Master);
+    let mut chosen = Vec::new();
+    for (at, node) in linux.iter().enumerate() {
+        let reserve = usize::from(master.is_some_and(|master| master > at));
+        if chosen.len() + reserve < NODES_MAX {
+            chosen.push(*node);
+        } else {
+            left_out.push(format!("{} is beyond the {NODES_MAX} nodes that a lab builds", node.name));
+        }
+    }
+    (chosen, left_out)
+}
+
+fn vnet(plan: &Plan, wishes: &Wishes) -> VnetSpec {
+    // The seed's build script attaches the table to the agents' subnets after deployment.
+    let agents: Vec<&str> =
+        plan.nodes.iter().filter(|n| n.role == crate::plan::Role::Agent).map(|n| n.subnet.as_str()).collect();
+    let table = (!plan.routes.is_empty() && !wishes.detach_route_table).then(|| user_routes(plan));
+    let subnet = |subnet: &crate::plan::Subnet| SubnetSpec {
+        name: subnet.name.clone(),
+        prefix: subnet.prefix.into(),
+        route_table: table.clone().filter(|_| {
+            subnet.route_table_attached || agents.contains(&subnet.name.as_str())
+        }),
+    };
+    VnetSpec {
+        prefixes: plan.vnet.prefixes.iter().map(|prefix| IpNet::V4(*prefix)).collect(),
+        subnets: plan.vnet.subnets.iter().map(subnet).collect(),
+    }
+}
+
+/// The plan's routes as the fabric's table has them.
+fn user_routes(plan: &Plan) -> Vec<UserRoute> {
+    let route = |route: &crate::plan::Route| {
+        let next_hop = match (route.next_hop_type, route.next_hop_ip) {
+            (NextHopType::VirtualAppliance, Some(address)) => {
+                fabric::NextHop::VirtualAppliance(address)
+            }
+            (NextHopType::VnetLocal, _) => fabric::NextHop::VnetLocal,
+            (NextHopType::Internet, _) => fabric::NextHop::Internet,
+            (NextHopType::VirtualNetworkGateway, _) => fabric::NextHop::VirtualNetworkGateway,
+            (NextHopType::None | NextHopType::VirtualAppliance, _) => fabric::NextHop::None,
+        };
+        UserRoute { name: route.name.clone(), prefix: route.prefix, next_hop }
+    };
+    plan.routes.iter().map(route).collect()
+}
+
+fn build_node(plan: &Plan, node: &Node, fabric: &Fabric) -> Built<LabNode> {
+    let what = |part: &str| format!("{part} of {}", node.name);
+    let netns = Netns::create(&node.name).at(what("namespace"))?;
+    let macs = node_macs(plan, node);
+    sysctl::set_ip_forward(&netns, true).at(what("forwarding"))?;
+    fabric.add_nic(&netns, nic(plan, node, macs)).at(what("eth0"))?;
+    let net = Netlink::open(&netns).at(what("netlink socket"))?;
+    address_nic(&net, node).at(what("address"))?;
+    let host = TapSpec { ring: RING, ..TapSpec::new(device(host_name(plan)), node.mtu.into()) };
+    let host_port = HostPort {
+        tap: host.clone(),
+        mac: macs.host.mac(),
+        addresses: gateway_address(node).into_iter().collect(),
+        alias: Some(format!("tapline host port of {}", node.name)),
+    };
+    host_port.attach(&net).at(what("host port"))?;
+    let uplink = uplink(plan, node);
+    uplink.attach(&net).at(what("uplink"))?;
+    let tables = Tables::build(&compile::compile(plan, node, macs, &[]))
+        .map_err(|faults| format!("{faults:?}"))
+        .at(what("tables"))?;
+    let options = Options::named(&format!("tl-{}", node.name));
+    let switch = Switch::start(&options, tables).at(what("switch"))?;
+    let built = LabNode { plan: node.clone(), netns, macs, switch, net };
+    open_port(&built, HOST_PORT, &host.name).at(what("host port"))?;
+    open_port(&built, UPLINK_PORT, &uplink.tap.name).at(what("uplink"))?;
+    Ok(built)
+}
+
+/// Opens a TAP of the node's namespace and hands it to the node's switch.
+fn open_port(node: &LabNode, port: PortId, tap: &DeviceName) -> io::Result<()> {
+    let tap = node.netns.run(|| TapPort::open(tap.as_str(), Queues::Single))?;
+    node.switch.attach(port, tap)
+}
+
+fn nic(plan: &Plan, node: &Node, macs: NodeMacs) -> NicSpec {
+    let secondary = node.pod_ips.iter().flat_map(|ips| ips.iter());
+    let addresses = std::iter::once(node.primary_ip).chain(secondary).map(IpAddr::V4);
+    NicSpec {
+        name: node.name.clone(),
+        mac: macs.nic.mac(),
+        addresses: addresses.collect(),
+        subnet: node.subnet.clone(),
+        forwarding: plan.ip_forwarding,
+        mtu: node.mtu,
+    }
+}
+
+/// What Azure's DHCP would give: the address, and a default route by the subnet's first host.
+fn address_nic(net: &Netlink, node: &Node) -> Result<(), crate::devices::error::DeviceError> {
+    let eth0 = device(fabric::DEVICE);
+    let own = Ipv4Net::new(node.primary_ip, node.subnet_prefix.prefix_len())
+        .expect("the length comes from a prefix");
+    net.add_address(&eth0, own.into())?;
+    let via = node.subnet_prefix.hosts().next().map(IpAddr::V4);
+    net.add_route(&eth0, &Route { to: Ipv4Net::default().into(), via, source: None })
+}
+
+fn uplink(plan: &Plan, node: &Node) -> Uplink {
+    let pods = compile::own_range(node);
+    let arp = match plan.plugin {
+        Plugin::Azure => ArpSteering::ByTarget(pods.clone()),
+        Plugin::Kubenet => ArpSteering::MirrorReplies,
+    };
+    Uplink {
+        device: device(fabric::DEVICE),
+        tap: TapSpec { ring: RING, ..TapSpec::new(device("uplink0"), node.mtu.into()) },
+        pods,
+        pods_v6: Vec::new(),
+        arp,
+    }
+}
+
+/// `cbr0` holds the gateway's address; `azure0` holds none, since `eth0` keeps the node's.
+fn gateway_address(node: &Node) -> Option<IpNet> {
+    let gateway = compile::gateway(node)?;
+    Some(Ipv4Net::new(gateway, node.pod_cidr?.prefix_len()).ok()?.into())
+}
+
+fn pod_end(node: &Node, mac: Mac, address: Ipv4Addr) -> PodEnd {
+    // On an azure node a pod's link is the whole subnet, under kubenet the node's pod CIDR; both
+    // have their gateway at the first host.
+    let link = node.pod_cidr.unwrap_or(node.subnet_prefix);
+    let own = Ipv4Net::new(address, link.prefix_len()).expect("the length comes from a prefix");
+    PodEnd {
+        name: device("eth0"),
+        mac,
+        addresses: vec![own.into()],
+        gateways: link.hosts().next().map(IpAddr::V4).into_iter().collect(),
+        mtu: node.mtu.into(),
+    }
+}
+
+/// The addresses a pod of this node may have, lowest first.
+fn pod_addresses(node: &Node) -> Box<dyn Iterator<Item = Ipv4Addr> + '_> {
+    match (&node.pod_ips, node.pod_cidr) {
+        (Some(ips), _) => Box::new(ips.iter()),
+        (None, Some(cidr)) => Box::new(cidr.hosts().skip(1)),
+        (None, None) => Box::new(std::iter::empty()),
+    }
+}
+
+/// A NIC has one of Microsoft's addresses; `azure0` has the NIC's (the bridge inherits it), `cbr0`
+/// one made of its IP address, as the bridge plugin makes them.
+fn node_macs(plan: &Plan, node: &Node) -> NodeMacs {
+    let [_, b, c, d] = node.primary_ip.octets();
+    let nic = Station::new(Mac([0x00, 0x0d, 0x3a, b, c, d])).expect("neither group nor zero");
+    let host = match (plan.plugin, compile::gateway(node)) {
+        (Plugin::Kubenet, Some(gateway)) => station([0x0a, 0x58], gateway),
+        _ => nic,
+    };
+    NodeMacs { nic, host }
+}
+
+fn station(prefix: [u8; 2], address: Ipv4Addr) -> Station {
+    let [a, b, c, d] = address.octets();
+    Station::new(Mac([prefix[0], prefix[1], a, b, c, d])).expect("the prefix is no group's")
+}
+
+/// The names that the seed shows, of digits that follow from the pod's: `azv` and 11 hexadecimal
+/// digits of SHA-1, or `veth` and 8; the TAP has the same digits.
+fn device_names(plugin: Plugin, pod: &str) -> (DeviceName, DeviceName) {
+    let digest = Sha1::digest(format!("{plugin}-default/{pod}-eth0"));
+    let digits: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    let (prefix, count) = match plugin {
+        Plugin::Azure => ("azv", 11),
+        Plugin::Kubenet => ("veth", 8),
+    };
+    let digits = &digits[..count];
+    (device(&format!("{prefix}{digits}")), device(&format!("tap{digits}")))
+}
+
+fn device(name: &str) -> DeviceName {
+    DeviceName::new(name).expect("our own names are device names")
+}
