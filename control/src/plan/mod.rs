@@ -1,1 +1,233 @@
-//! The plan.
+//! The plan: which node gets which addresses, pods and routes.
+//!
+//! In: a model and a VNet, by [`load`] from files or built in. Out: a [`Plan`], or every fault.
+//! Never: touches a device; reads anything but the two documents; asks Azure.
+//!
+//! | file | room |
+//! |---|---|
+//! | `network` | the VNet, and which of its subnets serves whom |
+//! | `address` | addresses of nodes and, under azure, of pods |
+//! | `podcidr` | pod CIDRs and routes under kubenet |
+//! | `checks` | what aks-engine does not check: overlaps, capacities, limits |
+
+mod address;
+mod checks;
+mod network;
+mod podcidr;
+mod types;
+
+pub use types::{NextHopType, Node, Plan, Plugin, PodIps, Role, Route, Subnet, Vnet};
+
+use std::net::Ipv4Addr;
+
+use ipnet::{IpNet, Ipv4Net};
+
+use crate::model::{
+    Document, Faults, Masters, Model, Network, NetworkMode, Report, Source, check_model,
+    check_template, examples,
+};
+
+/// The routes that a route table held when aks-engine was current.
+pub const ROUTE_LIMIT: usize = 400;
+
+/// Where node-local DNS listens; the azure plugin sends it to the host.
+const NODE_LOCAL_DNS: Ipv4Addr = Ipv4Addr::new(169, 254, 20, 10);
+/// Azure's own address for DNS, DHCP and probes.
+const WIRE_SERVER: Ipv4Addr = Ipv4Addr::new(168, 63, 129, 16);
+
+/// What to plan for.
+#[derive(Clone, Debug)]
+pub struct LoadOptions {
+    /// The API model.
+    pub model: Source,
+    /// The VNet's template. Without it the VNet is the one that aks-engine would make.
+    pub vnet: Option<Source>,
+    /// The plugin to plan for in place of the model's.
+    pub plugin: Option<Plugin>,
+    /// Nodes in the order in which they register. Those not named follow in the usual order.
+    pub register: Vec<String>,
+    /// Subnets by role: `master`, `agent`, or a pool's name.
+    pub subnets: Vec<(String, String)>,
+    /// How many routes a route table holds.
+    pub route_limit: usize,
+    /// The eight digits in the names of the cluster's nodes, where known.
+    pub cluster_id: Option<String>,
+}
+
+impl LoadOptions {
+    /// A model from a source, and everything else as usual.
+    #[must_use]
+    pub fn new(model: Source) -> LoadOptions {
+        LoadOptions {
+            model,
+            vnet: None,
+            plugin: None,
+            register: Vec::new(),
+            subnets: Vec::new(),
+            route_limit: ROUTE_LIMIT,
+            cluster_id: None,
+        }
+    }
+
+    /// The two documents built into the program, whose cluster's names are known.
+    #[must_use]
+    pub fn built_in() -> LoadOptions {
+        LoadOptions {
+            vnet: Some(Source::BuiltIn {
+                name: "aks-vnet.json",
+                text: examples::AKS_VNET,
+            }),
+            cluster_id: Some(examples::CLUSTER_ID.to_owned()),
+            ..LoadOptions::new(Source::BuiltIn {
+                name: "aks.json",
+                text: examples::AKS,
+            })
+        }
+    }
+}
+
+/// Reads, checks and plans. Faults of both documents come together; what the plan itself finds
+/// comes once both hold.
+pub fn load(options: &LoadOptions) -> Result<Plan, Faults> {
+    let mut report = Report::default();
+    let plan = load_into(options, &mut report);
+    let model_name = options.model.name();
+    let vnet_name = options.vnet.as_ref().map(Source::name).unwrap_or_default();
+    let warnings = report.finish(&[&model_name, &vnet_name])?;
+    let plan = plan.expect("a plan is there unless a fault was reported");
+    Ok(Plan { warnings, ..plan })
+}
+
+fn load_into(options: &LoadOptions, report: &mut Report) -> Option<Plan> {
+    let model = Document::read(&options.model, report)
+        .and_then(|document| check_model(&document, options.plugin, report));
+    let vnets = options.vnet.as_ref().map(|source| {
+        Document::read(source, report).and_then(|document| check_template(&document, report))
+    });
+    let model = model?;
+    let network = match vnets {
+        Some(vnets) => {
+            let wanted = model.masters.subnet.as_ref();
+            let wanted = wanted.map(|id| id.with(id.value.vnet.clone()));
+            vnets?.choose(wanted.as_ref(), report)?
+        }
+        None => network::generate(&model, options.cluster_id.as_deref(), report)?,
+    };
+    plan(&model, &network, options, report)
+}
+
+/// Plans for a model and a VNet that hold each by itself. Pure: no file, no clock, no socket.
+fn plan(
+    model: &Model,
+    network: &Network,
+    options: &LoadOptions,
+    report: &mut Report,
+) -> Option<Plan> {
+    let faults_before = report.fault_count();
+    let assignment = network::assign(model, network, &options.subnets, report);
+    podcidr::check_register(model, &options.register, report);
+    let assignment = assignment?;
+    checks::overlaps(model, network, &assignment, report);
+    checks::limits(model, network, &assignment, options.route_limit, report);
+    let statics = address::masters(model, network, &assignment, report);
+    if report.fault_count() > faults_before {
+        return None;
+    }
+    let mut nodes = address::allocate(
+        model,
+        network,
+        &assignment,
+        &statics?,
+        options.cluster_id.as_deref(),
+        report,
+    )?;
+    podcidr::allot(model, &mut nodes, &options.register, report)?;
+    let routes = podcidr::routes(model, &nodes);
+    checks::warnings(
+        model,
+        network,
+        &assignment,
+        options.cluster_id.as_deref(),
+        report,
+    );
+    Some(Plan {
+        plugin: model.plugin,
+        network_mode: (model.plugin == Plugin::Azure).then_some(NetworkMode::Bridge),
+        nodes,
+        routes,
+        service_cidrs: model.service_cidrs.iter().map(|net| net.value).collect(),
+        cluster_subnets: model.cluster_subnets.iter().map(|net| net.value).collect(),
+        vnet: vnet_of(network),
+        non_masquerade: non_masquerade(model, network),
+        via_host: via_host(model),
+        max_pods: model.max_pods,
+        ip_forwarding: forwards(model),
+        api_server: address::api_server(model, network, &assignment),
+        warnings: Vec::new(),
+    })
+}
+
+fn vnet_of(network: &Network) -> Vnet {
+    Vnet {
+        name: network.name.value.clone(),
+        prefixes: network.prefixes.iter().map(|prefix| prefix.value).collect(),
+        subnets: network
+            .subnets
+            .iter()
+            .map(|subnet| Subnet {
+                name: subnet.name.clone(),
+                prefix: subnet.prefix.value,
+                route_table_attached: subnet.route_table_attached,
+            })
+            .collect(),
+    }
+}
+
+/// Whether the NICs may send and receive for addresses that are not theirs.
+fn forwards(model: &Model) -> bool {
+    match model.plugin {
+        Plugin::Kubenet => !model.azure_stack,
+        Plugin::Azure => model.dual_stack,
+    }
+}
+
+/// Where pods keep their own source address: the list of the ip-masq-agent.
+fn non_masquerade(model: &Model, network: &Network) -> Vec<IpNet> {
+    let wire_server = IpNet::V4(Ipv4Net::from(WIRE_SERVER));
+    let second = model.cluster_subnets.get(1).map(|net| net.value);
+    let mut list: Vec<IpNet> = match model.plugin {
+        Plugin::Kubenet => model
+            .cluster_subnets
+            .first()
+            .map(|net| net.value)
+            .into_iter()
+            .collect(),
+        Plugin::Azure => azure_space(&model.masters, network),
+    };
+    list.extend(second);
+    if model.plugin == Plugin::Azure {
+        list.push(wire_server);
+    }
+    list
+}
+
+/// The VNet as aks-engine tells it to the azure plugin. A custom VNet without `vnetCidr` leaves
+/// an empty entry there; the VNet's own prefixes are what is meant.
+fn azure_space(masters: &Masters, network: &Network) -> Vec<IpNet> {
+    match &masters.vnet_cidr {
+        Some(cidr) if !network.generated => vec![cidr.value],
+        _ => network
+            .prefixes
+            .iter()
+            .map(|prefix| IpNet::V4(prefix.value))
+            .collect(),
+    }
+}
+
+/// What the pods' own switch hands to the host, whatever else it knows.
+fn via_host(model: &Model) -> Vec<IpNet> {
+    match model.plugin {
+        Plugin::Azure => vec![IpNet::V4(Ipv4Net::from(NODE_LOCAL_DNS))],
+        Plugin::Kubenet => Vec::new(),
+    }
+}

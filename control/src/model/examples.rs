@@ -1,0 +1,13 @@
+//! The two documents that Tapline is shown with, built into the program.
+//!
+//! In: nothing. Out: their text, verbatim. Never: a copy that differs from `control/examples`.
+
+/// The API model: azure plugin and policy, one master, two agents.
+pub const AKS: &str = include_str!("../../examples/aks.json");
+
+/// The VNet's ARM template: one subnet for masters, one for agents.
+pub const AKS_VNET: &str = include_str!("../../examples/aks-vnet.json");
+
+/// The eight digits in the node names of the cluster that these documents once built. They
+/// follow from the DNS prefix, which the model leaves to its deployer.
+pub const CLUSTER_ID: &str = "37464322";

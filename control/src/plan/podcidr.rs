@@ -1,0 +1,150 @@
+//! Pod CIDRs and the routes to them, under kubenet.
+//!
+//! In: nodes with addresses, and the order in which they register. Out: a pod CIDR for each
+//! node and a route to it. Never: gives out a prefix that overlaps the services.
+//!
+//! Kubernetes counts: the first node to register gets the first prefix, whatever its name.
+
+use std::collections::HashSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+use super::types::{NextHopType, Node, Plugin, Route};
+use crate::model::{Model, Place, Placed, Report, as_v4, overlap};
+
+/// The length of an IPv6 pod CIDR, and how much longer than the cluster's it may be.
+const NODE_LENGTH_V6: u8 = 64;
+const NODE_BITS_V6_MAX: u8 = 16;
+
+/// The short names of all nodes, in order.
+fn names(model: &Model) -> Vec<String> {
+    let agents: u32 = model.pools.iter().map(|pool| pool.count.value).sum();
+    let agents = (0..agents).map(|index| format!("node-{index}"));
+    agents
+        .chain((0..model.masters.count).map(|index| format!("master-{index}")))
+        .collect()
+}
+
+/// Complains about names in `--register` that are unknown or come twice.
+pub(super) fn check_register(model: &Model, register: &[String], report: &mut Report) {
+    let known: HashSet<String> = names(model).into_iter().collect();
+    let mut seen = HashSet::new();
+    for name in register {
+        let place = Place::option("--register", name);
+        if !known.contains(name) {
+            report.fault(
+                &place,
+                "no such node: they are named node-0 and up, master-0 and up",
+            );
+        } else if !seen.insert(name) {
+            report.fault(&place, "given more than once");
+        }
+    }
+}
+
+/// The cluster's IPv4 space, where there is one.
+pub(super) fn space_v4(model: &Model) -> Option<Placed<Ipv4Net>> {
+    model
+        .cluster_subnets
+        .iter()
+        .find_map(|net| Some(net.with(as_v4(&net.value)?)))
+}
+
+/// The IPv4 pod CIDRs that may be given out, lowest first.
+pub(super) fn free_v4(model: &Model) -> impl Iterator<Item = Ipv4Net> + '_ {
+    let length = model.node_mask.value;
+    let space = space_v4(model)
+        .map(|space| space.value)
+        .filter(|s| s.prefix_len() <= length);
+    let base = space.map_or(0, |space| space.network().to_bits());
+    let count = space.map_or(0, |space| 1_u64 << (length - space.prefix_len()));
+    (0..count).filter_map(move |index| {
+        let offset = u32::try_from(index << (32 - length)).ok()?;
+        let net = Ipv4Net::new(Ipv4Addr::from_bits(base + offset), length).ok()?;
+        let taken = |service: &Placed<IpNet>| overlap(&service.value, &IpNet::V4(net));
+        (!model.service_cidrs.iter().any(taken)).then_some(net)
+    })
+}
+
+/// Gives each node its pod CIDR, in the order of registration.
+pub(super) fn allot(
+    model: &Model,
+    nodes: &mut [Node],
+    register: &[String],
+    report: &mut Report,
+) -> Option<()> {
+    let mut order: Vec<usize> = register
+        .iter()
+        .filter_map(|name| nodes.iter().position(|node| node.name == *name))
+        .collect();
+    let named: HashSet<usize> = order.iter().copied().collect();
+    order.extend((0..nodes.len()).filter(|index| !named.contains(index)));
+    if model.plugin == Plugin::Kubenet && space_v4(model).is_some() {
+        let mut free = free_v4(model);
+        for index in &order {
+            nodes[*index].pod_cidr = Some(free.next()?);
+        }
+    }
+    allot_v6(model, nodes, &order, report);
+    Some(())
+}
+
+fn allot_v6(model: &Model, nodes: &mut [Node], order: &[usize], report: &mut Report) {
+    let space = model
+        .cluster_subnets
+        .iter()
+        .find_map(|net| match net.value {
+            IpNet::V6(space) => Some(net.with(space)),
+            IpNet::V4(_) => None,
+        });
+    let Some(space) = space else { return };
+    let length = space.value.prefix_len();
+    let bits = NODE_LENGTH_V6
+        .checked_sub(length)
+        .filter(|bits| *bits <= NODE_BITS_V6_MAX);
+    if bits.is_none_or(|bits| order.len() as u64 > 1 << bits) {
+        let message = format!(
+            "{} holds no /{NODE_LENGTH_V6} for each node; IPv6 pod CIDRs are left out",
+            space.value
+        );
+        report.warn(&space.place, message);
+        return;
+    }
+    for (number, index) in (0_u128..).zip(order) {
+        let base = space.value.network().to_bits();
+        let address = Ipv6Addr::from_bits(base + (number << (128 - NODE_LENGTH_V6)));
+        nodes[*index].pod_cidr_v6 = Ipv6Net::new(address, NODE_LENGTH_V6).ok();
+    }
+}
+
+/// The entries that the cloud provider writes into the route table.
+pub(super) fn routes(model: &Model, nodes: &[Node]) -> Vec<Route> {
+    if model.plugin == Plugin::Azure {
+        return Vec::new();
+    }
+    nodes
+        .iter()
+        .filter_map(|node| {
+            let prefix = IpNet::V4(node.pod_cidr?);
+            Some(Route {
+                name: route_name(node, &prefix, model.dual_stack),
+                prefix,
+                next_hop_type: NextHopType::VirtualAppliance,
+                next_hop_ip: Some(IpAddr::V4(node.primary_ip)),
+            })
+        })
+        .collect()
+}
+
+/// The node's name; in dual stack the prefix follows, since a node has two.
+fn route_name(node: &Node, prefix: &IpNet, dual_stack: bool) -> String {
+    let name = node.hostname.as_ref().unwrap_or(&node.name);
+    if !dual_stack {
+        return name.clone();
+    }
+    format!(
+        "{name}____{}",
+        prefix.to_string().replace(['.', ':', '/'], "")
+    )
+}

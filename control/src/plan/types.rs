@@ -1,0 +1,203 @@
+//! What a plan says.
+//!
+//! In: nothing. Out: the types that the lab, the daemon and the command line share.
+//! Never: decides anything.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+use crate::model::{NetworkMode, Warning};
+
+/// How pods get their addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, clap::ValueEnum)]
+pub enum Plugin {
+    /// From the VNet: each pod has an address of its node's NIC.
+    Azure,
+    /// From a pod CIDR per node, joined by a route table.
+    Kubenet,
+}
+
+impl fmt::Display for Plugin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Plugin::Azure => "azure",
+            Plugin::Kubenet => "kubenet",
+        })
+    }
+}
+
+/// What a node is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// It runs the API server.
+    Master,
+    /// It runs the pods.
+    Agent,
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Role::Master => "master",
+            Role::Agent => "agent",
+        })
+    }
+}
+
+/// Everything that follows from the two documents.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The plugin planned for.
+    pub plugin: Plugin,
+    /// The mode planned for under azure: always bridge, the one whose place Tapline takes.
+    pub network_mode: Option<NetworkMode>,
+    /// Agents in the order of their pools, then masters.
+    pub nodes: Vec<Node>,
+    /// The route table's entries, in the order of `nodes`. None under azure.
+    pub routes: Vec<Route>,
+    /// The service CIDRs, IPv4 first.
+    pub service_cidrs: Vec<IpNet>,
+    /// The cluster subnets: pods' space under kubenet, nodes' and pods' under azure.
+    pub cluster_subnets: Vec<IpNet>,
+    /// The VNet.
+    pub vnet: Vnet,
+    /// Destinations to which pods keep their own source address.
+    pub non_masquerade: Vec<IpNet>,
+    /// Destinations, beside the services, that go by way of the host.
+    pub via_host: Vec<IpNet>,
+    /// Pods per node, unless a profile says otherwise.
+    pub max_pods: u32,
+    /// Whether the NICs have `enableIPForwarding`.
+    pub ip_forwarding: bool,
+    /// Where the API server answers within the VNet.
+    pub api_server: Option<Ipv4Addr>,
+    /// What the operator should know.
+    pub warnings: Vec<Warning>,
+}
+
+impl Plan {
+    /// The node of that short name or hostname.
+    #[must_use]
+    pub fn node(&self, name: &str) -> Option<&Node> {
+        self.nodes
+            .iter()
+            .find(|node| node.name == name || node.hostname.as_deref() == Some(name))
+    }
+}
+
+/// A VNet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Vnet {
+    /// Its name.
+    pub name: String,
+    /// Its IPv4 address space.
+    pub prefixes: Vec<Ipv4Net>,
+    /// Its subnets.
+    pub subnets: Vec<Subnet>,
+}
+
+/// A subnet of a VNet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Subnet {
+    /// Its name.
+    pub name: String,
+    /// Its IPv4 prefix.
+    pub prefix: Ipv4Net,
+    /// Whether the template attaches a route table.
+    pub route_table_attached: bool,
+}
+
+/// A node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// `node-0` and up for agents, `master-0` and up for masters.
+    pub name: String,
+    /// Its name in Kubernetes, where known.
+    pub hostname: Option<String>,
+    /// What it is for.
+    pub role: Role,
+    /// Its pool; `master` for masters.
+    pub pool: String,
+    /// The name of its subnet.
+    pub subnet: String,
+    /// The prefix of its subnet.
+    pub subnet_prefix: Ipv4Net,
+    /// Its own address.
+    pub primary_ip: Ipv4Addr,
+    /// Its pods' addresses under azure.
+    pub pod_ips: Option<PodIps>,
+    /// Its pods' prefix under kubenet.
+    pub pod_cidr: Option<Ipv4Net>,
+    /// Its pods' IPv6 prefix in dual stack.
+    pub pod_cidr_v6: Option<Ipv6Net>,
+    /// How many pods it runs.
+    pub max_pods: u32,
+    /// It runs Windows, so Tapline does not.
+    pub windows: bool,
+    /// The MTU of its `eth0`.
+    pub mtu: u16,
+}
+
+/// The addresses that a NIC holds for pods.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodIps {
+    /// The lowest.
+    pub first: Ipv4Addr,
+    /// The highest.
+    pub last: Ipv4Addr,
+    /// How many there are.
+    pub count: u32,
+    /// Addresses between `first` and `last` that are someone else's.
+    pub skipped: Vec<Ipv4Addr>,
+}
+
+impl PodIps {
+    /// The addresses, lowest first.
+    pub fn iter(&self) -> impl Iterator<Item = Ipv4Addr> + '_ {
+        (self.first.to_bits()..=self.last.to_bits())
+            .map(Ipv4Addr::from_bits)
+            .filter(|address| !self.skipped.contains(address))
+    }
+}
+
+/// An entry of the route table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Its name: that of the node.
+    pub name: String,
+    /// What it is for.
+    pub prefix: IpNet,
+    /// Where it leads.
+    pub next_hop_type: NextHopType,
+    /// The address it leads to.
+    pub next_hop_ip: Option<IpAddr>,
+}
+
+/// Where a route leads, as Azure names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum NextHopType {
+    /// To a VM.
+    VirtualAppliance,
+    /// To the gateway of the VNet.
+    VirtualNetworkGateway,
+    /// Within the VNet.
+    VnetLocal,
+    /// Out.
+    Internet,
+    /// Nowhere.
+    None,
+}
+
+impl fmt::Display for NextHopType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            NextHopType::VirtualAppliance => "VirtualAppliance",
+            NextHopType::VirtualNetworkGateway => "VirtualNetworkGateway",
+            NextHopType::VnetLocal => "VnetLocal",
+            NextHopType::Internet => "Internet",
+            NextHopType::None => "None",
+        })
+    }
+}
