@@ -1,1 +1,2 @@
 //! The lab.
+pub mod privilege;
