@@ -1,5 +1,6 @@
 //! Everything that may be slow.
 pub mod cli;
+pub mod compile;
 pub mod devices;
 pub mod lab;
 pub mod model;

@@ -5,11 +5,17 @@
 //! Never: moves the calling thread, or forks. A namespace dies with its last descriptor, so a
 //! process that is killed leaves none behind.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
+
+/// Where `ip netns` looks for namespaces by name.
+pub const PINS: &str = "/run/netns";
 
 /// A network namespace, held open. Clones share the descriptor.
 #[derive(Clone, Debug)]
@@ -54,6 +60,26 @@ impl Netns {
         &self.file
     }
 
+    /// Puts the namespace at `/run/netns/NAME`, where `ip netns exec NAME` finds it. From then on
+    /// it lives until [`unpin`], even if this process dies.
+    ///
+    /// # Errors
+    /// `EPERM` without the right to mount, `EEXIST` if the name is taken.
+    pub fn pin(&self, name: &str) -> io::Result<PathBuf> {
+        let path = pin_path(name)?;
+        fs::create_dir_all(PINS)?;
+        File::options().write(true).create_new(true).open(&path)?;
+        // The descriptor by number and process, because a thread's own `/proc/self` is the same.
+        let source = format!("/proc/{}/fd/{}", std::process::id(), self.file.as_raw_fd());
+        let none: Option<&str> = None;
+        let mounted = mount(Some(source.as_str()), &path, none, MsFlags::MS_BIND, none);
+        if let Err(refused) = mounted {
+            let _ = fs::remove_file(&path);
+            return Err(refused.into());
+        }
+        Ok(path)
+    }
+
     /// Runs `work` on a new thread inside the namespace and returns its answer. Descriptors that
     /// `work` opens (sockets, TAPs) stay bound to this namespace wherever they are used later.
     ///
@@ -69,6 +95,37 @@ impl Netns {
             work()
         })
     }
+}
+
+/// Takes `/run/netns/NAME` away; the namespace dies unless someone is in it or holds it. One that
+/// is gone already is no error.
+///
+/// # Errors
+/// What unmounting or unlinking says.
+pub fn unpin(name: &str) -> io::Result<()> {
+    unpin_path(&pin_path(name)?)
+}
+
+/// As [`unpin`], by path.
+pub(crate) fn unpin_path(path: &Path) -> io::Result<()> {
+    match umount2(path, MntFlags::MNT_DETACH) {
+        // Never mounted, or no mount point any more: what is left is a plain file.
+        Ok(()) | Err(nix::Error::EINVAL | nix::Error::ENOENT) => {}
+        Err(refused) => return Err(refused.into()),
+    }
+    match fs::remove_file(path) {
+        Err(gone) if gone.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+fn pin_path(name: &str) -> io::Result<PathBuf> {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
+    if name.is_empty() || name.starts_with('.') || !name.bytes().all(plain) {
+        let why = format!("'{name}' cannot be the name of a namespace");
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+    }
+    Ok(Path::new(PINS).join(name))
 }
 
 fn on_own_thread<T: Send>(work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {

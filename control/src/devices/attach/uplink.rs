@@ -1,0 +1,108 @@
+//! The uplink: how the switch shares `eth0` with the node without taking it over.
+//!
+//! In: the node's namespace, the device to share, and the prefixes of the node's pods.
+//! Out: a TAP: what the switch writes leaves by `eth0`; what arrives there for pods, it reads.
+//! Never: changes `eth0` itself, its addresses, or a filter that someone else put there.
+
+use ipnet::{Ipv4Net, Ipv6Net};
+
+use super::{ensure_alias, hush_and_raise};
+use crate::devices::error::DeviceError;
+use crate::devices::name::DeviceName;
+use crate::devices::netlink::Netlink;
+use crate::devices::netlink::filter::{Deed, Match, Rule};
+use crate::devices::tap::{self, TapSpec};
+
+/// Which ARP frames the switch gets from the uplink.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ArpSteering {
+    /// Those about a pod: the switch alone gets what asks for, or answers to, an address in the
+    /// prefixes. For azure, where pods live in the node's own subnet.
+    ByTarget(Vec<Ipv4Net>),
+    /// Copies of the replies: the kernel keeps them, as it asked. For kubenet, where switch and
+    /// kernel share the node's address.
+    MirrorReplies,
+}
+
+/// The port to the network.
+#[derive(Clone, Debug)]
+pub struct Uplink {
+    /// The device shared, `eth0`.
+    pub device: DeviceName,
+    /// The TAP.
+    pub tap: TapSpec,
+    /// IPv4 of pods; see [`cover`](super::cover).
+    pub pods: Vec<Ipv4Net>,
+    /// IPv6 of pods.
+    pub pods_v6: Vec<Ipv6Net>,
+    /// What becomes of ARP.
+    pub arp: ArpSteering,
+}
+
+/// Closes the alias of an uplink TAP whose device had no clsact before us. The alias lives as
+/// long as the TAP, so a later process knows as well.
+const CLSACT_IS_OURS: &str = "(clsact)";
+
+impl Uplink {
+    /// Makes the port, or brings its steering up to date; frames in flight lose nothing.
+    ///
+    /// # Errors
+    /// [`DeviceError::Missing`] without the shared device, [`DeviceError::Conflict`] if the TAP's
+    /// name is taken, otherwise what failed.
+    pub fn attach(&self, node: &Netlink) -> Result<(), DeviceError> {
+        let device = node.index(&self.device)?;
+        tap::ensure(node, &self.tap)?;
+        node.ensure_clsact(&self.tap.name)?;
+        let out = Rule { frames: Match::Every, deed: Deed::Redirect(device) };
+        node.set_rules(&self.tap.name, &[out])?;
+        hush_and_raise(node, &self.tap.name)?;
+        if node.ensure_clsact(&self.device)? {
+            ensure_alias(node, &self.tap.name, &self.alias(CLSACT_IS_OURS))?;
+        } else if node.link(&self.tap.name)?.alias.is_none() {
+            ensure_alias(node, &self.tap.name, &self.alias(""))?;
+        }
+        node.set_rules(&self.device, &self.rules(node.index(&self.tap.name)?))
+    }
+
+    /// Removes the port. The shared device keeps all that is not ours, and its clsact unless that
+    /// is ours and empty.
+    ///
+    /// # Errors
+    /// What failed first; the rest is removed all the same.
+    pub fn detach(&self, node: &Netlink) -> Result<(), DeviceError> {
+        let steering = self.leave_device(node);
+        steering.and(tap::remove(node, &self.tap.name))
+    }
+
+    fn leave_device(&self, node: &Netlink) -> Result<(), DeviceError> {
+        if node.find_link(&self.device)?.is_none() {
+            return Ok(());
+        }
+        node.set_rules(&self.device, &[])?;
+        let alias = node.find_link(&self.tap.name)?.and_then(|tap| tap.alias);
+        let ours = alias.is_some_and(|alias| alias.ends_with(CLSACT_IS_OURS));
+        if ours && node.has_no_filters(&self.device)? {
+            node.remove_clsact(&self.device)?;
+        }
+        Ok(())
+    }
+
+    fn alias(&self, mark: &str) -> String {
+        format!("tapline uplink of {} {mark}", self.device).trim_end().to_owned()
+    }
+
+    fn rules(&self, tap: u32) -> Vec<Rule> {
+        let to_tap = |frames| Rule { frames, deed: Deed::Redirect(tap) };
+        let ipv4 = self.pods.iter().map(|net| to_tap(Match::Ipv4To(*net)));
+        let ipv6 = self.pods_v6.iter().map(|net| to_tap(Match::Ipv6To(*net)));
+        let arp = match &self.arp {
+            ArpSteering::ByTarget(nets) => {
+                nets.iter().map(|net| to_tap(Match::ArpTarget(*net))).collect()
+            }
+            ArpSteering::MirrorReplies => {
+                vec![Rule { frames: Match::ArpReply, deed: Deed::Mirror(tap) }]
+            }
+        };
+        ipv4.chain(ipv6).chain(arp).collect()
+    }
+}
