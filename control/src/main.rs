@@ -5,5 +5,5 @@ use std::process::ExitCode;
 use clap::Parser;
 
 fn main() -> ExitCode {
-    control::cli::run(control::cli::Cli::parse()).into()
+    control::cli::run(control::cli::Cli::parse())
 }

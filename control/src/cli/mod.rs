@@ -2,11 +2,14 @@
 //!
 //! In: the arguments. Out: an exit status. Never: does the work itself.
 
+pub mod lab;
 pub mod plan;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+use crate::lab::reaper;
 
 /// How a run of `tapline` ends. The numbers are printed in `--help` and never change meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,12 +51,22 @@ pub enum Command {
     /// Say which node gets which addresses, pods, and routes.
     #[command(after_help = EXIT_STATUS)]
     Plan(plan::PlanArgs),
+    /// Build the planned cluster in network namespaces, and walk it.
+    Lab(lab::LabArgs),
+    /// Clears up after a lab. For its own use.
+    #[command(name = reaper::COMMAND, hide = true)]
+    Reaper {
+        /// What the lab hands over.
+        arguments: Vec<std::ffi::OsString>,
+    },
 }
 
 /// Runs what was asked for.
 #[must_use]
-pub fn run(cli: Cli) -> Exit {
+pub fn run(cli: Cli) -> ExitCode {
     match cli.command {
-        Command::Plan(args) => plan::run(&args),
+        Command::Plan(args) => plan::run(&args).into(),
+        Command::Lab(args) => lab::run(&args).into(),
+        Command::Reaper { arguments } => reaper::main(&arguments),
     }
 }

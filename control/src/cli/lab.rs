@@ -1,0 +1,284 @@
+//! `tapline lab`: builds the planned cluster in namespaces, walks it, and says what it found.
+//!
+//! In: the arguments. Out: a report on standard output, a line for each stage on standard error.
+//! Never: starts a thread before the process has left the machine's network.
+
+use std::io::{self, IsTerminal, Write};
+use std::net::Ipv4Addr;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::Exit;
+use crate::lab::cluster::{Cluster, Wishes};
+use crate::lab::privilege::{self, PrivateNet};
+use crate::lab::reaper::Reaper;
+use crate::lab::report::Report;
+use crate::lab::{prereq, print, registry, walk};
+use crate::model::{Source, examples};
+use crate::plan::{self, LoadOptions, Plan, Plugin};
+
+const EXAMPLES: &str = "Examples:
+  tapline lab                                    # the seed's cluster, azure and then kubenet
+  tapline lab --plugin kubenet --detach-route-table
+  tapline lab --model aks.json --vnet aks-vnet.json --json
+  tapline lab --plugin azure --hold              # and in another terminal:
+  tapline lab exec pod-a -- ip addr
+  tapline lab --check                            # can this machine run it at all?
+
+Exit status:
+  0  every check held
+  1  a check did not hold; the report says which
+  2  the input is at fault; nothing was created
+  3  this machine lacks something the lab needs; the message says what to do";
+
+/// Arguments of `tapline lab`.
+#[derive(clap::Args, Debug)]
+#[command(after_long_help = EXAMPLES, args_conflicts_with_subcommands = true)]
+pub struct LabArgs {
+    #[command(subcommand)]
+    sub: Option<LabCommand>,
+
+    /// The API model; without it, the built-in example.
+    #[arg(long, value_name = "FILE")]
+    model: Option<PathBuf>,
+
+    /// The VNet's ARM template; goes with --model.
+    #[arg(long, value_name = "FILE", requires = "model")]
+    vnet: Option<PathBuf>,
+
+    /// Walk this mode only. Without --model the default is both.
+    #[arg(long, value_enum)]
+    plugin: Option<Plugin>,
+
+    /// The order in which nodes register, which is that of kubenet's pod CIDRs.
+    #[arg(long, value_name = "NODE,...", value_delimiter = ',', requires = "model")]
+    register: Vec<String>,
+
+    /// The subnet for a role: master, agent, or the name of a pool. May be repeated.
+    #[arg(long, value_name = "ROLE=NAME", value_parser = super::plan::parse_subnet, requires = "model")]
+    subnet: Vec<(String, String)>,
+
+    /// Leave the route table off the subnets, as a custom VNet has it at first.
+    #[arg(long)]
+    detach_route_table: bool,
+
+    /// Keep the cluster up after the walk, until Ctrl-C.
+    #[arg(long)]
+    hold: bool,
+
+    /// Print the reports as JSON, alone, on standard output.
+    #[arg(long)]
+    json: bool,
+
+    /// Test whether this machine can run the lab, and build nothing.
+    #[arg(long)]
+    check: bool,
+}
+
+/// What can be done with a lab that is held.
+#[derive(clap::Subcommand, Debug)]
+enum LabCommand {
+    /// Run a command in the network of a pod or node of a lab that is held.
+    Exec(ExecArgs),
+}
+
+#[derive(clap::Args, Debug)]
+struct ExecArgs {
+    /// A pod or a node: pod-a, node-0.
+    name: String,
+
+    /// The process id of the lab, where several are held.
+    #[arg(long, value_name = "PID")]
+    lab: Option<u32>,
+
+    /// The command and its arguments, after `--`.
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    command: Vec<std::ffi::OsString>,
+}
+
+/// Runs `tapline lab`.
+#[must_use]
+pub fn run(args: &LabArgs) -> Exit {
+    match &args.sub {
+        Some(LabCommand::Exec(exec)) => enter_and_exec(exec),
+        None if args.check => check(),
+        None => match plans(args) {
+            Ok(plans) => build_and_walk(args, &plans),
+            Err(text) => refuse(&text, Exit::BadInput),
+        },
+    }
+}
+
+fn refuse(text: &str, exit: Exit) -> Exit {
+    eprintln!("{}", text.trim_end());
+    exit
+}
+
+fn enter_and_exec(args: &ExecArgs) -> Exit {
+    let entered = registry::enter(&args.name, args.lab);
+    let Some((program, rest)) = args.command.split_first() else {
+        return refuse("tapline lab exec: no command", Exit::BadInput);
+    };
+    match entered {
+        Ok(()) => {
+            let error = Command::new(program).args(rest).exec();
+            refuse(&format!("tapline lab exec: {}: {error}", Path::new(program).display()), Exit::BadInput)
+        }
+        Err(error) => refuse(&format!("tapline lab exec: {error}"), Exit::BadInput),
+    }
+}
+
+fn check() -> Exit {
+    let checks = prereq::check();
+    for check in &checks {
+        println!("{check}");
+    }
+    if checks.iter().all(|check| check.ok) { Exit::Ok } else { Exit::Unsupported }
+}
+
+/// The plans to walk: the model's, or the built-in example's in both modes.
+fn plans(args: &LabArgs) -> Result<Vec<Plan>, String> {
+    let modes = match (&args.model, args.plugin) {
+        (_, Some(plugin)) => vec![Some(plugin)],
+        (Some(_), None) => vec![None],
+        (None, None) if args.hold => vec![Some(Plugin::Azure)],
+        (None, None) => vec![Some(Plugin::Azure), Some(Plugin::Kubenet)],
+    };
+    modes.into_iter().map(|mode| plan::load(&options(args, mode)).map_err(|f| f.to_string())).collect()
+}
+
+fn options(args: &LabArgs, plugin: Option<Plugin>) -> LoadOptions {
+    match &args.model {
+        Some(model) => LoadOptions {
+            vnet: args.vnet.clone().map(Source::Path),
+            plugin,
+            register: args.register.clone(),
+            subnets: args.subnet.clone(),
+            ..LoadOptions::new(Source::Path(model.clone()))
+        },
+        // The order in which the seed's nodes registered, which its pod CIDRs give away.
+        None => LoadOptions {
+            vnet: Some(examples::aks_vnet()),
+            plugin,
+            register: ["node-1", "node-0", "master-0"].map(String::from).to_vec(),
+            ..LoadOptions::new(examples::aks())
+        },
+    }
+}
+
+/// The seed's addresses, where the built-in example is walked.
+fn wishes(args: &LabArgs, plan: &Plan) -> Wishes {
+    let seed: [(&str, Ipv4Addr); 2] = match plan.plugin {
+        Plugin::Azure => {
+            [("pod-a", Ipv4Addr::new(10, 20, 0, 31)), ("pod-c", Ipv4Addr::new(10, 20, 0, 43))]
+        }
+        Plugin::Kubenet => {
+            [("pod-a", Ipv4Addr::new(10, 244, 1, 6)), ("pod-c", Ipv4Addr::new(10, 244, 0, 7))]
+        }
+    };
+    let addresses = match args.model {
+        None => seed.into_iter().map(|(name, address)| (name.to_owned(), address)).collect(),
+        Some(_) => Default::default(),
+    };
+    Wishes { addresses, detach_route_table: args.detach_route_table }
+}
+
+fn build_and_walk(args: &LabArgs, plans: &[Plan]) -> Exit {
+    // The reaper stays outside, so it starts first; then this process leaves the machine's network
+    // while it still has one thread.
+    let reaper = match Reaper::spawn() {
+        Ok(reaper) => reaper,
+        Err(error) => return refuse(&format!("cannot start the reaper: {error}"), Exit::Unsupported),
+    };
+    let private = match privilege::enter() {
+        Ok(private) => private,
+        Err(error) => return refuse(&prereq::explain(&error), Exit::Unsupported),
+    };
+    let mut lab = Lab { args, private, reaper, reports: Vec::new() };
+    for plan in plans {
+        if let Err(error) = lab.run(plan) {
+            eprintln!("tapline lab: {error}");
+            for missing in prereq::check_inside().iter().filter(|check| !check.ok) {
+                eprintln!("{missing}");
+            }
+            return Exit::Unsupported;
+        }
+    }
+    if args.json {
+        let text = serde_json::to_string_pretty(&lab.reports).expect("a report is always JSON");
+        put(&text);
+    }
+    if lab.reports.iter().all(|report| report.ok) { Exit::Ok } else { Exit::CheckFailed }
+}
+
+/// Writes to standard output; a reader that went away is no fault of ours.
+fn put(text: &str) {
+    let _ = writeln!(io::stdout().lock(), "{text}");
+}
+
+struct Lab<'a> {
+    args: &'a LabArgs,
+    private: PrivateNet,
+    reaper: Reaper,
+    reports: Vec<Report>,
+}
+
+impl Lab<'_> {
+    fn run(&mut self, plan: &Plan) -> Result<(), Box<dyn std::error::Error>> {
+        for warning in &plan.warnings {
+            eprintln!("warning: {warning}");
+        }
+        let mut say = |stage: &str| eprintln!("[{}] {stage}", plan.plugin);
+        let wishes = wishes(self.args, plan);
+        let cluster = Cluster::build(&self.private, plan, &wishes, &mut say)?;
+        for left_out in &cluster.left_out {
+            eprintln!("note: {left_out}");
+        }
+        let report = walk::walk(&cluster, &mut say)?;
+        if !self.args.json {
+            put(&print::to_text(&report, io::stdout().is_terminal()));
+        }
+        if self.args.hold {
+            self.hold(&cluster)?;
+        }
+        self.reports.push(report);
+        cluster.stop()?;
+        Ok(())
+    }
+
+    /// Keeps the cluster up, and lets others in, until Ctrl-C.
+    fn hold(&mut self, cluster: &Cluster) -> io::Result<()> {
+        let path = registry::announce(&cluster.plan.plugin.to_string(), cluster.namespaces())?;
+        self.reaper.will_remove_file(&path)?;
+        let pid = std::process::id();
+        if self.private.may_pin() {
+            for (name, netns) in cluster.namespaces() {
+                let pin = netns.pin(&format!("tapline-{pid}-{name}"))?;
+                self.reaper.will_unmount(&pin)?;
+            }
+        }
+        eprintln!("held until Ctrl-C; in another terminal:");
+        eprintln!("  tapline lab exec pod-a -- COMMAND");
+        if self.private.may_pin() {
+            eprintln!("  ip netns exec tapline-{pid}-pod-a COMMAND");
+        }
+        wait_for_signal()
+    }
+}
+
+/// Until Ctrl-C, or until a service manager says so.
+fn wait_for_signal() -> io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    tokio::runtime::Builder::new_current_thread().enable_io().build()?.block_on(async {
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut hangup = signal(SignalKind::hangup())?;
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
+        }
+        Ok(())
+    })
+}
