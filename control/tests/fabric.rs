@@ -282,7 +282,7 @@ fn frames_of_any_content_are_carried_or_counted() {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         (state >> 24) as u8
     };
-    let mut taken = 0;
+    let mut sent = 0;
     for round in 0..2000 {
         let mut frame: Vec<u8> = (0..14 + round % 200).map(|_| random()).collect();
         if round % 2 == 0 {
@@ -290,10 +290,16 @@ fn frames_of_any_content_are_carried_or_counted() {
             let ethertypes = [[0x08, 0x00], [0x08, 0x06], [0x86, 0xdd], [0x81, 0x00]];
             frame[12..14].copy_from_slice(&ethertypes[round / 2 % 4]);
         }
-        // The TAP's queue holds a thousand frames; what it refuses never reached the fabric.
-        taken += u64::from(send(fd.as_raw_fd(), &frame, MsgFlags::empty()).is_ok());
+        sent += u64::from(send(fd.as_raw_fd(), &frame, MsgFlags::empty()).is_ok());
+        // The TAP's queue holds at least 500 frames, so in these portions none is lost.
+        if round % 100 == 99 {
+            assert!(
+                eventually(|| nodes.fabric.counters().received >= sent),
+                "{sent} sent"
+            );
+        }
     }
-    assert!(eventually(|| nodes.fabric.counters().received > taken / 2));
+    assert!(sent > 1000, "the kernel took {sent}");
     assert!(nodes.fabric.counters().balanced());
     assert_eq!(
         ping(&nodes.node_0, &quick(NODE_1, 2))
