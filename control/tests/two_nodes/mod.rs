@@ -16,7 +16,7 @@ use dataplane::addr::Mac;
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
 };
-use netlink_packet_route::address::{AddressAttribute, AddressMessage};
+use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
 use netlink_packet_route::link::{LinkFlags, LinkMessage};
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType,
@@ -148,18 +148,20 @@ pub(crate) fn eventually(mut test: impl FnMut() -> bool) -> bool {
     })
 }
 
-/// Gives `eth0` of the calling thread's namespace an address.
-pub(crate) fn add_address(address: Ipv4Addr, prefix_len: u8) -> io::Result<()> {
+/// Gives `eth0` of the calling thread's namespace an address, which works at once: IPv6 is told
+/// not to look for duplicates.
+pub(crate) fn add_address(address: impl Into<IpAddr>, prefix_len: u8) -> io::Result<()> {
+    let address = address.into();
     let mut message = AddressMessage::default();
-    message.header.family = AddressFamily::Inet;
+    message.header.family = match address {
+        IpAddr::V4(_) => AddressFamily::Inet,
+        IpAddr::V6(_) => AddressFamily::Inet6,
+    };
+    message.header.flags = AddressHeaderFlags::Nodad;
     message.header.prefix_len = prefix_len;
     message.header.index = if_nametoindex(DEVICE)?;
-    message
-        .attributes
-        .push(AddressAttribute::Local(address.into()));
-    message
-        .attributes
-        .push(AddressAttribute::Address(address.into()));
+    message.attributes.push(AddressAttribute::Local(address));
+    message.attributes.push(AddressAttribute::Address(address));
     request(
         RouteNetlinkMessage::NewAddress(message),
         NLM_F_CREATE | NLM_F_EXCL,
