@@ -16,7 +16,7 @@ use control::lab::probe::{
 use two_nodes::*;
 
 fn quick(to: Ipv4Addr, count: u16) -> PingSpec {
-    let (interval, timeout) = (Duration::from_millis(10), Duration::from_millis(300));
+    let (interval, timeout) = (Duration::from_millis(10), Duration::from_secs(1));
     PingSpec {
         count,
         interval,
@@ -154,7 +154,7 @@ fn a_ping_reports_who_refused_it() {
     };
     assert_eq!(report.errors, [expected], "{report:?}");
     assert!(
-        began.elapsed() < Duration::from_millis(300),
+        began.elapsed() < Duration::from_secs(1),
         "an error ends the wait"
     );
 }

@@ -16,7 +16,7 @@ use dataplane::addr::Mac;
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
 };
-use netlink_packet_route::address::{AddressAttribute, AddressMessage};
+use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
 use netlink_packet_route::link::{LinkFlags, LinkMessage};
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType,
@@ -26,31 +26,31 @@ use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use nix::net::if_::if_nametoindex;
 
 /// node-0's primary address.
-pub const NODE_0: Ipv4Addr = Ipv4Addr::new(10, 20, 0, 4);
+pub(crate) const NODE_0: Ipv4Addr = Ipv4Addr::new(10, 20, 0, 4);
 /// A second ipConfiguration of node-0.
-pub const POD_A: Ipv4Addr = Ipv4Addr::new(10, 20, 0, 31);
+pub(crate) const POD_A: Ipv4Addr = Ipv4Addr::new(10, 20, 0, 31);
 /// node-1's primary address.
-pub const NODE_1: Ipv4Addr = Ipv4Addr::new(10, 20, 0, 35);
+pub(crate) const NODE_1: Ipv4Addr = Ipv4Addr::new(10, 20, 0, 35);
 /// Of node-1's pod CIDR, 10.244.0.0/24, and set on node-1's `eth0`.
-pub const POD_C: Ipv4Addr = Ipv4Addr::new(10, 244, 0, 7);
+pub(crate) const POD_C: Ipv4Addr = Ipv4Addr::new(10, 244, 0, 7);
 /// The subnet's gateway.
-pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 20, 0, 1);
+pub(crate) const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 20, 0, 1);
 /// node-0's MAC.
-pub const MAC_0: Mac = Mac([0x00, 0x0d, 0x3a, 0x21, 0xaf, 0x12]);
+pub(crate) const MAC_0: Mac = Mac([0x00, 0x0d, 0x3a, 0x21, 0xaf, 0x12]);
 /// node-1's MAC.
-pub const MAC_1: Mac = Mac([0x00, 0x0d, 0x3a, 0x21, 0xaf, 0x13]);
+pub(crate) const MAC_1: Mac = Mac([0x00, 0x0d, 0x3a, 0x21, 0xaf, 0x13]);
 
 /// Two nodes and their fabric.
-pub struct TwoNodes {
-    pub fabric: Fabric,
-    pub node_0: Netns,
-    pub node_1: Netns,
-    pub nic_0: NicId,
-    pub nic_1: NicId,
+pub(crate) struct TwoNodes {
+    pub(crate) fabric: Fabric,
+    pub(crate) node_0: Netns,
+    pub(crate) node_1: Netns,
+    pub(crate) nic_0: NicId,
+    pub(crate) nic_1: NicId,
 }
 
 /// A namespace, or an end of the test that says what is missing.
-pub fn namespace(name: &str) -> Netns {
+pub(crate) fn namespace(name: &str) -> Netns {
     Netns::create(name).unwrap_or_else(|error| {
         panic!(
             "this test makes network namespaces, which was refused ({error}): run it as root, or \
@@ -60,7 +60,7 @@ pub fn namespace(name: &str) -> Netns {
 }
 
 /// The route table of the agents' subnet: node-1's pod CIDR to node-1.
-pub fn route_table() -> Vec<UserRoute> {
+pub(crate) fn route_table() -> Vec<UserRoute> {
     vec![UserRoute {
         name: "node-1".into(),
         prefix: "10.244.0.0/24".parse().expect("well-formed"),
@@ -69,7 +69,7 @@ pub fn route_table() -> Vec<UserRoute> {
 }
 
 /// A fabric like the seed's VNet, without NICs.
-pub fn fabric() -> Fabric {
+pub(crate) fn fabric() -> Fabric {
     let net = |text: &str| text.parse().expect("well-formed");
     let spec = VnetSpec {
         prefixes: vec![net("10.10.0.0/24"), net("10.20.0.0/24")],
@@ -83,7 +83,7 @@ pub fn fabric() -> Fabric {
 }
 
 /// A NIC in the agents' subnet.
-pub fn nic(name: &str, mac: Mac, addresses: &[Ipv4Addr], forwarding: bool) -> NicSpec {
+pub(crate) fn nic(name: &str, mac: Mac, addresses: &[Ipv4Addr], forwarding: bool) -> NicSpec {
     NicSpec {
         name: name.into(),
         mac,
@@ -98,7 +98,7 @@ pub fn nic(name: &str, mac: Mac, addresses: &[Ipv4Addr], forwarding: bool) -> Ni
 }
 
 /// Both nodes, with addresses, and node-0 with a default route to the gateway.
-pub fn two_nodes() -> TwoNodes {
+pub(crate) fn two_nodes() -> TwoNodes {
     let (node_0, node_1) = (namespace("node-0"), namespace("node-1"));
     let fabric = fabric();
     let nic_0 = nic("node-0", MAC_0, &[NODE_0, POD_A], false);
@@ -128,7 +128,7 @@ pub fn two_nodes() -> TwoNodes {
 
 impl TwoNodes {
     /// Frames that the fabric dropped for `reason`.
-    pub fn dropped(&self, reason: FabricDrop) -> u64 {
+    pub(crate) fn dropped(&self, reason: FabricDrop) -> u64 {
         let drops = self.fabric.drops();
         drops
             .iter()
@@ -138,7 +138,7 @@ impl TwoNodes {
 }
 
 /// Repeats `test` until it holds, for two seconds at most.
-pub fn eventually(mut test: impl FnMut() -> bool) -> bool {
+pub(crate) fn eventually(mut test: impl FnMut() -> bool) -> bool {
     (0..200).any(|_| {
         let holds = test();
         if !holds {
@@ -148,18 +148,20 @@ pub fn eventually(mut test: impl FnMut() -> bool) -> bool {
     })
 }
 
-/// Gives `eth0` of the calling thread's namespace an address.
-pub fn add_address(address: Ipv4Addr, prefix_len: u8) -> io::Result<()> {
+/// Gives `eth0` of the calling thread's namespace an address, which works at once: IPv6 is told
+/// not to look for duplicates.
+pub(crate) fn add_address(address: impl Into<IpAddr>, prefix_len: u8) -> io::Result<()> {
+    let address = address.into();
     let mut message = AddressMessage::default();
-    message.header.family = AddressFamily::Inet;
+    message.header.family = match address {
+        IpAddr::V4(_) => AddressFamily::Inet,
+        IpAddr::V6(_) => AddressFamily::Inet6,
+    };
+    message.header.flags = AddressHeaderFlags::Nodad;
     message.header.prefix_len = prefix_len;
     message.header.index = if_nametoindex(DEVICE)?;
-    message
-        .attributes
-        .push(AddressAttribute::Local(address.into()));
-    message
-        .attributes
-        .push(AddressAttribute::Address(address.into()));
+    message.attributes.push(AddressAttribute::Local(address));
+    message.attributes.push(AddressAttribute::Address(address));
     request(
         RouteNetlinkMessage::NewAddress(message),
         NLM_F_CREATE | NLM_F_EXCL,
@@ -167,7 +169,7 @@ pub fn add_address(address: Ipv4Addr, prefix_len: u8) -> io::Result<()> {
 }
 
 /// Gives the calling thread's namespace a default route.
-pub fn add_default_route(gateway: Ipv4Addr) -> io::Result<()> {
+pub(crate) fn add_default_route(gateway: Ipv4Addr) -> io::Result<()> {
     let mut message = RouteMessage::default();
     message.header.address_family = AddressFamily::Inet;
     message.header.table = 254;
@@ -187,7 +189,7 @@ pub fn add_default_route(gateway: Ipv4Addr) -> io::Result<()> {
 }
 
 /// Takes `eth0` of the calling thread's namespace down.
-pub fn take_down() -> io::Result<()> {
+pub(crate) fn take_down() -> io::Result<()> {
     let mut message = LinkMessage::default();
     message.header.index = if_nametoindex(DEVICE)?;
     message.header.change_mask = LinkFlags::Up;

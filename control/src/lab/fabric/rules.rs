@@ -320,5 +320,4 @@ fn answer_solicitation(vnet: &Vnet, nic: &Nic, slice: &Ipv6Slice<'_>) -> Judged 
 }
 
 #[cfg(test)]
-#[path = "rules_tests.rs"]
 mod tests;

@@ -371,6 +371,7 @@ impl Seen {
 #[cfg(test)]
 mod tests {
     use etherparse::PacketBuilder;
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -452,5 +453,25 @@ mod tests {
         let recording = heard(&frames);
         assert_eq!(recording.frames.len(), SNAP_LEN);
         assert_eq!(recording.echo_requests(A.into(), B.into()), None);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// Whatever passes an interface can be entered and summed up.
+        #[test]
+        fn any_bytes_can_be_recorded(
+            bend in any::<prop::sample::Index>(),
+            value in any::<u8>(),
+            noise in prop::collection::vec(any::<u8>(), 0..SNAP_LEN),
+        ) {
+            let mut bent = echo(true, 64);
+            let at = bend.index(bent.len());
+            bent[at] = value;
+            let recording = heard(&[(bent, 1042), (noise, 65_535)]);
+            prop_assert_eq!(recording.heard, 2);
+            let requests = recording.echo_requests(A.into(), B.into()).map_or(0, |sum| sum.frames);
+            prop_assert!(requests <= 2);
+        }
     }
 }

@@ -435,6 +435,8 @@ fn describe(ipv4: bool, kind: u8, code: u8) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -494,5 +496,21 @@ mod tests {
         assert_eq!(read_quoted(&quoted[..27]), None);
         assert_eq!(read_quoted(&[]), None);
         assert_eq!(read_quoted(&[0x60; 60]), None);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// Whatever a raw socket hears can be read, or is passed over.
+        #[test]
+        fn any_bytes_can_be_heard(noise in prop::collection::vec(any::<u8>(), 0..100), first: bool) {
+            let mut packet = noise;
+            if let (true, Some(version)) = (first, packet.first_mut()) {
+                *version = 0x45;
+            }
+            let heard = read_ipv4(&packet);
+            prop_assert!(heard.is_none_or(|arrival| arrival.body.len() < packet.len()));
+            let _quoted = read_quoted(&packet);
+        }
     }
 }
