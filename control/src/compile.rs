@@ -74,7 +74,10 @@ pub fn compile(plan: &Plan, node: &Node, macs: NodeMacs, pods: &[PodPort]) -> Ta
     let mut routes = Routes::default();
     for pod in pods {
         for address in &pod.addresses {
-            let hop = NextHop::Station { port: pod.port, mac: pod.mac.mac() };
+            let hop = NextHop::Station {
+                port: pod.port,
+                mac: pod.mac.mac(),
+            };
             routes.add(IpNet::from(*address), hop);
         }
     }
@@ -113,7 +116,12 @@ fn to_the_kernel(routes: &mut Routes, plan: &Plan, node: &Node) {
     if let Some(gateway) = gateway(node) {
         routes.add(IpNet::from(IpAddr::V4(gateway)), NextHop::Host);
     }
-    for prefix in plan.service_cidrs.iter().chain(&plan.via_host).filter(|p| p.addr().is_ipv4()) {
+    for prefix in plan
+        .service_cidrs
+        .iter()
+        .chain(&plan.via_host)
+        .filter(|p| p.addr().is_ipv4())
+    {
         routes.add(*prefix, NextHop::Host);
     }
     for prefix in PLATFORM {
@@ -125,7 +133,10 @@ fn azure(routes: &mut Routes, plan: &Plan, node: &Node) {
     for prefix in own_range(node) {
         routes.add(prefix.into(), NextHop::Unreachable);
     }
-    let fabric = NextHop::Station { port: UPLINK_PORT, mac: FABRIC_MAC };
+    let fabric = NextHop::Station {
+        port: UPLINK_PORT,
+        mac: FABRIC_MAC,
+    };
     for prefix in &plan.vnet.prefixes {
         routes.add((*prefix).into(), fabric);
     }
@@ -146,7 +157,11 @@ fn kubenet(routes: &mut Routes, plan: &Plan, node: &Node) {
 /// to the switch, and what never leaves by the uplink.
 #[must_use]
 pub fn own_range(node: &Node) -> Vec<Ipv4Net> {
-    let secondary = node.pod_ips.iter().flat_map(|ips| ips.iter()).map(Ipv4Net::from);
+    let secondary = node
+        .pod_ips
+        .iter()
+        .flat_map(|ips| ips.iter())
+        .map(Ipv4Net::from);
     let mut own: Vec<Ipv4Net> = secondary.chain(node.pod_cidr).collect();
     own = Ipv4Net::aggregate(&own);
     own.sort();
@@ -160,24 +175,38 @@ pub fn gateway(node: &Node) -> Option<Ipv4Addr> {
 }
 
 fn ports(node: &Node, macs: NodeMacs, pods: &[PodPort]) -> Vec<PortSpec> {
-    let row = |id, role, mac, hairpin| PortSpec { id, role, mac, mtu: node.mtu, hairpin };
+    let row = |id, role, mac, hairpin| PortSpec {
+        id,
+        role,
+        mac,
+        mtu: node.mtu,
+        hairpin,
+    };
     let fixed = [
         row(HOST_PORT, PortRole::Host, macs.host, false),
         row(UPLINK_PORT, PortRole::Uplink, macs.nic, false),
     ];
-    let pods = pods.iter().map(|pod| row(pod.port, PortRole::Pod, pod.mac, pod.hairpin));
+    let pods = pods
+        .iter()
+        .map(|pod| row(pod.port, PortRole::Pod, pod.mac, pod.hairpin));
     fixed.into_iter().chain(pods).collect()
 }
 
 fn owners(plan: &Plan, node: &Node, macs: NodeMacs, pods: &[PodPort]) -> Vec<(IpAddr, Owner)> {
-    let host = Owner { port: HOST_PORT, mac: macs.host.mac() };
+    let host = Owner {
+        port: HOST_PORT,
+        mac: macs.host.mac(),
+    };
     let own = match plan.plugin {
         Plugin::Azure => Some(node.primary_ip),
         Plugin::Kubenet => gateway(node),
     };
     let own = own.into_iter().map(|address| (IpAddr::V4(address), host));
     let pods = pods.iter().flat_map(|pod| {
-        let owner = Owner { port: pod.port, mac: pod.mac.mac() };
+        let owner = Owner {
+            port: pod.port,
+            mac: pod.mac.mac(),
+        };
         pod.addresses.iter().map(move |address| (*address, owner))
     });
     own.chain(pods).collect()
@@ -194,8 +223,9 @@ fn router_macs(plan: &Plan, macs: NodeMacs) -> Vec<Mac> {
 fn crossing(plan: &Plan, node: &Node) -> Crossing {
     match plan.plugin {
         Plugin::Azure => Crossing::Bridged,
-        Plugin::Kubenet => {
-            Crossing::Routed { uplink: Some(node.primary_ip), gateway: gateway(node) }
-        }
+        Plugin::Kubenet => Crossing::Routed {
+            uplink: Some(node.primary_ip),
+            gateway: gateway(node),
+        },
     }
 }

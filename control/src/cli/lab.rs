@@ -52,7 +52,12 @@ pub struct LabArgs {
     plugin: Option<Plugin>,
 
     /// The order in which nodes register, which is that of kubenet's pod CIDRs.
-    #[arg(long, value_name = "NODE,...", value_delimiter = ',', requires = "model")]
+    #[arg(
+        long,
+        value_name = "NODE,...",
+        value_delimiter = ',',
+        requires = "model"
+    )]
     register: Vec<String>,
 
     /// The subnet for a role: master, agent, or the name of a pool. May be repeated.
@@ -123,7 +128,13 @@ fn enter_and_exec(args: &ExecArgs) -> Exit {
     match entered {
         Ok(()) => {
             let error = Command::new(program).args(rest).exec();
-            refuse(&format!("tapline lab exec: {}: {error}", Path::new(program).display()), Exit::BadInput)
+            refuse(
+                &format!(
+                    "tapline lab exec: {}: {error}",
+                    Path::new(program).display()
+                ),
+                Exit::BadInput,
+            )
         }
         Err(error) => refuse(&format!("tapline lab exec: {error}"), Exit::BadInput),
     }
@@ -134,7 +145,11 @@ fn check() -> Exit {
     for check in &checks {
         println!("{check}");
     }
-    if checks.iter().all(|check| check.ok) { Exit::Ok } else { Exit::Unsupported }
+    if checks.iter().all(|check| check.ok) {
+        Exit::Ok
+    } else {
+        Exit::Unsupported
+    }
 }
 
 /// The plans to walk: the model's, or the built-in example's in both modes.
@@ -145,7 +160,10 @@ fn plans(args: &LabArgs) -> Result<Vec<Plan>, String> {
         (None, None) if args.hold => vec![Some(Plugin::Azure)],
         (None, None) => vec![Some(Plugin::Azure), Some(Plugin::Kubenet)],
     };
-    modes.into_iter().map(|mode| plan::load(&options(args, mode)).map_err(|f| f.to_string())).collect()
+    modes
+        .into_iter()
+        .map(|mode| plan::load(&options(args, mode)).map_err(|f| f.to_string()))
+        .collect()
 }
 
 fn options(args: &LabArgs, plugin: Option<Plugin>) -> LoadOptions {
@@ -159,10 +177,17 @@ fn options(args: &LabArgs, plugin: Option<Plugin>) -> LoadOptions {
         },
         // The order in which the seed's nodes registered, which its pod CIDRs give away.
         None => LoadOptions {
-            vnet: Some(examples::aks_vnet()),
+            vnet: Some(Source::BuiltIn {
+                name: "aks-vnet.json",
+                text: examples::AKS_VNET,
+            }),
             plugin,
+            cluster_id: Some(examples::CLUSTER_ID.to_owned()),
             register: ["node-1", "node-0", "master-0"].map(String::from).to_vec(),
-            ..LoadOptions::new(examples::aks())
+            ..LoadOptions::new(Source::BuiltIn {
+                name: "aks.json",
+                text: examples::AKS,
+            })
         },
     }
 }
@@ -170,18 +195,26 @@ fn options(args: &LabArgs, plugin: Option<Plugin>) -> LoadOptions {
 /// The seed's addresses, where the built-in example is walked.
 fn wishes(args: &LabArgs, plan: &Plan) -> Wishes {
     let seed: [(&str, Ipv4Addr); 2] = match plan.plugin {
-        Plugin::Azure => {
-            [("pod-a", Ipv4Addr::new(10, 20, 0, 31)), ("pod-c", Ipv4Addr::new(10, 20, 0, 43))]
-        }
-        Plugin::Kubenet => {
-            [("pod-a", Ipv4Addr::new(10, 244, 1, 6)), ("pod-c", Ipv4Addr::new(10, 244, 0, 7))]
-        }
+        Plugin::Azure => [
+            ("pod-a", Ipv4Addr::new(10, 20, 0, 31)),
+            ("pod-c", Ipv4Addr::new(10, 20, 0, 43)),
+        ],
+        Plugin::Kubenet => [
+            ("pod-a", Ipv4Addr::new(10, 244, 1, 6)),
+            ("pod-c", Ipv4Addr::new(10, 244, 0, 7)),
+        ],
     };
     let addresses = match args.model {
-        None => seed.into_iter().map(|(name, address)| (name.to_owned(), address)).collect(),
+        None => seed
+            .into_iter()
+            .map(|(name, address)| (name.to_owned(), address))
+            .collect(),
         Some(_) => Default::default(),
     };
-    Wishes { addresses, detach_route_table: args.detach_route_table }
+    Wishes {
+        addresses,
+        detach_route_table: args.detach_route_table,
+    }
 }
 
 fn build_and_walk(args: &LabArgs, plans: &[Plan]) -> Exit {
@@ -189,13 +222,23 @@ fn build_and_walk(args: &LabArgs, plans: &[Plan]) -> Exit {
     // while it still has one thread.
     let reaper = match Reaper::spawn() {
         Ok(reaper) => reaper,
-        Err(error) => return refuse(&format!("cannot start the reaper: {error}"), Exit::Unsupported),
+        Err(error) => {
+            return refuse(
+                &format!("cannot start the reaper: {error}"),
+                Exit::Unsupported,
+            );
+        }
     };
     let private = match privilege::enter() {
         Ok(private) => private,
         Err(error) => return refuse(&prereq::explain(&error), Exit::Unsupported),
     };
-    let mut lab = Lab { args, private, reaper, reports: Vec::new() };
+    let mut lab = Lab {
+        args,
+        private,
+        reaper,
+        reports: Vec::new(),
+    };
     for plan in plans {
         if let Err(error) = lab.run(plan) {
             eprintln!("tapline lab: {error}");
@@ -209,7 +252,11 @@ fn build_and_walk(args: &LabArgs, plans: &[Plan]) -> Exit {
         let text = serde_json::to_string_pretty(&lab.reports).expect("a report is always JSON");
         put(&text);
     }
-    if lab.reports.iter().all(|report| report.ok) { Exit::Ok } else { Exit::CheckFailed }
+    if lab.reports.iter().all(|report| report.ok) {
+        Exit::Ok
+    } else {
+        Exit::CheckFailed
+    }
 }
 
 /// Writes to standard output; a reader that went away is no fault of ours.
@@ -270,15 +317,18 @@ impl Lab<'_> {
 /// Until Ctrl-C, or until a service manager says so.
 fn wait_for_signal() -> io::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
-    tokio::runtime::Builder::new_current_thread().enable_io().build()?.block_on(async {
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut hangup = signal(SignalKind::hangup())?;
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-            _ = hangup.recv() => {}
-        }
-        Ok(())
-    })
+    tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .build()?
+        .block_on(async {
+            let mut interrupt = signal(SignalKind::interrupt())?;
+            let mut terminate = signal(SignalKind::terminate())?;
+            let mut hangup = signal(SignalKind::hangup())?;
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+                _ = hangup.recv() => {}
+            }
+            Ok(())
+        })
 }

@@ -64,7 +64,7 @@ pub struct PlanArgs {
     json: bool,
 }
 
-fn parse_subnet(text: &str) -> Result<(String, String), String> {
+pub(super) fn parse_subnet(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((role, name)) if !role.is_empty() && !name.is_empty() => {
             Ok((role.to_owned(), name.to_owned()))
@@ -267,7 +267,9 @@ fn route_table(plan: &Plan) -> String {
 
 fn new_table(header: &[&str]) -> Table {
     let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header(header.to_vec());
+    table
+        .load_style(presets::NOTHING)
+        .set_header(header.to_vec());
     table
 }
 

@@ -110,7 +110,10 @@ trait At<T> {
 
 impl<T, E: Into<Box<dyn std::error::Error + Send + Sync>>> At<T> for Result<T, E> {
     fn at(self, what: impl Into<String>) -> Built<T> {
-        self.map_err(|why| BuildError { what: what.into(), why: why.into() })
+        self.map_err(|why| BuildError {
+            what: what.into(),
+            why: why.into(),
+        })
     }
 }
 
@@ -133,10 +136,18 @@ impl Cluster {
             say(&format!("{} {}", node.name, node.primary_ip));
             nodes.push(build_node(plan, node, &fabric)?);
         }
-        let mut cluster =
-            Cluster { plan: plan.clone(), nodes, pods: Vec::new(), fabric, left_out };
+        let mut cluster = Cluster {
+            plan: plan.clone(),
+            nodes,
+            pods: Vec::new(),
+            fabric,
+            left_out,
+        };
         for (name, node, address) in cluster.place(wishes) {
-            say(&format!("{name} {address} on {}", cluster.nodes[node].plan.name));
+            say(&format!(
+                "{name} {address} on {}",
+                cluster.nodes[node].plan.name
+            ));
             cluster.add_pod(name, node, address)?;
         }
         Ok(cluster)
@@ -144,11 +155,16 @@ impl Cluster {
 
     /// Two pods on each of the first two nodes that have addresses for them.
     fn place(&self, wishes: &Wishes) -> Vec<(&'static str, usize, Ipv4Addr)> {
-        let mut homes =
-            self.nodes.iter().enumerate().filter(|(_, n)| pod_addresses(&n.plan).next().is_some());
+        let mut homes = self
+            .nodes
+            .iter()
+            .enumerate()
+            .filter(|(_, n)| pod_addresses(&n.plan).next().is_some());
         let mut placed = Vec::new();
         for names in [["pod-a", "pod-b"], ["pod-c", "pod-d"]] {
-            let Some((at, node)) = homes.next() else { break };
+            let Some((at, node)) = homes.next() else {
+                break;
+            };
             let wished = |name: &str| wishes.addresses.get(name).copied();
             let taken: Vec<Ipv4Addr> = names.iter().filter_map(|n| wished(n)).collect();
             let mut free = pod_addresses(&node.plan).filter(|a| !taken.contains(a));
@@ -175,9 +191,15 @@ impl Cluster {
         let (host_end, tap) = device_names(self.plan.plugin, name);
         let veth = PodVeth {
             host_end: host_end.clone(),
-            tap: TapSpec { ring: RING, ..TapSpec::new(tap.clone(), node.plan.mtu.into()) },
+            tap: TapSpec {
+                ring: RING,
+                ..TapSpec::new(tap.clone(), node.plan.mtu.into())
+            },
             pod: pod_end(&node.plan, port.mac.mac(), address),
-            alias: Some(format!("tapline {} default/{name} {address}", host_name(&self.plan))),
+            alias: Some(format!(
+                "tapline {} default/{name} {address}",
+                host_name(&self.plan)
+            )),
         };
         let pod_net = Netlink::open(&netns).at(&what)?;
         veth.attach(&node.net, &pod_net).at(&what)?;
@@ -187,14 +209,26 @@ impl Cluster {
         }
         open_port(node, port.port, &tap).at(&what)?;
         let name = name.to_owned();
-        self.pods.push(LabPod { name, node: at, address, netns, host_end, tap, port });
+        self.pods.push(LabPod {
+            name,
+            node: at,
+            address,
+            netns,
+            host_end,
+            tap,
+            port,
+        });
         self.publish(at).at(what)
     }
 
     /// Gives a node's switch the tables for the pods that it has now.
     fn publish(&mut self, at: usize) -> io::Result<()> {
-        let pods: Vec<PodPort> =
-            self.pods.iter().filter(|pod| pod.node == at).map(|pod| pod.port.clone()).collect();
+        let pods: Vec<PodPort> = self
+            .pods
+            .iter()
+            .filter(|pod| pod.node == at)
+            .map(|pod| pod.port.clone())
+            .collect();
         let node = &mut self.nodes[at];
         let spec = compile::compile(&self.plan, &node.plan, node.macs, &pods);
         let tables = Tables::build(&spec).map_err(|faults| {
@@ -214,13 +248,21 @@ impl Cluster {
     /// The namespace of the pod or node of that name.
     #[must_use]
     pub fn netns(&self, name: &str) -> Option<&Netns> {
-        let node = || self.nodes.iter().find(|n| n.plan.name == name).map(|n| &n.netns);
+        let node = || {
+            self.nodes
+                .iter()
+                .find(|n| n.plan.name == name)
+                .map(|n| &n.netns)
+        };
         self.pod(name).map(|pod| &pod.netns).or_else(node)
     }
 
     /// Every name and namespace, nodes first.
     pub fn namespaces(&self) -> impl Iterator<Item = (&str, &Netns)> {
-        let nodes = self.nodes.iter().map(|node| (node.plan.name.as_str(), &node.netns));
+        let nodes = self
+            .nodes
+            .iter()
+            .map(|node| (node.plan.name.as_str(), &node.netns));
         nodes.chain(self.pods.iter().map(|pod| (pod.name.as_str(), &pod.netns)))
     }
 
@@ -230,7 +272,10 @@ impl Cluster {
     /// The switch whose thread died of a broken law.
     pub fn stop(self) -> Built<Vec<(String, Counts)>> {
         let stop = |node: LabNode| {
-            let counts = node.switch.stop().at(format!("stopping the switch of {}", node.plan.name));
+            let counts = node
+                .switch
+                .stop()
+                .at(format!("stopping the switch of {}", node.plan.name));
             Ok((node.plan.name, counts?))
         };
         self.nodes.into_iter().map(stop).collect()
@@ -249,17 +294,24 @@ pub fn host_name(plan: &Plan) -> &'static str {
 /// The nodes to build, and what is said of the others.
 fn choose(plan: &Plan) -> (Vec<&Node>, Vec<String>) {
     let (windows, linux): (Vec<&Node>, Vec<&Node>) = plan.nodes.iter().partition(|n| n.windows);
-    let mut left_out: Vec<String> =
-        windows.iter().map(|n| format!("{} runs Windows, which Tapline does not serve", n.name)).collect();
+    let mut left_out: Vec<String> = windows
+        .iter()
+        .map(|n| format!("{} runs Windows, which Tapline does not serve", n.name))
+        .collect();
     // One master is kept, whatever the number of agents: it is the pods' peer in another subnet.
-    let master = linux.iter().position(|n| n.role == crate::plan::Role::Master);
+    let master = linux
+        .iter()
+        .position(|n| n.role == crate::plan::Role::Master);
     let mut chosen = Vec::new();
     for (at, node) in linux.iter().enumerate() {
         let reserve = usize::from(master.is_some_and(|master| master > at));
         if chosen.len() + reserve < NODES_MAX {
             chosen.push(*node);
         } else {
-            left_out.push(format!("{} is beyond the {NODES_MAX} nodes that a lab builds", node.name));
+            left_out.push(format!(
+                "{} is beyond the {NODES_MAX} nodes that a lab builds",
+                node.name
+            ));
         }
     }
     (chosen, left_out)
@@ -267,18 +319,27 @@ fn choose(plan: &Plan) -> (Vec<&Node>, Vec<String>) {
 
 fn vnet(plan: &Plan, wishes: &Wishes) -> VnetSpec {
     // The seed's build script attaches the table to the agents' subnets after deployment.
-    let agents: Vec<&str> =
-        plan.nodes.iter().filter(|n| n.role == crate::plan::Role::Agent).map(|n| n.subnet.as_str()).collect();
+    let agents: Vec<&str> = plan
+        .nodes
+        .iter()
+        .filter(|n| n.role == crate::plan::Role::Agent)
+        .map(|n| n.subnet.as_str())
+        .collect();
     let table = (!plan.routes.is_empty() && !wishes.detach_route_table).then(|| user_routes(plan));
     let subnet = |subnet: &crate::plan::Subnet| SubnetSpec {
         name: subnet.name.clone(),
         prefix: subnet.prefix.into(),
-        route_table: table.clone().filter(|_| {
-            subnet.route_table_attached || agents.contains(&subnet.name.as_str())
-        }),
+        route_table: table
+            .clone()
+            .filter(|_| subnet.route_table_attached || agents.contains(&subnet.name.as_str())),
     };
     VnetSpec {
-        prefixes: plan.vnet.prefixes.iter().map(|prefix| IpNet::V4(*prefix)).collect(),
+        prefixes: plan
+            .vnet
+            .prefixes
+            .iter()
+            .map(|prefix| IpNet::V4(*prefix))
+            .collect(),
         subnets: plan.vnet.subnets.iter().map(subnet).collect(),
     }
 }
@@ -295,7 +356,11 @@ fn user_routes(plan: &Plan) -> Vec<UserRoute> {
             (NextHopType::VirtualNetworkGateway, _) => fabric::NextHop::VirtualNetworkGateway,
             (NextHopType::None | NextHopType::VirtualAppliance, _) => fabric::NextHop::None,
         };
-        UserRoute { name: route.name.clone(), prefix: route.prefix, next_hop }
+        UserRoute {
+            name: route.name.clone(),
+            prefix: route.prefix,
+            next_hop,
+        }
     };
     plan.routes.iter().map(route).collect()
 }
@@ -305,10 +370,15 @@ fn build_node(plan: &Plan, node: &Node, fabric: &Fabric) -> Built<LabNode> {
     let netns = Netns::create(&node.name).at(what("namespace"))?;
     let macs = node_macs(plan, node);
     sysctl::set_ip_forward(&netns, true).at(what("forwarding"))?;
-    fabric.add_nic(&netns, nic(plan, node, macs)).at(what("eth0"))?;
+    fabric
+        .add_nic(&netns, nic(plan, node, macs))
+        .at(what("eth0"))?;
     let net = Netlink::open(&netns).at(what("netlink socket"))?;
     address_nic(&net, node).at(what("address"))?;
-    let host = TapSpec { ring: RING, ..TapSpec::new(device(host_name(plan)), node.mtu.into()) };
+    let host = TapSpec {
+        ring: RING,
+        ..TapSpec::new(device(host_name(plan)), node.mtu.into())
+    };
     let host_port = HostPort {
         tap: host.clone(),
         mac: macs.host.mac(),
@@ -323,7 +393,13 @@ fn build_node(plan: &Plan, node: &Node, fabric: &Fabric) -> Built<LabNode> {
         .at(what("tables"))?;
     let options = Options::named(&format!("tl-{}", node.name));
     let switch = Switch::start(&options, tables).at(what("switch"))?;
-    let built = LabNode { plan: node.clone(), netns, macs, switch, net };
+    let built = LabNode {
+        plan: node.clone(),
+        netns,
+        macs,
+        switch,
+        net,
+    };
     open_port(&built, HOST_PORT, &host.name).at(what("host port"))?;
     open_port(&built, UPLINK_PORT, &uplink.tap.name).at(what("uplink"))?;
     Ok(built)
@@ -331,13 +407,17 @@ fn build_node(plan: &Plan, node: &Node, fabric: &Fabric) -> Built<LabNode> {
 
 /// Opens a TAP of the node's namespace and hands it to the node's switch.
 fn open_port(node: &LabNode, port: PortId, tap: &DeviceName) -> io::Result<()> {
-    let tap = node.netns.run(|| TapPort::open(tap.as_str(), Queues::Single))?;
+    let tap = node
+        .netns
+        .run(|| TapPort::open(tap.as_str(), Queues::Single))?;
     node.switch.attach(port, tap)
 }
 
 fn nic(plan: &Plan, node: &Node, macs: NodeMacs) -> NicSpec {
     let secondary = node.pod_ips.iter().flat_map(|ips| ips.iter());
-    let addresses = std::iter::once(node.primary_ip).chain(secondary).map(IpAddr::V4);
+    let addresses = std::iter::once(node.primary_ip)
+        .chain(secondary)
+        .map(IpAddr::V4);
     NicSpec {
         name: node.name.clone(),
         mac: macs.nic.mac(),
@@ -355,7 +435,14 @@ fn address_nic(net: &Netlink, node: &Node) -> Result<(), crate::devices::error::
         .expect("the length comes from a prefix");
     net.add_address(&eth0, own.into())?;
     let via = node.subnet_prefix.hosts().next().map(IpAddr::V4);
-    net.add_route(&eth0, &Route { to: Ipv4Net::default().into(), via, source: None })
+    net.add_route(
+        &eth0,
+        &Route {
+            to: Ipv4Net::default().into(),
+            via,
+            source: None,
+        },
+    )
 }
 
 fn uplink(plan: &Plan, node: &Node) -> Uplink {
@@ -366,7 +453,10 @@ fn uplink(plan: &Plan, node: &Node) -> Uplink {
     };
     Uplink {
         device: device(fabric::DEVICE),
-        tap: TapSpec { ring: RING, ..TapSpec::new(device("uplink0"), node.mtu.into()) },
+        tap: TapSpec {
+            ring: RING,
+            ..TapSpec::new(device("uplink0"), node.mtu.into())
+        },
         pods,
         pods_v6: Vec::new(),
         arp,
@@ -376,7 +466,11 @@ fn uplink(plan: &Plan, node: &Node) -> Uplink {
 /// `cbr0` holds the gateway's address; `azure0` holds none, since `eth0` keeps the node's.
 fn gateway_address(node: &Node) -> Option<IpNet> {
     let gateway = compile::gateway(node)?;
-    Some(Ipv4Net::new(gateway, node.pod_cidr?.prefix_len()).ok()?.into())
+    Some(
+        Ipv4Net::new(gateway, node.pod_cidr?.prefix_len())
+            .ok()?
+            .into(),
+    )
 }
 
 fn pod_end(node: &Node, mac: Mac, address: Ipv4Addr) -> PodEnd {
@@ -429,7 +523,10 @@ fn device_names(plugin: Plugin, pod: &str) -> (DeviceName, DeviceName) {
         Plugin::Kubenet => ("veth", 8),
     };
     let digits = &digits[..count];
-    (device(&format!("{prefix}{digits}")), device(&format!("tap{digits}")))
+    (
+        device(&format!("{prefix}{digits}")),
+        device(&format!("tap{digits}")),
+    )
 }
 
 fn device(name: &str) -> DeviceName {

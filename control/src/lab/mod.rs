@@ -14,10 +14,10 @@
 
 pub mod cluster;
 pub mod fabric;
-pub mod privilege;
-pub mod probe;
 pub mod prereq;
 pub mod print;
+pub mod privilege;
+pub mod probe;
 pub mod reaper;
 pub mod registry;
 pub mod report;

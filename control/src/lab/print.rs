@@ -15,20 +15,42 @@ pub fn to_text(report: &Report, colour: bool) -> String {
     let mut out = String::new();
     let title = match report.plugin.as_str() {
         "azure" => "azure: pods live in the VNet; the switch bridges, host port azure0",
-        _ => "kubenet: a pod CIDR for each node and a route table; the switch routes, host port cbr0",
+        _ => {
+            "kubenet: a pod CIDR for each node and a route table; the switch routes, host port cbr0"
+        }
     };
     section(&mut out, title);
-    table(&mut out, &["NODE", "ADDRESS", "POD CIDR"], report.nodes.iter().map(|n| {
-        vec![n.name.clone(), n.ip.to_string(), or_dash(n.pod_cidr)]
-    }));
-    table(&mut out, &["POD", "ADDRESS", "NODE", "HOST INTERFACE", "TAP"], report.pods.iter().map(|p| {
-        vec![p.name.clone(), p.ip.to_string(), p.node.clone(), p.host_interface.clone(), p.tap.clone()]
-    }));
+    table(
+        &mut out,
+        &["NODE", "ADDRESS", "POD CIDR"],
+        report
+            .nodes
+            .iter()
+            .map(|n| vec![n.name.clone(), n.ip.to_string(), or_dash(n.pod_cidr)]),
+    );
+    table(
+        &mut out,
+        &["POD", "ADDRESS", "NODE", "HOST INTERFACE", "TAP"],
+        report.pods.iter().map(|p| {
+            vec![
+                p.name.clone(),
+                p.ip.to_string(),
+                p.node.clone(),
+                p.host_interface.clone(),
+                p.tap.clone(),
+            ]
+        }),
+    );
     bridges(&mut out, report);
     if !report.routes.is_empty() {
-        table(&mut out, &["ROUTE", "NEXT HOP"], report.routes.iter().map(|r| {
-            vec![r.prefix.clone(), r.next_hop.clone()]
-        }));
+        table(
+            &mut out,
+            &["ROUTE", "NEXT HOP"],
+            report
+                .routes
+                .iter()
+                .map(|r| vec![r.prefix.clone(), r.next_hop.clone()]),
+        );
     }
     pings(&mut out, report);
     captures(&mut out, report);
@@ -43,7 +65,9 @@ fn section(out: &mut String, title: &str) {
 
 fn table(out: &mut String, header: &[&str], rows: impl Iterator<Item = Vec<String>>) {
     let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header(header.to_vec());
+    table
+        .load_style(presets::NOTHING)
+        .set_header(header.to_vec());
     for row in rows {
         table.add_row(row);
     }
@@ -59,14 +83,22 @@ fn or_dash<T: ToString>(value: Option<T>) -> String {
 
 /// As `brctl show` prints a bridge: its name once, then a port on each line.
 fn bridges(out: &mut String, report: &Report) {
-    let host = if report.plugin == Plugin::Azure.to_string() { "azure0" } else { "cbr0" };
+    let host = if report.plugin == Plugin::Azure.to_string() {
+        "azure0"
+    } else {
+        "cbr0"
+    };
     let rows = report.nodes.iter().flat_map(|node| {
         let pods = report.pods.iter().filter(|pod| pod.node == node.name);
-        let ports = pods.map(|pod| pod.host_interface.clone()).chain(["uplink0 (eth0)".into()]);
+        let ports = pods
+            .map(|pod| pod.host_interface.clone())
+            .chain(["uplink0 (eth0)".into()]);
         let names = [node.name.clone(), host.to_owned()].into_iter();
         ports.enumerate().map(move |(at, port)| {
-            let mut row: Vec<String> =
-                names.clone().map(|name| if at == 0 { name } else { String::new() }).collect();
+            let mut row: Vec<String> = names
+                .clone()
+                .map(|name| if at == 0 { name } else { String::new() })
+                .collect();
             row.push(port);
             row
         })
@@ -86,7 +118,9 @@ fn pings(out: &mut String, report: &Report) {
             );
         }
         for error in &ping.report.errors {
-            let from = error.from.map_or_else(String::new, |from| format!("From {from}: "));
+            let from = error
+                .from
+                .map_or_else(String::new, |from| format!("From {from}: "));
             let _ = writeln!(out, "{from}icmp_seq={} {}", error.seq, error.what);
         }
         if ping.received < ping.sent {
@@ -97,36 +131,68 @@ fn pings(out: &mut String, report: &Report) {
 }
 
 fn captures(out: &mut String, report: &Report) {
-    let Some(first) = report.captures.first() else { return };
-    let _ = writeln!(out, "Echo requests from {} to {}, as captured on their way:\n", first.from, first.to);
-    let header =
-        ["NODE", "POINT", "DEVICE", "FRAMES", "SOURCE", "TARGET", "SOURCE MAC", "TARGET MAC", "TTL"];
-    table(out, &header, report.captures.iter().map(|c| {
-        vec![
-            c.node.clone(),
-            c.point.into(),
-            c.device.clone(),
-            c.frames.to_string(),
-            or_dash(c.source_ip),
-            or_dash(c.target_ip),
-            or_dash(c.source_mac.clone()),
-            or_dash(c.target_mac.clone()),
-            or_dash(c.ttl),
-        ]
-    }));
+    let Some(first) = report.captures.first() else {
+        return;
+    };
+    let _ = writeln!(
+        out,
+        "Echo requests from {} to {}, as captured on their way:\n",
+        first.from, first.to
+    );
+    let header = [
+        "NODE",
+        "POINT",
+        "DEVICE",
+        "FRAMES",
+        "SOURCE",
+        "TARGET",
+        "SOURCE MAC",
+        "TARGET MAC",
+        "TTL",
+    ];
+    table(
+        out,
+        &header,
+        report.captures.iter().map(|c| {
+            vec![
+                c.node.clone(),
+                c.point.into(),
+                c.device.clone(),
+                c.frames.to_string(),
+                or_dash(c.source_ip),
+                or_dash(c.target_ip),
+                or_dash(c.source_mac.clone()),
+                or_dash(c.target_mac.clone()),
+                or_dash(c.ttl),
+            ]
+        }),
+    );
 }
 
 fn drops(out: &mut String, report: &Report) {
     if report.drops.is_empty() {
         return;
     }
-    table(out, &["DROPPED BY", "REASON", "FRAMES", "MEANING"], report.drops.iter().map(|d| {
-        vec![d.place.clone(), d.reason.clone(), d.frames.to_string(), d.meaning.clone()]
-    }));
+    table(
+        out,
+        &["DROPPED BY", "REASON", "FRAMES", "MEANING"],
+        report.drops.iter().map(|d| {
+            vec![
+                d.place.clone(),
+                d.reason.clone(),
+                d.frames.to_string(),
+                d.meaning.clone(),
+            ]
+        }),
+    );
 }
 
 fn checks(out: &mut String, checks: &[Check], colour: bool) {
-    let width = checks.iter().map(|check| check.name.len()).max().unwrap_or(0);
+    let width = checks
+        .iter()
+        .map(|check| check.name.len())
+        .max()
+        .unwrap_or(0);
     for check in checks {
         let verdict = match (check.ok, colour) {
             (true, true) => "\x1b[32mok\x1b[0m  ",

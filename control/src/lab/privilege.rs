@@ -104,7 +104,11 @@ pub fn enter() -> Result<PrivateNet, EnterError> {
     } else {
         enter_user_namespace()?
     };
-    if network()? == before { Err(EnterError::StillOutside) } else { Ok(PrivateNet { means }) }
+    if network()? == before {
+        Err(EnterError::StillOutside)
+    } else {
+        Ok(PrivateNet { means })
+    }
 }
 
 /// True if this process may make network namespaces and devices as it is.

@@ -69,12 +69,20 @@ pub fn announce<'a>(
             .collect(),
     };
     let folder = folder();
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&folder)?;
     if fs::symlink_metadata(&folder)?.uid() != owner() {
         return Err(io::ErrorKind::PermissionDenied.into());
     }
     let path = folder.join(format!("lab-{pid}.json"));
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&path)?;
     file.write_all(&serde_json::to_vec(&entry)?)?;
     Ok(path)
 }
@@ -87,7 +95,10 @@ pub fn enter(name: &str, lab: Option<u32>) -> Result<(), EnterError> {
     let entry = choose(living(), lab)?;
     let Some(descriptor) = entry.namespaces.get(name) else {
         let known: Vec<&str> = entry.namespaces.keys().map(String::as_str).collect();
-        return Err(EnterError::NoSuchName { name: name.to_owned(), known: known.join(", ") });
+        return Err(EnterError::NoSuchName {
+            name: name.to_owned(),
+            known: known.join(", "),
+        });
     };
     let pid = entry.pid;
     let refused = |error: io::Error| EnterError::Refused(name.to_owned(), error);
@@ -104,10 +115,15 @@ pub fn enter(name: &str, lab: Option<u32>) -> Result<(), EnterError> {
 
 fn choose(mut labs: Vec<Entry>, wanted: Option<u32>) -> Result<Entry, EnterError> {
     match wanted {
-        Some(pid) => labs.into_iter().find(|lab| lab.pid == pid).ok_or(EnterError::NotThat(pid)),
+        Some(pid) => labs
+            .into_iter()
+            .find(|lab| lab.pid == pid)
+            .ok_or(EnterError::NotThat(pid)),
         None if labs.len() > 1 => {
-            let names: Vec<String> =
-                labs.iter().map(|lab| format!("{} ({})", lab.pid, lab.plugin)).collect();
+            let names: Vec<String> = labs
+                .iter()
+                .map(|lab| format!("{} ({})", lab.pid, lab.plugin))
+                .collect();
             Err(EnterError::Several(names.join(", ")))
         }
         None => labs.pop().ok_or(EnterError::NoLab),
@@ -116,7 +132,9 @@ fn choose(mut labs: Vec<Entry>, wanted: Option<u32>) -> Result<Entry, EnterError
 
 /// The labs of this user that still run.
 fn living() -> Vec<Entry> {
-    let Ok(files) = fs::read_dir(folder()) else { return Vec::new() };
+    let Ok(files) = fs::read_dir(folder()) else {
+        return Vec::new();
+    };
     let read = |path: &Path| serde_json::from_slice::<Entry>(&fs::read(path).ok()?).ok();
     files
         .filter_map(|file| read(&file.ok()?.path()))
@@ -127,7 +145,9 @@ fn living() -> Vec<Entry> {
 /// A folder of this user's own. Inside a user namespace everyone is root, so the name is that of
 /// the user outside.
 fn folder() -> PathBuf {
-    let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|p| p.is_dir());
+    let runtime = std::env::var_os("XDG_RUNTIME_DIR")
+        .map(PathBuf::from)
+        .filter(|p| p.is_dir());
     match runtime {
         Some(runtime) => runtime.join("tapline"),
         None => std::env::temp_dir().join(format!("tapline-{}", outer_uid())),
