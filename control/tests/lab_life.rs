@@ -317,6 +317,24 @@ fn arguments_that_do_not_fit_are_refused() {
     }
 }
 
+#[test]
+fn root_of_a_user_namespace_may_hold_a_lab_though_it_may_not_mount() {
+    let _turn = one_at_a_time();
+    let home = Home::new();
+    let mut unshare = home.program(Path::new("unshare"));
+    unshare
+        .args(["--map-root-user", "--net", "--"])
+        .arg(env!("CARGO_BIN_EXE_tapline"))
+        .args(["lab", "--plugin", "azure", "--hold"]);
+    let mut lab = Held::begin(&mut unshare);
+    lab.wait_for("held until Ctrl-C");
+    assert_eq!(devices_of(&home, "pod-a").len(), 2);
+    lab.signal(Signal::SIGINT);
+    let status = lab.status(Duration::from_secs(5));
+    assert_eq!(status.and_then(|status| status.code()), Some(0));
+    assert_eq!(home.leavings(lab.pid()), [] as [String; 0]);
+}
+
 /// Gives the calling thread, and what it starts, a `/dev/net/tun` that every user may open, as
 /// most distributions have it.
 fn open_tun_to_all(home: &Home) -> nix::Result<()> {
