@@ -374,6 +374,8 @@ fn build_node(plan: &Plan, node: &Node, fabric: &Fabric) -> Built<LabNode> {
         .add_nic(&netns, nic(plan, node, macs))
         .at(what("eth0"))?;
     let net = Netlink::open(&netns).at(what("netlink socket"))?;
+    // A node talks to its own addresses over it.
+    net.set_up(&device("lo"), true).at(what("loopback"))?;
     address_nic(&net, node).at(what("address"))?;
     let host = TapSpec {
         ring: RING,
