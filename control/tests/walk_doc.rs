@@ -195,6 +195,7 @@ fn the_walk_is_as_the_page_says() {
         if step.words.iter().any(|word| word == "--hold") {
             end(held.take());
             held = Some(hold(&home, &step));
+            seen.clear();
         } else {
             run(&home, &step, &mut seen);
         }
