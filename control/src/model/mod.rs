@@ -67,3 +67,7 @@ pub fn check_template(document: &Document, report: &mut Report) -> Option<Vnets>
         vnets
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;

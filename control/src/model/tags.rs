@@ -322,6 +322,7 @@ fn check_value(value: &Value, tags: &Tags, place: &Place, report: &mut Report) {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

@@ -253,13 +253,17 @@ impl Addresses {
 
     /// A run of free addresses above one, or else the lowest free ones.
     fn run_above(&mut self, address: u32, count: u32) -> Option<Vec<u32>> {
-        let mut start = address.checked_add(1)?;
-        for candidate in start..=self.last {
-            if self.taken.contains(&candidate) {
-                start = candidate.checked_add(1)?;
-            } else if candidate - start + 1 == count {
-                self.taken.extend(start..=candidate);
-                return Some((start..=candidate).collect());
+        let mut run = 0;
+        for candidate in address.saturating_add(1)..=self.last {
+            run = if self.taken.contains(&candidate) {
+                0
+            } else {
+                run + 1
+            };
+            if run == count {
+                let found = candidate + 1 - count..=candidate;
+                self.taken.extend(found.clone());
+                return Some(found.collect());
             }
         }
         (0..count).map(|_| self.lowest()).collect()
@@ -450,6 +454,7 @@ fn base36(mut number: u32) -> String {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

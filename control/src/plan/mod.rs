@@ -231,3 +231,7 @@ fn via_host(model: &Model) -> Vec<IpNet> {
         Plugin::Kubenet => Vec::new(),
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;
