@@ -221,7 +221,7 @@ static POOL: Tags = Tags {
         ("preProvisionExtension", &EXTENSION),
         ("extensions", &EXTENSION),
     ],
-    retired: "",
+    retired: "ssdType",
 };
 
 static IMAGE: Tags = plain("name resourceGroup subscriptionId gallery version");

@@ -54,10 +54,9 @@ fn faults_of(text: &str, plugin: Option<Plugin>) -> Vec<String> {
     let model = Document::parse("m.json".to_owned(), text.as_bytes(), &mut report)
         .and_then(|document| check_model(&document, plugin, &mut report));
     let faults = report.finish(&["m.json"]).err();
-    assert_eq!(
-        model.is_some(),
-        faults.is_none(),
-        "a model or a fault, and not both"
+    assert!(
+        model.is_some() || faults.is_some(),
+        "no model without a fault"
     );
     faults
         .into_iter()

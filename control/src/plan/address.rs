@@ -26,8 +26,8 @@ const BALANCER_OFFSET: u32 = 10;
 /// The addresses of a subnet that a NIC may have, first and last.
 pub(super) fn usable(prefix: Ipv4Net) -> (u32, u32) {
     (
-        prefix.network().to_bits() + RESERVED_FIRST,
-        prefix.broadcast().to_bits() - 1,
+        prefix.network().to_bits().saturating_add(RESERVED_FIRST),
+        prefix.broadcast().to_bits().saturating_sub(1),
     )
 }
 
@@ -70,7 +70,8 @@ pub(super) fn api_server(
     let masters = &model.masters;
     if masters.scale_set {
         let last_block = prefix.broadcast().to_bits() & !0xff;
-        return Some(Ipv4Addr::from_bits(last_block | BALANCER_OFFSET));
+        let balancer = Ipv4Addr::from_bits(last_block | BALANCER_OFFSET);
+        return Some(balancer).filter(|balancer| prefix.contains(balancer));
     }
     let first = first_master(masters, network, prefix);
     match masters.count {

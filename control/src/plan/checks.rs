@@ -231,7 +231,15 @@ fn pod_cidr_limits(model: &Model, route_limit: usize, report: &mut Report) {
         );
         report.fault(&model.pools_place, message);
     }
-    let Some(space) = space_v4(model) else { return };
+    let Some(space) = space_v4(model) else {
+        if let Some(first) = model.cluster_subnets.first().filter(|_| !model.ipv6_only) {
+            report.fault(
+                &first.place,
+                "the cluster subnet has no IPv4 prefix for pods",
+            );
+        }
+        return;
+    };
     let length = model.node_mask.value;
     if space.value.prefix_len() > length {
         let message = format!(

@@ -5,6 +5,8 @@
 
 use std::path::PathBuf;
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::model::examples::{AKS, AKS_VNET};
 
@@ -643,4 +645,90 @@ fn a_file_that_is_not_there_is_one_fault_in_the_systems_words() {
         fault,
         "/nonexistent/aks.json: No such file or directory (os error 2)"
     );
+}
+
+#[test]
+fn an_overlap_is_found_beside_a_fault_of_another_kind() {
+    let services =
+        "\"serviceCidr\": \"10.20.0.0/16\", \"dnsServiceIP\": \"10.20.0.10\", \"networkPlugin\"";
+    let model = [
+        ("\"networkPlugin\"", services),
+        ("\"count\": 1,", "\"count\": 2,"),
+    ];
+    let found = faults(&options(&model, &[]));
+    assert_eq!(found.len(), 2, "{found:#?}");
+    assert!(found[0].contains("overlaps subnet 'agent-subnet'"));
+    assert!(found[1].contains("MasterProfile count"));
+}
+
+#[test]
+fn services_over_all_pods_leave_no_pod_cidr_and_take_no_time() {
+    let config = "\"clusterSubnet\": \"11.0.0.0/8\", \"serviceCidr\": \"11.0.0.0/8\", \
+                  \"dnsServiceIP\": \"11.0.0.10\", \"controllerManagerConfig\": \
+                  {\"--node-cidr-mask-size\": \"30\"}, \"networkPlugin\"";
+    let fault = one_fault(&kubenet(options(&[("\"networkPlugin\"", config)], &[])));
+    assert!(fault.ends_with("11.0.0.0/8 holds 0 pod CIDRs of /30; 3 nodes need one each"));
+}
+
+#[test]
+fn a_cluster_subnet_of_the_wrong_family_or_size_is_a_fault() {
+    for (plugin, subnet, part) in [
+        ("azure", "fc00::/48", "the nodes' subnet has no IPv4 prefix"),
+        (
+            "kubenet",
+            "fc00::/48",
+            "the cluster subnet has no IPv4 prefix for pods",
+        ),
+        ("", "0.0.0.0/32", "smaller than /29"),
+        ("", "255.255.255.255/32", "smaller than /29"),
+        ("", "192.168.0.0/16", "is outside VNet"),
+    ] {
+        let config = format!("\"clusterSubnet\": \"{subnet}\", \"networkPlugin\": \"{plugin}\"");
+        let model = [
+            ("\"networkPlugin\": \"azure\"", config.as_str()),
+            ("\"networkPolicy\": \"azure\",", ""),
+        ];
+        let found = faults(&LoadOptions {
+            vnet: None,
+            ..options(&model, &[])
+        });
+        assert!(found.iter().any(|fault| fault.contains(part)), "{found:#?}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    #[test]
+    fn documents_with_any_piece_replaced_are_planned_or_refused(
+        start in 0_usize..1100,
+        length in 0_usize..12,
+        piece in "[0-9./:,a-z\"-]{0,8}",
+        in_model in any::<bool>(),
+        plugin in prop::sample::select(vec![None, Some(Plugin::Azure), Some(Plugin::Kubenet)]),
+        template in any::<bool>(),
+    ) {
+        let splice = |text: &'static str, wanted: bool| {
+            let start = start.min(text.len());
+            let end = (start + length).min(text.len());
+            let mut text = text.to_owned();
+            if wanted {
+                text.replace_range(start..end, &piece);
+            }
+            &*Box::leak(text.into_boxed_str())
+        };
+        let model = Source::BuiltIn { name: "m", text: splice(AKS, in_model) };
+        let vnet = Source::BuiltIn { name: "v", text: splice(AKS_VNET, !in_model) };
+        let options = LoadOptions { plugin, vnet: template.then_some(vnet), ..LoadOptions::new(model) };
+        match load(&options) {
+            Ok(plan) => {
+                let inside = |node: &Node| node.subnet_prefix.contains(&node.primary_ip);
+                prop_assert!(plan.nodes.iter().all(inside));
+            }
+            Err(faults) => prop_assert!(
+                faults.len() > 0 && !faults.to_string().contains("cannot be planned"),
+                "{faults}"
+            ),
+        }
+    }
 }
