@@ -221,7 +221,7 @@ static POOL: Tags = Tags {
         ("preProvisionExtension", &EXTENSION),
         ("extensions", &EXTENSION),
     ],
-    retired: "ssdType",
+    retired: "ssdType windowsNameVersion",
 };
 
 static IMAGE: Tags = plain("name resourceGroup subscriptionId gallery version");

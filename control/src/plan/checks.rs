@@ -4,13 +4,15 @@
 //! otherwise than the operator may think. Never: refuses an overlap that the longest prefix
 //! resolves, such as pods within 10.0.0.0/8.
 
+use std::net::Ipv4Addr;
+
 use ipnet::IpNet;
 
-use super::address::{agent_demand, capacity};
+use super::address::{agent_demand, capacity, usable};
 use super::network::Assignment;
 use super::podcidr::{free_v4, space_v4};
 use super::types::Plugin;
-use crate::model::{Model, Network, NetworkMode, Placed, Report, overlap};
+use crate::model::{Masters, Model, Network, NetworkMode, Placed, Report, as_v4, overlap};
 
 /// The most private addresses that one VNet holds.
 const VNET_ADDRESSES_MAX: u64 = 65_536;
@@ -330,6 +332,9 @@ fn master_warnings(model: &Model, network: &Network, assignment: &Assignment, re
     if network.generated || !assignment.masters_chosen || masters.subnet.is_none() {
         return;
     }
+    if masters.scale_set {
+        scale_set_warning(masters, network, assignment, report);
+    }
     match &masters.vnet_cidr {
         None if model.plugin == Plugin::Azure => report.warn(
             &masters.place.child("vnetCidr"),
@@ -347,6 +352,32 @@ fn master_warnings(model: &Model, network: &Network, assignment: &Assignment, re
             }
         }
         None => {}
+    }
+}
+
+/// aks-engine derives the masters' addresses in certificates from `vnetCidr`, and Azure gives
+/// them out from their subnet.
+fn scale_set_warning(
+    masters: &Masters,
+    network: &Network,
+    assignment: &Assignment,
+    report: &mut Report,
+) {
+    let Some(cidr) = &masters.vnet_cidr else {
+        return;
+    };
+    let Some(space) = as_v4(&cidr.value) else {
+        return;
+    };
+    let expected = (space.network().to_bits() & !0xff) | 4;
+    let (given, _) = usable(network.subnets[assignment.masters].prefix.value);
+    if expected != given {
+        let message = format!(
+            "aks-engine expects the first master at {}, from vnetCidr; its subnet gives {}",
+            Ipv4Addr::from_bits(expected),
+            Ipv4Addr::from_bits(given)
+        );
+        report.warn(&cidr.place, message);
     }
 }
 

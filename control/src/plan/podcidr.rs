@@ -31,6 +31,10 @@ fn is_node(model: &Model, name: &str) -> bool {
 
 /// Complains about names in `--register` that are unknown or come twice.
 pub(super) fn check_register(model: &Model, register: &[String], report: &mut Report) {
+    if model.plugin == Plugin::Azure && !register.is_empty() {
+        let place = Place::option("--register", "");
+        report.warn(&place, "without effect: under azure nodes have no pod CIDR");
+    }
     let mut seen = HashSet::new();
     for name in register {
         let place = Place::option("--register", name);

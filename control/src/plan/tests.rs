@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::examples::{AKS, AKS_VNET};
+use crate::model::examples::{AKS, AKS_VNET, REGISTER};
 
 /// The built-in documents with changes, as sources that live for the whole test run.
 fn options(model: &[(&str, &str)], vnet: &[(&str, &str)]) -> LoadOptions {
@@ -102,7 +102,7 @@ fn azure_gives_the_addresses_that_azure_gave() {
 
 #[test]
 fn kubenet_gives_pod_cidrs_in_the_order_of_registration() {
-    let register = ["node-1", "node-0", "master-0"].map(str::to_owned).to_vec();
+    let register = REGISTER.map(str::to_owned).to_vec();
     let plan = load(&kubenet(LoadOptions {
         register,
         ..LoadOptions::built_in()
