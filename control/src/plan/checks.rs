@@ -329,7 +329,7 @@ fn mode_warnings(model: &Model, report: &mut Report) {
 
 fn master_warnings(model: &Model, network: &Network, assignment: &Assignment, report: &mut Report) {
     let masters = &model.masters;
-    if network.generated || !assignment.masters_chosen || masters.subnet.is_none() {
+    if network.generated || masters.subnet.is_none() {
         return;
     }
     if masters.scale_set {

@@ -24,8 +24,6 @@ const AZURE_SUBNETS: [&str; 4] = [
 pub(super) struct Assignment {
     pub(super) masters: usize,
     pub(super) pools: Vec<usize>,
-    /// Someone chose: the model or the command line, and not a subnet's name.
-    pub(super) masters_chosen: bool,
 }
 
 impl Assignment {
@@ -126,7 +124,6 @@ pub(super) fn assign(
     Some(Assignment {
         masters: masters?,
         pools: pools.into_iter().collect::<Option<_>>()?,
-        masters_chosen: model.masters.subnet.is_some() || chooser.option("master").is_some(),
     })
 }
 

@@ -696,6 +696,50 @@ fn a_cluster_subnet_of_the_wrong_family_or_size_is_a_fault() {
     }
 }
 
+#[test]
+fn an_ipv6_cluster_is_planned_as_far_as_it_goes_and_says_so() {
+    let model = [
+        (
+            "\"properties\": {",
+            "\"properties\": {\"featureFlags\": {\"enableIPv6Only\": true},",
+        ),
+        ("\"1.10\"", "\"1.18\""),
+    ];
+    let plan = load(&kubenet(options(&model, &[]))).unwrap();
+    assert_eq!(nodes(&plan)[0], "node-0 10.20.0.4 none");
+    assert_eq!(
+        plan.nodes[2].pod_cidr_v6.unwrap().to_string(),
+        "fc00:0:0:2::/64"
+    );
+    assert!(plan.routes.is_empty() && warned(&plan, "IPv6"));
+}
+
+#[test]
+fn what_has_no_effect_or_another_one_is_warned_about() {
+    let register = vec!["node-1".to_owned()];
+    let plan = load(&LoadOptions {
+        register,
+        ..LoadOptions::built_in()
+    })
+    .unwrap();
+    assert!(warned(&plan, "--register: without effect"));
+    let address = "\"firstConsecutiveStaticIP\": \"10.10.0.9\", \"count\": 1,";
+    let model = options(&[("\"count\": 1,", address)], &[]);
+    let plan = load(&LoadOptions {
+        vnet: None,
+        ..model
+    })
+    .unwrap();
+    assert_eq!(plan.nodes[2].primary_ip.to_string(), "10.255.255.5");
+    assert!(warned(&plan, "firstConsecutiveStaticIP: ignored"));
+    let mode = "\"networkMode\": \"transparent\", \"networkPlugin\"";
+    let plan = load(&options(&[("\"networkPlugin\"", mode)], &[])).unwrap();
+    assert!(warned(&plan, "have no azure0"));
+    let mode = "\"networkMode\": \"bridge\", \"networkPlugin\"";
+    let plan = load(&options(&[("\"networkPlugin\"", mode)], &[])).unwrap();
+    assert!(!warned(&plan, "azure0"));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
