@@ -16,6 +16,7 @@
 //! stride is no multiple of 4096, or the first lines of all slots would share one cache set.
 
 use crate::frame::offload::{HEADER_LEN, Offload};
+use crate::port::sys::uring::Run;
 
 /// Where the frame starts in its slot: one cache line in.
 pub const FRAME_AT: usize = 64;
@@ -176,6 +177,25 @@ impl Pool {
         let run = &mut self.memory[at + HEADER_AT..at + FRAME_AT + frame.len as usize];
         frame.offload.write(run);
         run
+    }
+
+    /// Where the room for an offload header and a frame is in [`Pool::memory`].
+    #[inline]
+    pub(crate) fn room_run(&self, frame: &Frame) -> Run {
+        Run { at: self.at(frame) + HEADER_AT, len: self.stride - HEADER_AT }
+    }
+
+    /// Writes the offload header before the frame; where both are in [`Pool::memory`].
+    #[inline]
+    pub(crate) fn header_run(&mut self, frame: &Frame) -> Run {
+        let len = self.with_header(frame).len();
+        Run { at: self.at(frame) + HEADER_AT, len }
+    }
+
+    /// All slots, one behind the other.
+    #[inline]
+    pub(crate) fn memory(&mut self) -> &mut [u8] {
+        &mut self.memory
     }
 
     /// Copies `frame` into a slot of its own, or nothing when none is free.

@@ -15,7 +15,7 @@ use crate::clock::Tick;
 use crate::forward::{self, World};
 use crate::frame::ethernet::HEADER_LEN;
 use crate::frame::{FrameView, Network};
-use crate::port::{BURST_FRAMES, Port, Ready};
+use crate::port::{BURST_FRAMES, Flushed, Port, Ready, Taken};
 use crate::rewrite;
 use crate::slow::{self, Speaker};
 use crate::snapshot::Reader;
@@ -58,6 +58,11 @@ pub struct Worker<P> {
     ready: Vec<bool>,
     pool: Pool,
     batch: Vec<Frame>,
+    /// Frames that a port has taken for later: their buffers are in use until it is flushed.
+    held: Vec<Frame>,
+    /// Ports that have taken frames for later.
+    unflushed: Vec<PortId>,
+    flushed: Vec<Flushed>,
     reader: Reader<Tables>,
     fdb: Arc<Fdb>,
     neighbours: Neighbours,
@@ -79,6 +84,9 @@ impl<P: Port> Worker<P> {
             ready: Vec::new(),
             pool: Pool::new(POOL_SLOTS, frame_max.min(FRAME_MAX)),
             batch: Vec::with_capacity(BURST_FRAMES),
+            held: Vec::with_capacity(POOL_SLOTS),
+            unflushed: Vec::with_capacity(PortId::COUNT_MAX),
+            flushed: Vec::with_capacity(POOL_SLOTS),
             reader,
             fdb,
             neighbours: Neighbours::default(),
@@ -152,6 +160,7 @@ impl<P: Port> Worker<P> {
         }
         if now >= self.chores_due {
             self.chores(&tables, now);
+            self.flush();
         }
         self.assert_nothing_lost();
         Breath { frames, more }
@@ -189,6 +198,7 @@ impl<P: Port> Worker<P> {
             self.pass(frame, ingress, tables, now);
         }
         self.batch = batch;
+        self.flush();
     }
 
     /// View, decide, rewrite, transmit.
@@ -241,35 +251,72 @@ impl<P: Port> Worker<P> {
         if edits != Rewrite::KEEP {
             rewrite::rewrite(self.pool.bytes_mut(&frame), view, edits);
         }
-        self.transmit(&frame, egress);
-        self.pool.release(frame);
+        let taken = self.transmit(&frame, egress);
+        self.settle(frame, taken);
     }
 
-    /// The last room: one frame to one port, and its exit counted.
+    /// The last room: one frame to one port. Its exit is counted now, or when the port is flushed.
     #[inline]
-    fn transmit(&mut self, frame: &Frame, egress: PortId) {
+    fn transmit(&mut self, frame: &Frame, egress: PortId) -> Taken {
         let taken = match self.ports.get_mut(egress.index()) {
             Some(Some(port)) => port.transmit(frame, &mut self.pool),
             _ => Err(DropReason::PortDown),
         };
         match taken {
-            Ok(()) => self.board.transmitted(egress, frame.len()),
+            Ok(Taken::Now) => self.board.transmitted(egress, frame.len()),
+            Ok(Taken::Later) => {
+                if self.unflushed.last() != Some(&egress) {
+                    self.unflushed.push(egress);
+                }
+                return Taken::Later;
+            }
             Err(reason) => self.board.dropped(egress, reason),
+        }
+        Taken::Now
+    }
+
+    /// A frame that has left gives its buffer back; one that a port holds keeps it.
+    #[inline]
+    fn settle(&mut self, frame: Frame, taken: Taken) {
+        match taken {
+            Taken::Now => self.pool.release(frame),
+            Taken::Later => self.held.push(frame),
+        }
+    }
+
+    /// Sends what ports took for later, and counts those exits.
+    fn flush(&mut self) {
+        for at in 0..self.unflushed.len() {
+            let egress = self.unflushed[at];
+            let Some(Some(port)) = self.ports.get_mut(egress.index()) else { continue };
+            port.flush(&mut self.pool, &mut self.flushed);
+            for Flushed { len, outcome } in self.flushed.drain(..) {
+                match outcome {
+                    Ok(()) => self.board.transmitted(egress, len),
+                    Err(reason) => self.board.dropped(egress, reason),
+                }
+            }
+        }
+        self.unflushed.clear();
+        for frame in self.held.drain(..) {
+            self.pool.release(frame);
         }
     }
 
     /// The same buffer to every port; each copy has an exit of its own.
     fn flood(&mut self, frame: Frame, ingress: PortId, tables: &Tables) {
-        let mut copies = 0;
+        let (mut copies, mut taken) = (0, Taken::Now);
         for egress in tables.floods().iter().filter(|egress| **egress != ingress) {
-            self.transmit(&frame, *egress);
+            if self.transmit(&frame, *egress) == Taken::Later {
+                taken = Taken::Later;
+            }
             copies += 1;
         }
         match copies {
             0 => self.drop(frame, ingress, DropReason::NoEgress),
             _ => {
                 self.board.copied(copies - 1);
-                self.pool.release(frame);
+                self.settle(frame, taken);
             }
         }
     }
@@ -327,8 +374,8 @@ impl<P: Port> Worker<P> {
     fn originate(&mut self, mut frame: Frame, egress: PortId) {
         frame.offload = crate::frame::offload::Offload::NONE;
         self.board.originated();
-        self.transmit(&frame, egress);
-        self.pool.release(frame);
+        let taken = self.transmit(&frame, egress);
+        self.settle(frame, taken);
     }
 
     fn wait(

@@ -8,7 +8,7 @@ use std::os::fd::RawFd;
 
 use crossbeam::queue::ArrayQueue;
 
-use super::{BURST_BYTES, BURST_FRAMES, Port, Ready};
+use super::{BURST_BYTES, BURST_FRAMES, Port, Ready, Taken};
 use crate::buffer::{FRAME_MAX, Frame, Pool};
 use crate::frame::offload::Offload;
 use crate::sync::Arc;
@@ -88,7 +88,7 @@ impl Port for MemoryPort {
         Ready::More
     }
 
-    fn transmit(&mut self, frame: &Frame, pool: &mut Pool) -> Result<(), DropReason> {
+    fn transmit(&mut self, frame: &Frame, pool: &mut Pool) -> Result<Taken, DropReason> {
         if self.outbox.is_full() {
             return Err(DropReason::QueueFull);
         }
@@ -99,7 +99,7 @@ impl Port for MemoryPort {
             bytes,
             offload: frame.offload,
         };
-        self.outbox.push(wire).map_err(|_| DropReason::QueueFull)
+        self.outbox.push(wire).map(|()| Taken::Now).map_err(|_| DropReason::QueueFull)
     }
 
     fn descriptor(&self) -> Option<RawFd> {

@@ -34,17 +34,41 @@ pub enum Ready {
     Down,
 }
 
+/// How a port took a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// It is out.
+    Now,
+    /// It waits in the port for [`Port::flush`], together with others; its buffer stays in use.
+    Later,
+}
+
+/// What became of a frame that waited for [`Port::flush`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flushed {
+    /// Its length in bytes.
+    pub len: usize,
+    /// It is out, or why it is not.
+    pub outcome: Result<(), DropReason>,
+}
+
 /// A place where frames come in and go out.
 pub trait Port {
     /// Moves frames in, onto the end of `into`: at most [`BURST_FRAMES`], and none further after
     /// [`BURST_BYTES`]. Never blocks.
     fn receive(&mut self, pool: &mut Pool, into: &mut Vec<Frame>) -> Ready;
 
-    /// Offers a frame, which stays the caller's. Never blocks.
+    /// Offers a frame, which stays the caller's. Never blocks. A frame that is taken for
+    /// [`Taken::Later`] must not be edited or released before [`Port::flush`].
     ///
     /// # Errors
     /// `QueueFull`, `PortDown` or `BadOffload`: the frame was not taken.
-    fn transmit(&mut self, frame: &Frame, pool: &mut Pool) -> Result<(), DropReason>;
+    fn transmit(&mut self, frame: &Frame, pool: &mut Pool) -> Result<Taken, DropReason>;
+
+    /// Sends what was taken for later, and puts what became of each frame onto `flushed`.
+    fn flush(&mut self, pool: &mut Pool, flushed: &mut Vec<Flushed>) {
+        let _ = (pool, flushed);
+    }
 
     /// The descriptor that becomes readable when frames have come in, if there is one.
     fn descriptor(&self) -> Option<RawFd>;
