@@ -1,2 +1,3 @@
 //! The lab.
 pub mod privilege;
+pub mod reaper;
