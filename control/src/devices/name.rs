@@ -13,7 +13,9 @@ pub struct DeviceName(String);
 
 /// Text that no device can be called.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("'{0}' cannot be the name of a device: it takes 1 to 15 printable characters without '/' or ':'")]
+#[error(
+    "'{0}' cannot be the name of a device: it takes 1 to 15 printable characters without '/' or ':'"
+)]
 pub struct BadName(String);
 
 impl DeviceName {
@@ -27,7 +29,9 @@ impl DeviceName {
     /// [`BadName`], which repeats the text.
     pub fn new(text: &str) -> Result<DeviceName, BadName> {
         let fits = (1..=DeviceName::LENGTH_MAX).contains(&text.len());
-        let plain = text.bytes().all(|b| b.is_ascii_graphic() && b != b'/' && b != b':');
+        let plain = text
+            .bytes()
+            .all(|b| b.is_ascii_graphic() && b != b'/' && b != b':');
         if fits && plain && text != "." && text != ".." {
             Ok(DeviceName(text.to_owned()))
         } else {
@@ -68,10 +72,27 @@ mod tests {
 
     #[test]
     fn a_name_is_what_the_kernel_takes_and_no_path() {
-        for good in ["eth0", "azv0123456789a", "veth01234567", "uplink0", "abcdefghijklmno"] {
+        for good in [
+            "eth0",
+            "azv0123456789a",
+            "veth01234567",
+            "uplink0",
+            "abcdefghijklmno",
+        ] {
             assert!(DeviceName::new(good).is_ok(), "{good}");
         }
-        for bad in ["", ".", "..", "a/b", "a b", "a:b", "abcdefghijklmnop", "ä", "a\0", "all\n"] {
+        for bad in [
+            "",
+            ".",
+            "..",
+            "a/b",
+            "a b",
+            "a:b",
+            "abcdefghijklmnop",
+            "ä",
+            "a\0",
+            "all\n",
+        ] {
             assert!(DeviceName::new(bad).is_err(), "{bad:?}");
         }
     }

@@ -73,11 +73,12 @@ impl fmt::Display for Setting<'_> {
 pub fn get(namespace: &Netns, setting: Setting<'_>) -> Result<String, DeviceError> {
     let path = format!("/proc/sys/net/{setting}");
     let read = namespace.run(|| std::fs::read_to_string(&path));
-    read.map(|text| text.trim().to_owned()).map_err(|source| DeviceError::Inside {
-        attempt: format!("read {path}"),
-        namespace: namespace.name().into(),
-        source,
-    })
+    read.map(|text| text.trim().to_owned())
+        .map_err(|source| DeviceError::Inside {
+            attempt: format!("read {path}"),
+            namespace: namespace.name().into(),
+            source,
+        })
 }
 
 /// Writes a setting, unless it has that value already.
@@ -89,11 +90,13 @@ pub fn set(namespace: &Netns, setting: Setting<'_>, value: &str) -> Result<(), D
         return Ok(());
     }
     let path = format!("/proc/sys/net/{setting}");
-    namespace.run(|| std::fs::write(&path, value)).map_err(|source| DeviceError::Inside {
-        attempt: format!("write '{value}' to {path}"),
-        namespace: namespace.name().into(),
-        source,
-    })
+    namespace
+        .run(|| std::fs::write(&path, value))
+        .map_err(|source| DeviceError::Inside {
+            attempt: format!("write '{value}' to {path}"),
+            namespace: namespace.name().into(),
+            source,
+        })
 }
 
 /// Lets the namespace forward IPv4, or stops it.
@@ -109,7 +112,11 @@ pub fn set_ip_forward(namespace: &Netns, on: bool) -> Result<(), DeviceError> {
 /// # Errors
 /// As [`set`]; `EINVAL` for a group that the user namespace does not map.
 pub fn set_ping_groups(namespace: &Netns, range: RangeInclusive<u32>) -> Result<(), DeviceError> {
-    set(namespace, Setting::PingGroupRange, &format!("{}\t{}", range.start(), range.end()))
+    set(
+        namespace,
+        Setting::PingGroupRange,
+        &format!("{}\t{}", range.start(), range.end()),
+    )
 }
 
 /// Switches IPv6 off on a device, for which there are three ways to be silent: the kernel has no
@@ -119,7 +126,11 @@ pub fn set_ping_groups(namespace: &Netns, range: RangeInclusive<u32>) -> Result<
 /// # Errors
 /// What the last of the ways says.
 pub fn silence_ipv6(net: &Netlink, device: &DeviceName) -> Result<(), DeviceError> {
-    let refused = match set(net.namespace(), Setting::DisableIpv6(Conf::Device(device)), "1") {
+    let refused = match set(
+        net.namespace(),
+        Setting::DisableIpv6(Conf::Device(device)),
+        "1",
+    ) {
         Ok(()) => return Ok(()),
         Err(refused) => refused,
     };

@@ -39,7 +39,13 @@ impl TapSpec {
     /// A TAP with one queue, no owner and the default ring.
     #[must_use]
     pub fn new(name: DeviceName, mtu: u32) -> TapSpec {
-        TapSpec { name, queues: NonZeroU16::MIN, owner: None, mtu, ring: TapSpec::RING_DEFAULT }
+        TapSpec {
+            name,
+            queues: NonZeroU16::MIN,
+            owner: None,
+            mtu,
+            ring: TapSpec::RING_DEFAULT,
+        }
     }
 }
 
@@ -84,13 +90,25 @@ fn check(net: &Netlink, spec: &TapSpec, link: &Link) -> Result<(), DeviceError> 
         return Err(conflict(net, &spec.name, "is not a TAP"));
     };
     if tap.multi_queue != (spec.queues.get() > 1) {
-        return Err(conflict(net, &spec.name, "has another kind of queues; remove it first"));
+        return Err(conflict(
+            net,
+            &spec.name,
+            "has another kind of queues; remove it first",
+        ));
     }
     if !tap.persistent {
-        return Err(conflict(net, &spec.name, "belongs to the program that has it open"));
+        return Err(conflict(
+            net,
+            &spec.name,
+            "belongs to the program that has it open",
+        ));
     }
     if tap.owner != spec.owner {
-        return Err(conflict(net, &spec.name, "belongs to another user; remove it first"));
+        return Err(conflict(
+            net,
+            &spec.name,
+            "belongs to another user; remove it first",
+        ));
     }
     Ok(())
 }
@@ -100,10 +118,16 @@ fn create(net: &Netlink, spec: &TapSpec) -> Result<(), DeviceError> {
     let made = net.namespace().run(|| {
         // The builder registers the descriptor with a reactor, so one has to be entered, here on
         // the thread that is inside the namespace.
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .build()?;
         let _entered = runtime.enter();
         let mtu = i32::try_from(spec.mtu).map_err(io::Error::other)?;
-        let mut builder = TunBuilder::new().name(name.as_str()).tap().mtu(mtu).persist();
+        let mut builder = TunBuilder::new()
+            .name(name.as_str())
+            .tap()
+            .mtu(mtu)
+            .persist();
         builder = builder.queues(usize::from(spec.queues.get()));
         if let Some(owner) = spec.owner {
             builder = builder.owner(owner as i32);

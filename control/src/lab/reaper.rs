@@ -107,7 +107,10 @@ impl Reaper {
     fn tell_path(&mut self, word: &str, path: &Path) -> io::Result<()> {
         let bytes = path.as_os_str().as_bytes();
         if !path.is_absolute() || bytes.contains(&b'\n') || bytes.len() > LINE_MAX - 16 {
-            return Err(invalid("the reaper needs a path from the root on one line", path));
+            return Err(invalid(
+                "the reaper needs a path from the root on one line",
+                path,
+            ));
         }
         self.tell(&[word.as_bytes(), b" ", bytes, b"\n"].concat())
     }
@@ -141,7 +144,10 @@ struct Estate {
 /// The reaper's own life: `arguments` are those behind [`COMMAND`].
 #[must_use]
 pub fn main(arguments: &[OsString]) -> ExitCode {
-    let lab = arguments.first().and_then(|pid| pid.to_str()).and_then(|pid| pid.parse().ok());
+    let lab = arguments
+        .first()
+        .and_then(|pid| pid.to_str())
+        .and_then(|pid| pid.parse().ok());
     let Some(lab) = lab else {
         eprintln!("tapline: {COMMAND} is started by the lab and takes its process id");
         return ExitCode::from(2);
@@ -184,11 +190,15 @@ fn next_line(input: &mut impl BufRead) -> Option<Vec<u8>> {
 
 impl Estate {
     fn note(&mut self, lab: u32, line: &[u8]) {
-        let Some(space) = line.iter().position(|b| *b == b' ') else { return };
+        let Some(space) = line.iter().position(|b| *b == b' ') else {
+            return;
+        };
         let (word, rest) = (&line[..space], &line[space + 1..]);
         let path = || PathBuf::from(OsString::from_vec(rest.to_vec()));
         match word {
-            b"pid" => self.processes.extend(std::str::from_utf8(rest).ok().and_then(hold)),
+            b"pid" => self
+                .processes
+                .extend(std::str::from_utf8(rest).ok().and_then(hold)),
             b"netns" if is_pin_of(lab, &path()) => self.pins.push(path()),
             b"file" if path().is_absolute() => self.files.push(path()),
             _ => {}
@@ -236,7 +246,10 @@ fn end(processes: &[OwnedFd]) {
 /// True once the process has ended, false if it lives at `deadline`.
 fn ended(process: &OwnedFd, deadline: Instant) -> bool {
     let left = deadline.saturating_duration_since(Instant::now());
-    let wait = Timespec { tv_sec: 0, tv_nsec: i64::from(left.subsec_nanos()) };
+    let wait = Timespec {
+        tv_sec: 0,
+        tv_nsec: i64::from(left.subsec_nanos()),
+    };
     poll(&mut [PollFd::new(process, PollFlags::IN)], Some(&wait)) == Ok(1)
 }
 
@@ -244,25 +257,42 @@ fn ended(process: &OwnedFd, deadline: Instant) -> bool {
 /// the program's name, which may hold spaces and brackets, so counting starts behind the last one.
 fn start_time(pid: u32) -> io::Result<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    let behind_name = stat.rsplit_once(')').map(|(_, rest)| rest).unwrap_or_default();
-    let field = behind_name.split_whitespace().nth(19).and_then(|ticks| ticks.parse().ok());
+    let behind_name = stat
+        .rsplit_once(')')
+        .map(|(_, rest)| rest)
+        .unwrap_or_default();
+    let field = behind_name
+        .split_whitespace()
+        .nth(19)
+        .and_then(|ticks| ticks.parse().ok());
     field.ok_or_else(|| io::Error::other(format!("/proc/{pid}/stat has no start time")))
 }
 
 /// Pins that the lab made and did not come to report.
 fn pins_of(lab: u32) -> Vec<PathBuf> {
-    let Ok(entries) = fs::read_dir(PINS) else { return Vec::new() };
-    entries.flatten().map(|entry| entry.path()).filter(|path| is_pin_of(lab, path)).collect()
+    let Ok(entries) = fs::read_dir(PINS) else {
+        return Vec::new();
+    };
+    entries
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| is_pin_of(lab, path))
+        .collect()
 }
 
 fn is_pin_of(lab: u32, path: &Path) -> bool {
     let prefix = format!("tapline-{lab}-");
     path.parent() == Some(Path::new(PINS))
-        && path.file_name().is_some_and(|name| name.as_bytes().starts_with(prefix.as_bytes()))
+        && path
+            .file_name()
+            .is_some_and(|name| name.as_bytes().starts_with(prefix.as_bytes()))
 }
 
 fn invalid(why: &str, path: &Path) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidInput, format!("{why}: {}", path.display()))
+    io::Error::new(
+        io::ErrorKind::InvalidInput,
+        format!("{why}: {}", path.display()),
+    )
 }
 
 #[cfg(test)]
@@ -285,7 +315,8 @@ mod tests {
 
     #[test]
     fn half_a_line_and_nonsense_are_not_acted_on() {
-        let mut input = &b"file relative\nnonsense\nnetns /etc/passwd\npid x\nfile /a b\nfile /hal"[..];
+        let mut input =
+            &b"file relative\nnonsense\nnetns /etc/passwd\npid x\nfile /a b\nfile /hal"[..];
         let mut estate = Estate::default();
         while let Some(line) = next_line(&mut input) {
             estate.note(17, &line);

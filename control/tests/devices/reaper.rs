@@ -20,15 +20,15 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::support::{fresh, privately};
+use crate::support::fresh;
 
-/// Which part of the play this process has.
-const ROLE: &str = "TAPLINE_TEST_ROLE";
+/// The part of a lab that gets killed.
+pub(crate) const LAB: &str = "lab";
 
-/// This program again, as the test `name` alone.
-fn again(name: &str, role: &str) -> Command {
+/// This program again, in the part `role`.
+fn again(role: &str) -> Command {
     let mut command = Command::new("/proc/self/exe");
-    command.args(["--exact", name, "--nocapture", "--test-threads=1"]).env(ROLE, role);
+    command.arg(role);
     command
 }
 
@@ -43,34 +43,36 @@ fn private_run() {
 fn alive(pid: i32) -> bool {
     // A zombie is dead: it only waits for its parent, and whoever inherited it may be slow.
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with('Z'))
-}
-
-#[test]
-fn role_reaper() {
-    if std::env::var(ROLE).as_deref() == Ok("reaper") {
-        let lab = std::env::args_os().next_back().expect("the lab's process id");
-        let _ = reaper::main(&[lab]);
-    }
+    stat.rsplit_once(')')
+        .is_some_and(|(_, rest)| !rest.trim_start().starts_with('Z'))
 }
 
 /// A lab that makes one of everything, says what, and waits to be killed.
-#[test]
-fn role_lab() {
-    if std::env::var(ROLE).as_deref() != Ok("lab") {
-        return;
-    }
-    let mut reaper = Reaper::spawn_by(&mut again("reaper::role_reaper", "reaper")).expect("started");
+pub(crate) fn lab() {
+    let mut reaper = Reaper::spawn_by(&mut again(reaper::COMMAND)).expect("started");
     let me = std::process::id();
-    let reported = fresh("pod-a").namespace().pin(&format!("tapline-{me}-pod-a")).expect("pinned");
+    let reported = fresh("pod-a")
+        .namespace()
+        .pin(&format!("tapline-{me}-pod-a"))
+        .expect("pinned");
     reaper.will_unmount(&reported).expect("told");
-    let _unreported = fresh("pod-b").namespace().pin(&format!("tapline-{me}-pod-b"));
+    let _unreported = fresh("pod-b")
+        .namespace()
+        .pin(&format!("tapline-{me}-pod-b"));
     assert!(reaper.will_unmount(Path::new("/run/netns/blue")).is_err());
     fs::write("/run/state.json", "{}").expect("written");
-    reaper.will_remove_file(Path::new("/run/state.json")).expect("told");
+    reaper
+        .will_remove_file(Path::new("/run/state.json"))
+        .expect("told");
     // One that leaves when asked, one that has to be killed.
-    for script in ["exec sleep 600", "trap '' TERM; while :; do sleep 600; done"] {
-        let child = Command::new("/bin/sh").args(["-c", script]).process_group(0).spawn();
+    for script in [
+        "exec sleep 600",
+        "trap '' TERM; while :; do sleep 600; done",
+    ] {
+        let child = Command::new("/bin/sh")
+            .args(["-c", script])
+            .process_group(0)
+            .spawn();
         let pid = child.expect("started").id();
         reaper.will_end(pid).expect("told");
         println!("child {pid}");
@@ -79,50 +81,59 @@ fn role_lab() {
     std::thread::sleep(Duration::from_secs(60));
 }
 
-#[test]
-fn a_killed_lab_is_cleared_up_within_a_second() {
-    privately("reaper::a_killed_lab_is_cleared_up_within_a_second", || {
-        private_run();
-        Netns::create("blue").expect("made").pin("blue").expect("pinned");
-        let mut lab = again("reaper::role_lab", "lab");
-        let mut lab = lab.stdout(Stdio::piped()).spawn().expect("started");
-        let mut children = Vec::new();
-        for line in BufReader::new(lab.stdout.take().expect("piped")).lines() {
-            let line = line.expect("text");
-            // The harness may have begun the line with the test's name.
-            match line.rsplit_once("child ") {
-                Some((_, pid)) => children.push(pid.parse().expect("a number")),
-                None if line.starts_with("ready ") => break,
-                None => {}
-            }
+pub(crate) fn a_killed_lab_is_cleared_up_within_a_second() {
+    private_run();
+    Netns::create("blue")
+        .expect("made")
+        .pin("blue")
+        .expect("pinned");
+    let mut lab = again(LAB);
+    let mut lab = lab.stdout(Stdio::piped()).spawn().expect("started");
+    let mut children = Vec::new();
+    for line in BufReader::new(lab.stdout.take().expect("piped")).lines() {
+        let line = line.expect("text");
+        match line.strip_prefix("child ") {
+            Some(pid) => children.push(pid.parse().expect("a number")),
+            None if line.starts_with("ready ") => break,
+            None => {}
         }
-        assert_eq!(children.len(), 2);
-        let pins = || fs::read_dir("/run/netns").expect("readable").count();
-        assert_eq!(pins(), 3);
-        for reaper in reapers_of(lab.id()) {
-            for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
-                kill(Pid::from_raw(reaper), signal).expect("sent");
-            }
+    }
+    assert_eq!(children.len(), 2);
+    let pins = || fs::read_dir("/run/netns").expect("readable").count();
+    assert_eq!(pins(), 3);
+    for reaper in reapers_of(lab.id()) {
+        for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+            kill(Pid::from_raw(reaper), signal).expect("sent");
         }
-        std::thread::sleep(Duration::from_millis(100));
-        assert!(children.iter().all(|pid| alive(*pid)) && pins() == 3, "cleared up too early");
+    }
+    std::thread::sleep(Duration::from_millis(100));
+    assert!(
+        children.iter().all(|pid| alive(*pid)) && pins() == 3,
+        "cleared up too early"
+    );
 
-        lab.kill().expect("killed");
-        lab.wait().expect("waited");
-        let killed = Instant::now();
-        let gone = || {
-            pins() == 1
-                && !Path::new("/run/state.json").exists()
-                && !children.iter().any(|pid| alive(*pid))
-        };
-        while !gone() && killed.elapsed() < Duration::from_secs(5) {
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        assert!(gone(), "left: {} pins, children {children:?}", pins());
-        assert!(killed.elapsed() < Duration::from_secs(1), "it took {:?}", killed.elapsed());
-        assert!(Path::new("/run/netns/blue").exists(), "it took another's pin");
-        unpin("blue").expect("unpinned");
-    });
+    lab.kill().expect("killed");
+    lab.wait().expect("waited");
+    let killed = Instant::now();
+    let gone = || {
+        pins() == 1
+            && !Path::new("/run/state.json").exists()
+            && !children.iter().any(|pid| alive(*pid))
+    };
+    while !gone() && killed.elapsed() < Duration::from_secs(5) {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert!(gone(), "left: {} pins, children {children:?}", pins());
+    assert!(
+        killed.elapsed() < Duration::from_secs(1),
+        "it took {:?}",
+        killed.elapsed()
+    );
+    assert!(
+        Path::new("/run/netns/blue").exists(),
+        "it took another's pin"
+    );
+    unpin("blue").expect("unpinned");
 }
 
 /// The children of the lab that are in the reaper's part.
@@ -131,9 +142,15 @@ fn reapers_of(lab: u32) -> Vec<i32> {
     for entry in fs::read_dir("/proc").expect("readable").flatten() {
         let read = |file: &str| fs::read(entry.path().join(file)).unwrap_or_default();
         let stat = String::from_utf8_lossy(&read("stat")).into_owned();
-        let behind = stat.rsplit_once(')').map(|(_, rest)| rest).unwrap_or_default();
-        let parent = behind.split_whitespace().nth(1).and_then(|pid| pid.parse().ok());
-        let is_reaper = String::from_utf8_lossy(&read("cmdline")).contains("role_reaper");
+        let behind = stat
+            .rsplit_once(')')
+            .map(|(_, rest)| rest)
+            .unwrap_or_default();
+        let parent = behind
+            .split_whitespace()
+            .nth(1)
+            .and_then(|pid| pid.parse().ok());
+        let is_reaper = String::from_utf8_lossy(&read("cmdline")).contains(reaper::COMMAND);
         if parent == Some(lab) && is_reaper {
             let pid = entry.file_name();
             found.extend(pid.to_string_lossy().parse::<i32>());
@@ -143,8 +160,7 @@ fn reapers_of(lab: u32) -> Vec<i32> {
     found
 }
 
-#[test]
-fn a_reaper_without_a_lab_is_refused() {
+pub(crate) fn a_reaper_without_a_lab_is_refused() {
     assert_eq!(
         format!("{:?}", reaper::main(&[OsString::from("nonsense")])),
         format!("{:?}", std::process::ExitCode::from(2))

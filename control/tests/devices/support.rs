@@ -1,52 +1,15 @@
 //! What the device tests stand on: a namespace each, TAPs that a test holds, and frames by hand.
 //!
-//! In: nothing of the machine but `/dev/net/tun` and the right to make namespaces.
+//! In: `/dev/net/tun` and the right to make namespaces.
 //! Out: namespaces that die with the test.
 //! Never: a device, address or filter in the namespace that the test was started in.
 
 use std::net::Ipv4Addr;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use control::devices::netlink::link::Link;
 use control::devices::{DeviceName, Netlink, Netns};
-use control::lab::privilege;
 use dataplane::addr::Mac;
-
-/// Set for the process that a test without privilege starts itself again in.
-const INSIDE: &str = "TAPLINE_TEST_INSIDE";
-
-/// Runs `body` with the right to make namespaces: as it is, or in a user namespace that the test
-/// named `name` enters in a process of its own. Where neither is allowed the test is skipped,
-/// which on CI counts as a failure.
-pub(crate) fn privately(name: &str, body: fn()) {
-    if privilege::has_rights().expect("/proc is readable") {
-        return if tun_opens() { body() } else { skip(name, "/dev/net/tun does not open") };
-    }
-    if std::env::var_os(INSIDE).is_some() {
-        return match privilege::enter() {
-            Ok(_private) if tun_opens() => body(),
-            Ok(_) => skip(name, "/dev/net/tun does not open"),
-            Err(why) => skip(name, &why.to_string()),
-        };
-    }
-    // With one test thread the harness runs the test on the main thread, alone in its process.
-    let again = Command::new("/proc/self/exe")
-        .args(["--exact", name, "--nocapture", "--test-threads=1"])
-        .env(INSIDE, "1")
-        .status()
-        .expect("the test can start itself");
-    assert!(again.success(), "{name} failed in its user namespace");
-}
-
-fn tun_opens() -> bool {
-    std::fs::File::options().read(true).write(true).open("/dev/net/tun").is_ok()
-}
-
-fn skip(name: &str, why: &str) {
-    assert!(std::env::var_os("CI").is_none(), "{name} may not be skipped on CI: {why}");
-    eprintln!("skipped {name}: {why}");
-}
 
 /// A device name that is known to be one.
 pub(crate) fn name(text: &str) -> DeviceName {
@@ -78,7 +41,12 @@ const FALLBACK_TUNNELS: [&str; 9] = [
 
 /// The names of the devices of a namespace, less those that the kernel puts into every one.
 pub(crate) fn devices(net: &Netlink) -> Vec<String> {
-    let mut names: Vec<String> = net.links().expect("links").into_iter().map(|l| l.name).collect();
+    let mut names: Vec<String> = net
+        .links()
+        .expect("links")
+        .into_iter()
+        .map(|l| l.name)
+        .collect();
     names.retain(|name| !FALLBACK_TUNNELS.contains(&name.as_str()));
     names.sort();
     names
@@ -99,12 +67,17 @@ impl Wire {
     /// Opens the TAP called `device`, making it if it is not there.
     pub(crate) fn open(net: &Netlink, device: &str) -> Wire {
         let open = || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_io()
+                .build()?;
             let entered = runtime.enter();
             let tun = tokio_tun::TunBuilder::new().name(device).tap().build();
             let tun = tun.map_err(std::io::Error::other)?.remove(0);
             drop(entered);
-            Ok(Wire { tun, _runtime: runtime })
+            Ok(Wire {
+                tun,
+                _runtime: runtime,
+            })
         };
         net.namespace().run(open).expect("the TAP opens")
     }
@@ -137,11 +110,16 @@ impl Wire {
 /// Packets received and sent by each device, as its kernel counts them.
 pub(crate) fn packet_counts(net: &Netlink) -> Vec<(String, u64, u64)> {
     // Not /proc/net, which is the main thread's.
-    let text = net.namespace().run(|| std::fs::read_to_string("/proc/thread-self/net/dev"));
+    let text = net
+        .namespace()
+        .run(|| std::fs::read_to_string("/proc/thread-self/net/dev"));
     let text = text.expect("readable");
     let count = |line: &str| {
         let (device, counts) = line.split_once(':')?;
-        let counts: Vec<u64> = counts.split_whitespace().filter_map(|n| n.parse().ok()).collect();
+        let counts: Vec<u64> = counts
+            .split_whitespace()
+            .filter_map(|n| n.parse().ok())
+            .collect();
         Some((device.trim().to_owned(), counts[1], counts[9]))
     };
     text.lines().skip(2).filter_map(count).collect()
@@ -158,7 +136,11 @@ pub(crate) fn arp(
     (sender_mac, sender): (Mac, Ipv4Addr),
     (target_mac, target): (Mac, Ipv4Addr),
 ) -> Vec<u8> {
-    let to = if operation == 1 { Mac::BROADCAST } else { target_mac };
+    let to = if operation == 1 {
+        Mac::BROADCAST
+    } else {
+        target_mac
+    };
     let mut frame = ethernet(to, sender_mac, 0x0806);
     frame.extend([0, 1, 8, 0, 6, 4]);
     frame.extend(operation.to_be_bytes());
@@ -187,7 +169,11 @@ pub(crate) fn udp(
     ipv4.header_checksum = ipv4.calc_header_checksum();
     let mut frame = ethernet(target_mac, source_mac, 0x0800);
     frame.extend(ipv4.to_bytes());
-    frame.extend([4000u16, port, 8 + payload.len() as u16, 0].map(u16::to_be_bytes).concat());
+    frame.extend(
+        [4000u16, port, 8 + payload.len() as u16, 0]
+            .map(u16::to_be_bytes)
+            .concat(),
+    );
     frame.extend(payload);
     frame
 }
@@ -196,7 +182,12 @@ pub(crate) fn udp(
 pub(crate) fn udp6(target_mac: Mac, source_mac: Mac, target: std::net::Ipv6Addr) -> Vec<u8> {
     let mut frame = ethernet(target_mac, source_mac, 0x86dd);
     frame.extend([0x60, 0, 0, 0, 0, 8, 17, 64]);
-    frame.extend("fd00::99".parse::<std::net::Ipv6Addr>().expect("legal").octets());
+    frame.extend(
+        "fd00::99"
+            .parse::<std::net::Ipv6Addr>()
+            .expect("legal")
+            .octets(),
+    );
     frame.extend(target.octets());
     frame.extend([0x0f, 0xa0, 0x0f, 0xa1, 0, 8, 0, 0]);
     frame

@@ -53,7 +53,11 @@ impl HostPort {
         for address in &self.addresses {
             node.add_address(name, *address)?;
         }
-        if link.up { Ok(()) } else { node.set_up(name, true) }
+        if link.up {
+            Ok(())
+        } else {
+            node.set_up(name, true)
+        }
     }
 
     /// Removes the port, and with it its addresses and the routes over it.
@@ -82,14 +86,14 @@ pub fn add_pod_route(
 ///
 /// # Errors
 /// What the kernel says.
-pub fn del_pod_route(
-    node: &Netlink,
-    port: &DeviceName,
-    pod: Ipv4Addr,
-) -> Result<(), DeviceError> {
+pub fn del_pod_route(node: &Netlink, port: &DeviceName, pod: Ipv4Addr) -> Result<(), DeviceError> {
     node.remove_route(port, &pod_route(pod, None))
 }
 
 fn pod_route(pod: Ipv4Addr, source: Option<Ipv4Addr>) -> Route {
-    Route { to: IpNet::V4(Ipv4Net::from(pod)), via: None, source: source.map(Into::into) }
+    Route {
+        to: IpNet::V4(Ipv4Net::from(pod)),
+        via: None,
+        source: source.map(Into::into),
+    }
 }

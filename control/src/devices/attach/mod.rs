@@ -36,7 +36,11 @@ pub use uplink::{ArpSteering, Uplink};
 /// none if `last` comes before `first`.
 #[must_use]
 pub fn cover(first: Ipv4Addr, last: Ipv4Addr) -> Vec<Ipv4Net> {
-    if first > last { Vec::new() } else { Ipv4Subnets::new(first, last, 0).collect() }
+    if first > last {
+        Vec::new()
+    } else {
+        Ipv4Subnets::new(first, last, 0).collect()
+    }
 }
 
 /// Makes a device that carries the switch's frames and has nothing to say itself, and brings it
@@ -71,11 +75,21 @@ mod tests {
         let text: Vec<String> = found.iter().map(ToString::to_string).collect();
         assert_eq!(
             text,
-            ["10.20.0.5/32", "10.20.0.6/31", "10.20.0.8/29", "10.20.0.16/28", "10.20.0.32/31", "10.20.0.34/32"]
+            [
+                "10.20.0.5/32",
+                "10.20.0.6/31",
+                "10.20.0.8/29",
+                "10.20.0.16/28",
+                "10.20.0.32/31",
+                "10.20.0.34/32"
+            ]
         );
         assert!(cover(Ipv4Addr::new(10, 0, 0, 2), Ipv4Addr::new(10, 0, 0, 1)).is_empty());
         let all = cover(Ipv4Addr::UNSPECIFIED, Ipv4Addr::BROADCAST);
-        assert_eq!(all, [Ipv4Net::new(Ipv4Addr::UNSPECIFIED, 0).expect("legal")]);
+        assert_eq!(
+            all,
+            [Ipv4Net::new(Ipv4Addr::UNSPECIFIED, 0).expect("legal")]
+        );
     }
 
     proptest! {

@@ -95,8 +95,14 @@ impl PodVeth {
 
     fn ensure_pair(&self, node: &Netlink, pod: &Netlink) -> Result<(), DeviceError> {
         let Some(here) = node.find_link(&self.host_end)? else {
-            let here = VethEnd { name: self.host_end.clone(), mac: None };
-            let there = VethEnd { name: self.pod.name.clone(), mac: Some(self.pod.mac) };
+            let here = VethEnd {
+                name: self.host_end.clone(),
+                mac: None,
+            };
+            let there = VethEnd {
+                name: self.pod.name.clone(),
+                mac: Some(self.pod.mac),
+            };
             return node.add_veth(&here, &there, pod.namespace(), self.pod.mtu);
         };
         let there = pod.find_link(&self.pod.name)?;
@@ -126,7 +132,11 @@ impl PodTap {
     /// As [`PodVeth::attach`].
     pub fn attach(&self, pod: &Netlink) -> Result<(), DeviceError> {
         tap::ensure(pod, &self.spec())?;
-        ensure_alias(pod, &self.pod.name, self.alias.as_deref().unwrap_or_default())?;
+        ensure_alias(
+            pod,
+            &self.pod.name,
+            self.alias.as_deref().unwrap_or_default(),
+        )?;
         self.pod.raise(pod)
     }
 
@@ -139,7 +149,11 @@ impl PodTap {
     }
 
     fn spec(&self) -> TapSpec {
-        TapSpec { name: self.pod.name.clone(), mtu: self.pod.mtu, ..self.tap.clone() }
+        TapSpec {
+            name: self.pod.name.clone(),
+            mtu: self.pod.mtu,
+            ..self.tap.clone()
+        }
     }
 }
 
@@ -182,7 +196,10 @@ impl PodEnd {
 
 /// Every frame that comes in from `from` leaves by `to`.
 fn tie(net: &Netlink, from: &DeviceName, to: &DeviceName) -> Result<(), DeviceError> {
-    let rule = Rule { frames: Match::Every, deed: Deed::Redirect(net.index(to)?) };
+    let rule = Rule {
+        frames: Match::Every,
+        deed: Deed::Redirect(net.index(to)?),
+    };
     net.set_rules(from, &[rule])
 }
 
@@ -191,7 +208,11 @@ fn default_route(gateway: IpAddr) -> Route {
         IpAddr::V4(_) => IpNet::V4(ipnet::Ipv4Net::default()),
         IpAddr::V6(_) => IpNet::V6(ipnet::Ipv6Net::default()),
     };
-    Route { to, via: Some(gateway), source: None }
+    Route {
+        to,
+        via: Some(gateway),
+        source: None,
+    }
 }
 
 fn raise_loopback(net: &Netlink) -> Result<(), DeviceError> {

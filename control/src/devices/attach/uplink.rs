@@ -53,7 +53,10 @@ impl Uplink {
         let device = node.index(&self.device)?;
         tap::ensure(node, &self.tap)?;
         node.ensure_clsact(&self.tap.name)?;
-        let out = Rule { frames: Match::Every, deed: Deed::Redirect(device) };
+        let out = Rule {
+            frames: Match::Every,
+            deed: Deed::Redirect(device),
+        };
         node.set_rules(&self.tap.name, &[out])?;
         hush_and_raise(node, &self.tap.name)?;
         if node.ensure_clsact(&self.device)? {
@@ -88,19 +91,28 @@ impl Uplink {
     }
 
     fn alias(&self, mark: &str) -> String {
-        format!("tapline uplink of {} {mark}", self.device).trim_end().to_owned()
+        format!("tapline uplink of {} {mark}", self.device)
+            .trim_end()
+            .to_owned()
     }
 
     fn rules(&self, tap: u32) -> Vec<Rule> {
-        let to_tap = |frames| Rule { frames, deed: Deed::Redirect(tap) };
+        let to_tap = |frames| Rule {
+            frames,
+            deed: Deed::Redirect(tap),
+        };
         let ipv4 = self.pods.iter().map(|net| to_tap(Match::Ipv4To(*net)));
         let ipv6 = self.pods_v6.iter().map(|net| to_tap(Match::Ipv6To(*net)));
         let arp = match &self.arp {
-            ArpSteering::ByTarget(nets) => {
-                nets.iter().map(|net| to_tap(Match::ArpTarget(*net))).collect()
-            }
+            ArpSteering::ByTarget(nets) => nets
+                .iter()
+                .map(|net| to_tap(Match::ArpTarget(*net)))
+                .collect(),
             ArpSteering::MirrorReplies => {
-                vec![Rule { frames: Match::ArpReply, deed: Deed::Mirror(tap) }]
+                vec![Rule {
+                    frames: Match::ArpReply,
+                    deed: Deed::Mirror(tap),
+                }]
             }
         };
         ipv4.chain(ipv6).chain(arp).collect()

@@ -64,7 +64,11 @@ impl FoundRoute {
         let [family, length, _, _, table, protocol, _, kind] = answer.fixed::<8>();
         let found = answer.attributes(12);
         let ours = table == RouteHeader::RT_TABLE_MAIN && kind == u8::from(RouteType::Unicast);
-        let any = if i32::from(family) == nix::libc::AF_INET { vec![0; 4] } else { vec![0; 16] };
+        let any = if i32::from(family) == nix::libc::AF_INET {
+            vec![0; 4]
+        } else {
+            vec![0; 16]
+        };
         let target = address(found.find(number::DESTINATION).unwrap_or(&any))?;
         ours.then_some(FoundRoute {
             route: Route {
@@ -87,7 +91,10 @@ impl Netlink {
         let index = self.index(name)?;
         let message = RouteNetlinkMessage::GetAddress(AddressMessage::default());
         let answers = self.list(&format!("list the addresses of {name}"), &message)?;
-        Ok(answers.iter().filter_map(|one| address_on(one, index)).collect())
+        Ok(answers
+            .iter()
+            .filter_map(|one| address_on(one, index))
+            .collect())
     }
 
     /// Gives a device an address, IPv6 without duplicate address detection: the plan has already
@@ -101,7 +108,11 @@ impl Netlink {
             message.header.flags = AddressHeaderFlags::Nodad;
         }
         let message = RouteNetlinkMessage::NewAddress(message);
-        match self.change(&format!("add {net} to {name}"), message, NLM_F_CREATE | NLM_F_EXCL) {
+        match self.change(
+            &format!("add {net} to {name}"),
+            message,
+            NLM_F_CREATE | NLM_F_EXCL,
+        ) {
             Err(refused) if refused.is(nix::libc::EEXIST) => Ok(()),
             other => other,
         }
@@ -129,7 +140,11 @@ impl Netlink {
             let mut message = RouteMessage::default();
             message.header.address_family = family;
             let message = RouteNetlinkMessage::GetRoute(message);
-            found.extend(self.list("list the routes", &message)?.iter().filter_map(FoundRoute::read));
+            found.extend(
+                self.list("list the routes", &message)?
+                    .iter()
+                    .filter_map(FoundRoute::read),
+            );
         }
         Ok(found)
     }
@@ -147,9 +162,15 @@ impl Netlink {
             Err(refused) if refused.is(nix::libc::EEXIST) => {}
             other => return other,
         }
-        let rivals: Vec<_> =
-            self.routes()?.into_iter().filter(|found| found.route.to == route.to).collect();
-        if rivals.iter().any(|found| found.device == index && found.route == *route) {
+        let rivals: Vec<_> = self
+            .routes()?
+            .into_iter()
+            .filter(|found| found.route.to == route.to)
+            .collect();
+        if rivals
+            .iter()
+            .any(|found| found.device == index && found.route == *route)
+        {
             return Ok(());
         }
         if rivals.iter().all(|found| found.protocol == ROUTE_PROTOCOL) {
@@ -214,13 +235,20 @@ fn address(bytes: &[u8]) -> Option<IpAddr> {
 fn address_on(answer: &Answer, index: u32) -> Option<IpNet> {
     let [_, length, _, _, i0, i1, i2, i3] = answer.fixed::<8>();
     let found = answer.attributes(8);
-    let local = found.find(number::LOCAL).or(found.find(number::ADDRESS)).and_then(address)?;
+    let local = found
+        .find(number::LOCAL)
+        .or(found.find(number::ADDRESS))
+        .and_then(address)?;
     let here = u32::from_ne_bytes([i0, i1, i2, i3]) == index;
     IpNet::new(local, length).ok().filter(|_| here)
 }
 
 fn family_of(address: IpAddr) -> AddressFamily {
-    if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 }
+    if address.is_ipv4() {
+        AddressFamily::Inet
+    } else {
+        AddressFamily::Inet6
+    }
 }
 
 fn address_message(index: u32, net: IpNet) -> AddressMessage {
@@ -229,8 +257,10 @@ fn address_message(index: u32, net: IpNet) -> AddressMessage {
     message.header.prefix_len = net.prefix_len();
     message.header.scope = AddressScope::Universe;
     message.header.index = index;
-    message.attributes =
-        vec![AddressAttribute::Local(net.addr()), AddressAttribute::Address(net.addr())];
+    message.attributes = vec![
+        AddressAttribute::Local(net.addr()),
+        AddressAttribute::Address(net.addr()),
+    ];
     message
 }
 
@@ -240,14 +270,27 @@ fn route_message(index: u32, route: &Route) -> RouteMessage {
     message.header.destination_prefix_length = route.to.prefix_len();
     message.header.table = RouteHeader::RT_TABLE_MAIN;
     message.header.protocol = RouteProtocol::Other(ROUTE_PROTOCOL);
-    message.header.scope =
-        if route.via.is_some() { RouteScope::Universe } else { RouteScope::Link };
+    message.header.scope = if route.via.is_some() {
+        RouteScope::Universe
+    } else {
+        RouteScope::Link
+    };
     message.header.kind = RouteType::Unicast;
     message.attributes.push(RouteAttribute::Oif(index));
     if route.to.prefix_len() > 0 {
-        message.attributes.push(RouteAttribute::Destination(RouteAddress::from(route.to.network())));
+        message
+            .attributes
+            .push(RouteAttribute::Destination(RouteAddress::from(
+                route.to.network(),
+            )));
     }
-    message.attributes.extend(route.via.map(|via| RouteAttribute::Gateway(via.into())));
-    message.attributes.extend(route.source.map(|from| RouteAttribute::PrefSource(from.into())));
+    message
+        .attributes
+        .extend(route.via.map(|via| RouteAttribute::Gateway(via.into())));
+    message.attributes.extend(
+        route
+            .source
+            .map(|from| RouteAttribute::PrefSource(from.into())),
+    );
     message
 }

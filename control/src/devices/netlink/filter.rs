@@ -31,7 +31,10 @@ const SELECTOR_KEYS: usize = 16;
 /// The node part of a `u32` handle, the only part that we may choose.
 const NODE_MASK: u32 = 0xfff;
 /// Ingress of clsact, and of a plain ingress qdisc that stands in its place.
-const INGRESS: TcHandle = TcHandle { major: u16::MAX, minor: TcHandle::MIN_INGRESS };
+const INGRESS: TcHandle = TcHandle {
+    major: u16::MAX,
+    minor: TcHandle::MIN_INGRESS,
+};
 
 /// Attribute numbers of `linux/rtnetlink.h`, `linux/pkt_cls.h` and `linux/tc_act/tc_mirred.h`.
 mod number {
@@ -158,9 +161,9 @@ impl Deed {
         action.attributes = vec![
             TcActionAttribute::Kind(TcActionMirror::KIND.into()),
             TcActionAttribute::Cookie(COOKIE.to_vec()),
-            TcActionAttribute::Options(vec![TcActionOption::Mirror(
-                TcActionMirrorOption::Parms(self.mirred()),
-            )]),
+            TcActionAttribute::Options(vec![TcActionOption::Mirror(TcActionMirrorOption::Parms(
+                self.mirred(),
+            ))]),
         ];
         action
     }
@@ -224,12 +227,16 @@ impl FoundFilter {
 /// The keys of a selector; how many there are is in its third byte.
 fn keys_of(selector: &[u8]) -> &[u8] {
     let count = selector.get(2).copied().unwrap_or_default();
-    selector.get(SELECTOR_KEYS..SELECTOR_KEYS + 16 * usize::from(count)).unwrap_or_default()
+    selector
+        .get(SELECTOR_KEYS..SELECTOR_KEYS + 16 * usize::from(count))
+        .unwrap_or_default()
 }
 
 /// `eaction` and `ifindex` of `struct tc_mirred`, behind the five words of `tc_gen`.
 fn deed_of(action: Attributes<'_>) -> Option<(i32, u32)> {
-    let mirred = action.inside(number::ACTION_OPTIONS).find(number::MIRRED_PARAMETERS)?;
+    let mirred = action
+        .inside(number::ACTION_OPTIONS)
+        .find(number::MIRRED_PARAMETERS)?;
     let eaction = i32::from_ne_bytes(*mirred.get(20..)?.first_chunk()?);
     let index = u32::from_ne_bytes(*mirred.get(24..)?.first_chunk()?);
     Some((eaction, index))
@@ -242,7 +249,12 @@ impl Netlink {
     /// # Errors
     /// What the kernel says.
     pub fn ensure_clsact(&self, device: &DeviceName) -> Result<bool, DeviceError> {
-        let message = qdisc(self.index(device)?, TcHandle::CLSACT, CLSACT_HANDLE, "clsact");
+        let message = qdisc(
+            self.index(device)?,
+            TcHandle::CLSACT,
+            CLSACT_HANDLE,
+            "clsact",
+        );
         let attempt = format!("give {device} a clsact");
         let message = RouteNetlinkMessage::NewQueueDiscipline(message);
         match self.change(&attempt, message, NLM_F_CREATE | NLM_F_EXCL) {
@@ -257,9 +269,18 @@ impl Netlink {
     /// # Errors
     /// What the kernel says.
     pub fn remove_clsact(&self, device: &DeviceName) -> Result<(), DeviceError> {
-        let message = qdisc(self.index(device)?, TcHandle::CLSACT, CLSACT_HANDLE, "clsact");
+        let message = qdisc(
+            self.index(device)?,
+            TcHandle::CLSACT,
+            CLSACT_HANDLE,
+            "clsact",
+        );
         let attempt = format!("take the clsact from {device}");
-        match self.change(&attempt, RouteNetlinkMessage::DelQueueDiscipline(message), 0) {
+        match self.change(
+            &attempt,
+            RouteNetlinkMessage::DelQueueDiscipline(message),
+            0,
+        ) {
             Err(refused) if refused.is(nix::libc::ENOENT) || refused.is(nix::libc::EINVAL) => {
                 Ok(())
             }
@@ -273,7 +294,12 @@ impl Netlink {
     /// # Errors
     /// What the kernel says.
     pub fn set_no_queue(&self, device: &DeviceName) -> Result<(), DeviceError> {
-        let message = qdisc(self.index(device)?, TcHandle::ROOT, TcHandle::UNSPEC, "noqueue");
+        let message = qdisc(
+            self.index(device)?,
+            TcHandle::ROOT,
+            TcHandle::UNSPEC,
+            "noqueue",
+        );
         let attempt = format!("take the queue from {device}");
         let message = RouteNetlinkMessage::NewQueueDiscipline(message);
         self.change(&attempt, message, NLM_F_CREATE | NLM_F_REPLACE)
@@ -301,7 +327,10 @@ impl Netlink {
 
     /// True if nobody has a filter on the device, in either direction.
     pub(crate) fn has_no_filters(&self, device: &DeviceName) -> Result<bool, DeviceError> {
-        let egress = TcHandle { major: u16::MAX, minor: TcHandle::MIN_EGRESS };
+        let egress = TcHandle {
+            major: u16::MAX,
+            minor: TcHandle::MIN_EGRESS,
+        };
         Ok(self.filters(device)?.is_empty() && self.filters_at(device, egress)?.is_empty())
     }
 
@@ -320,8 +349,10 @@ impl Netlink {
                 held.push(filter);
             }
         }
-        let surplus: Vec<_> =
-            held.iter().filter(|f| f.ours && !rules.iter().any(|rule| f.does(rule))).collect();
+        let surplus: Vec<_> = held
+            .iter()
+            .filter(|f| f.ours && !rules.iter().any(|rule| f.does(rule)))
+            .collect();
         for filter in &surplus {
             let stays = |other: &&FoundFilter| {
                 other.priority == filter.priority && !surplus.contains(other)
@@ -342,9 +373,12 @@ impl Netlink {
     ) -> Result<FoundFilter, DeviceError> {
         let priority = rule.frames.priority();
         let taken = |node: &u32| {
-            held.iter().any(|f| f.priority == priority && f.handle & NODE_MASK == *node)
+            held.iter()
+                .any(|f| f.priority == priority && f.handle & NODE_MASK == *node)
         };
-        let node = (1..NODE_MASK).find(|node| !taken(node)).unwrap_or(NODE_MASK);
+        let node = (1..NODE_MASK)
+            .find(|node| !taken(node))
+            .unwrap_or(NODE_MASK);
         let mut message = filter(index, node, priority, rule.frames.protocol());
         message.attributes.push(TcAttribute::Options(vec![
             TcOption::U32(TcFilterU32Option::Selector(rule.frames.selector())),
@@ -374,7 +408,10 @@ impl Netlink {
     ) -> Result<(), DeviceError> {
         let handle = if whole_priority { 0 } else { found.handle };
         let message = filter(index, handle, found.priority, found.protocol);
-        let attempt = format!("remove filter {:x} of priority {} from {device}", found.handle, found.priority);
+        let attempt = format!(
+            "remove filter {:x} of priority {} from {device}",
+            found.handle, found.priority
+        );
         match self.change(&attempt, RouteNetlinkMessage::DelTrafficFilter(message), 0) {
             Err(refused) if refused.is(nix::libc::ENOENT) => Ok(()),
             other => other,
@@ -383,7 +420,10 @@ impl Netlink {
 }
 
 /// `ffff:`, the only handle that clsact takes.
-const CLSACT_HANDLE: TcHandle = TcHandle { major: u16::MAX, minor: 0 };
+const CLSACT_HANDLE: TcHandle = TcHandle {
+    major: u16::MAX,
+    minor: 0,
+};
 
 fn qdisc(index: u32, parent: TcHandle, handle: TcHandle, kind: &str) -> TcMessage {
     let mut message = TcMessage::with_index(index as i32);
@@ -398,6 +438,8 @@ fn filter(index: u32, handle: u32, priority: u16, protocol: u16) -> TcMessage {
     message.header.parent = INGRESS;
     message.header.handle = TcHandle::from(handle);
     message.header.info = u32::from(priority) << 16 | u32::from(protocol.to_be());
-    message.attributes.push(TcAttribute::Kind(TcFilterU32::KIND.into()));
+    message
+        .attributes
+        .push(TcAttribute::Kind(TcFilterU32::KIND.into()));
     message
 }

@@ -104,13 +104,20 @@ impl Link {
         let found = answer.attributes(HEADER_LENGTH);
         let info = found.inside(number::INFO);
         let data = info.inside(number::INFO_DATA);
-        let yes = |kind| data.find(kind).and_then(|v| v.first()).is_some_and(|v| *v != 0);
+        let yes = |kind| {
+            data.find(kind)
+                .and_then(|v| v.first())
+                .is_some_and(|v| *v != 0)
+        };
         let is_tap = data.find(number::TUN_TYPE).and_then(|v| v.first()) == Some(&TUN_TYPE_TAP);
         let kind = info.text(number::INFO_KIND);
         Link {
             name: found.text(number::NAME).unwrap_or_default(),
             index: u32::from_ne_bytes([i0, i1, i2, i3]),
-            mac: found.find(number::ADDRESS).and_then(|v| v.try_into().ok()).map(Mac),
+            mac: found
+                .find(number::ADDRESS)
+                .and_then(|v| v.try_into().ok())
+                .map(Mac),
             mtu: found.number(number::MTU).unwrap_or_default(),
             up: flags.contains(LinkFlags::Up),
             no_arp: flags.contains(LinkFlags::Noarp),
@@ -122,7 +129,9 @@ impl Link {
                 persistent: yes(number::TUN_PERSIST),
                 multi_queue: yes(number::TUN_MULTI_QUEUE),
                 vnet_header: yes(number::TUN_VNET_HEADER),
-                owner: data.number(number::TUN_OWNER).filter(|owner| *owner != u32::MAX),
+                owner: data
+                    .number(number::TUN_OWNER)
+                    .filter(|owner| *owner != u32::MAX),
             }),
             kind,
         }
@@ -136,7 +145,11 @@ impl Netlink {
     /// What the kernel says.
     pub fn links(&self) -> Result<Vec<Link>, DeviceError> {
         let message = RouteNetlinkMessage::GetLink(LinkMessage::default());
-        Ok(self.list("list the devices", &message)?.iter().map(Link::read).collect())
+        Ok(self
+            .list("list the devices", &message)?
+            .iter()
+            .map(Link::read)
+            .collect())
     }
 
     /// The device called `name`, if there is one.
@@ -184,15 +197,24 @@ impl Netlink {
         mtu: u32,
     ) -> Result<(), DeviceError> {
         let mut peer = end(there, mtu);
-        peer.attributes.push(LinkAttribute::NetNsFd(other.file().as_raw_fd()));
+        peer.attributes
+            .push(LinkAttribute::NetNsFd(other.file().as_raw_fd()));
         let mut message = end(here, mtu);
         message.attributes.push(LinkAttribute::LinkInfo(vec![
             LinkInfo::Kind(InfoKind::Veth),
             LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
         ]));
-        let attempt =
-            format!("make the veth pair {} and {} (in {})", here.name, there.name, other.name());
-        self.change(&attempt, RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL)
+        let attempt = format!(
+            "make the veth pair {} and {} (in {})",
+            here.name,
+            there.name,
+            other.name()
+        );
+        self.change(
+            &attempt,
+            RouteNetlinkMessage::NewLink(message),
+            NLM_F_CREATE | NLM_F_EXCL,
+        )
     }
 
     /// Removes a device; one that is gone already is no error.
@@ -221,7 +243,11 @@ impl Netlink {
     /// # Errors
     /// What the kernel says: `EINVAL` outside the device's bounds.
     pub fn set_mtu(&self, name: &DeviceName, mtu: u32) -> Result<(), DeviceError> {
-        self.set(&format!("set the MTU of {name} to {mtu}"), name, LinkAttribute::Mtu(mtu))
+        self.set(
+            &format!("set the MTU of {name} to {mtu}"),
+            name,
+            LinkAttribute::Mtu(mtu),
+        )
     }
 
     /// Sets the length of the transmit queue.
@@ -240,7 +266,11 @@ impl Netlink {
     pub fn set_alias(&self, name: &DeviceName, alias: &str) -> Result<(), DeviceError> {
         // By hand: the kernel takes the attribute's whole length, so no closing zero.
         let bytes = DefaultNla::new(number::ALIAS, alias.as_bytes().to_vec());
-        self.set(&format!("set the alias of {name}"), name, LinkAttribute::Other(bytes))
+        self.set(
+            &format!("set the alias of {name}"),
+            name,
+            LinkAttribute::Other(bytes),
+        )
     }
 
     /// Gives a device another name.
@@ -250,7 +280,9 @@ impl Netlink {
     pub fn rename(&self, name: &DeviceName, to: &DeviceName) -> Result<(), DeviceError> {
         let mut message = LinkMessage::default();
         message.header.index = self.index(name)?;
-        message.attributes.push(LinkAttribute::IfName(to.to_string()));
+        message
+            .attributes
+            .push(LinkAttribute::IfName(to.to_string()));
         let attempt = format!("rename {name} to {to}");
         self.change(&attempt, RouteNetlinkMessage::SetLink(message), 0)
     }
@@ -309,14 +341,18 @@ impl Netlink {
 
 fn named(name: &DeviceName) -> LinkMessage {
     let mut message = LinkMessage::default();
-    message.attributes.push(LinkAttribute::IfName(name.to_string()));
+    message
+        .attributes
+        .push(LinkAttribute::IfName(name.to_string()));
     message
 }
 
 fn end(end: &VethEnd, mtu: u32) -> LinkMessage {
     let mut message = named(&end.name);
     message.attributes.push(LinkAttribute::Mtu(mtu));
-    message.attributes.extend(end.mac.map(|mac| LinkAttribute::Address(mac.0.to_vec())));
+    message
+        .attributes
+        .extend(end.mac.map(|mac| LinkAttribute::Address(mac.0.to_vec())));
     message
 }
 

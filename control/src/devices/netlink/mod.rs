@@ -16,8 +16,8 @@ use std::cell::Cell;
 use std::io;
 
 use netlink_packet_core::{
-    Emitable, NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLA_TYPE_MASK, NLMSG_DONE, NLMSG_ERROR,
-    NetlinkBuffer, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+    Emitable, NLA_TYPE_MASK, NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE,
+    NLMSG_ERROR, NetlinkBuffer, NetlinkHeader, NetlinkMessage, NetlinkPayload,
 };
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
@@ -65,7 +65,9 @@ pub(crate) struct Attributes<'a>(&'a [u8]);
 impl<'a> Attributes<'a> {
     /// The value of the first attribute `kind`.
     pub(crate) fn find(self, kind: u16) -> Option<&'a [u8]> {
-        self.all().find(|(found, _)| *found == kind).map(|(_, value)| value)
+        self.all()
+            .find(|(found, _)| *found == kind)
+            .map(|(_, value)| value)
     }
 
     /// The attributes inside attribute `kind`; none if it is absent.
@@ -87,7 +89,9 @@ impl<'a> Attributes<'a> {
 
     /// A native 32-bit number.
     pub(crate) fn number(self, kind: u16) -> Option<u32> {
-        self.find(kind)?.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes))
+        self.find(kind)?
+            .first_chunk()
+            .map(|bytes| u32::from_ne_bytes(*bytes))
     }
 
     /// A string, less its closing zero.
@@ -115,9 +119,11 @@ impl Netlink {
             Ok(socket)
         });
         match opened {
-            Ok(socket) => {
-                Ok(Netlink { socket, namespace: namespace.clone(), sequence: Cell::new(0) })
-            }
+            Ok(socket) => Ok(Netlink {
+                socket,
+                namespace: namespace.clone(),
+                sequence: Cell::new(0),
+            }),
             Err(source) => Err(DeviceError::Inside {
                 attempt: "open a netlink socket".into(),
                 namespace: namespace.name().into(),
@@ -139,7 +145,8 @@ impl Netlink {
         message: RouteNetlinkMessage,
         flags: u16,
     ) -> Result<(), DeviceError> {
-        self.exchange(attempt, message, NLM_F_ACK | flags).map(|_| ())
+        self.exchange(attempt, message, NLM_F_ACK | flags)
+            .map(|_| ())
     }
 
     /// Asks for one object.
@@ -148,7 +155,8 @@ impl Netlink {
         attempt: &str,
         message: RouteNetlinkMessage,
     ) -> Result<Vec<Answer>, DeviceError> {
-        self.exchange(attempt, message, NLM_F_ACK).map(|(answers, _)| answers)
+        self.exchange(attempt, message, NLM_F_ACK)
+            .map(|(answers, _)| answers)
     }
 
     /// Asks for a list, again if it changed underneath.
@@ -214,7 +222,9 @@ impl Netlink {
         message.finalize();
         let mut bytes = vec![0; message.buffer_len()];
         message.serialize(&mut bytes);
-        self.socket.send(&bytes, 0).map_err(|e| self.refused(attempt, e, None))?;
+        self.socket
+            .send(&bytes, 0)
+            .map_err(|e| self.refused(attempt, e, None))?;
         Ok(sequence)
     }
 
@@ -230,12 +240,18 @@ impl Netlink {
 
     /// Reads the number that closes an answer, and the sentence that may follow it.
     fn verdict(&self, attempt: &str, kind: u16, body: &[u8]) -> Result<(), DeviceError> {
-        let code = body.first_chunk().map_or(0, |bytes| i32::from_ne_bytes(*bytes));
+        let code = body
+            .first_chunk()
+            .map_or(0, |bytes| i32::from_ne_bytes(*bytes));
         if code == 0 {
             return Ok(());
         }
         // After the number, an error carries the header of the request, the end of a list nothing.
-        let skip = if kind == NLMSG_ERROR { 4 + HEADER_LENGTH } else { 4 };
+        let skip = if kind == NLMSG_ERROR {
+            4 + HEADER_LENGTH
+        } else {
+            4
+        };
         let says = Attributes(body.get(skip..).unwrap_or_default()).text(EXTENDED_ACK_MESSAGE);
         Err(self.refused(attempt, io::Error::from_raw_os_error(code.abs()), says))
     }
