@@ -1,3 +1,4 @@
 //! The lab.
+pub mod prereq;
 pub mod privilege;
 pub mod reaper;

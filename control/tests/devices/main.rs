@@ -15,7 +15,10 @@ mod support;
 
 use std::ffi::OsString;
 use std::process::{Command, ExitCode};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
+
+use control::lab::privilege::PrivateNet;
 
 /// The word before the name of the one test that a process is to run.
 const ONE: &str = "--one";
@@ -23,6 +26,9 @@ const ONE: &str = "--one";
 const SKIPPED: u8 = 77;
 /// A test that takes longer hangs.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The proof that this process has left the machine's network.
+static PRIVATE: Mutex<Option<PrivateNet>> = Mutex::new(None);
 
 macro_rules! tests {
     ($($module:ident::$name:ident),+ $(,)?) => {
@@ -47,6 +53,7 @@ tests! {
     attach::errors_say_what_was_attempted_where_and_what_the_kernel_says,
     privilege::a_test_runs_outside_the_network_it_was_started_in,
     privilege::a_second_thread_is_refused,
+    privilege::what_the_lab_needs_is_found_or_named,
     reaper::a_killed_lab_is_cleared_up_within_a_second,
     reaper::a_reaper_without_a_lab_is_refused,
 }
@@ -130,7 +137,8 @@ fn run_one(name: &str) -> ExitCode {
         .write(true)
         .open("/dev/net/tun");
     match (private, tun) {
-        (Ok(_private), Ok(_)) => {
+        (Ok(private), Ok(_)) => {
+            *PRIVATE.lock().expect("one thread") = Some(private);
             test();
             ExitCode::SUCCESS
         }
