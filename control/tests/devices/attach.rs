@@ -9,7 +9,7 @@ use std::num::NonZeroU16;
 use std::time::Duration;
 
 use crate::support::{
-    Wire, arp, devices, ethernet, fresh, link, name, packet_counts, snapshot, udp, udp6,
+    Wire, arp, devices, ethernet, fresh, link, name, packet_counts, running, snapshot, udp, udp6,
 };
 use control::devices::attach::{
     self, ArpSteering, HostPort, PodEnd, PodTap, PodVeth, Uplink, cover, host,
@@ -67,6 +67,7 @@ fn node_with_nic() -> (Netlink, Wire) {
     node.add_address(&eth0, "10.20.0.4/24".parse().expect("legal"))
         .expect("added");
     node.set_up(&eth0, true).expect("up");
+    running(&node, "eth0");
     (node, wire)
 }
 
@@ -132,6 +133,8 @@ pub(crate) fn frames_of_a_pod_reach_the_tap_and_those_of_the_tap_the_pod() {
     let (node, pod) = (fresh("node-0"), fresh("pod-a"));
     pod_veth().attach(&node, &pod).expect("attached");
     let wire = Wire::open(&node, "tap0123456789a");
+    running(&node, "azv0123456789a");
+    running(&pod, "eth0");
     let socket = pod
         .namespace()
         .run(|| UdpSocket::bind((POD_IP, 0)))
@@ -166,6 +169,7 @@ pub(crate) fn a_frame_without_payload_does_not_escape_the_redirect() {
     for device in ["near", "far"] {
         sysctl::silence_ipv6(&node, &name(device)).expect("silent");
         node.set_up(&name(device), true).expect("up");
+        running(&node, device);
     }
     node.ensure_clsact(&name("near")).expect("clsact");
     let to_far = Deed::Redirect(node.index(&name("far")).expect("there"));

@@ -24,7 +24,9 @@ pub(crate) fn fresh(label: &str) -> Netlink {
 /// Everything of a namespace that an attachment can change, to compare before and after.
 pub(crate) fn snapshot(net: &Netlink) -> Vec<String> {
     let mut lines = Vec::new();
-    for link in net.links().expect("links") {
+    for mut link in net.links().expect("links") {
+        // The kernel's own time, not the attachment's doing.
+        link.running = false;
         let device = name(&link.name);
         lines.push(format!("{link:?}"));
         lines.push(format!("{:?}", net.addresses(&device).expect("addresses")));
@@ -57,6 +59,12 @@ pub(crate) fn link(net: &Netlink, device: &str) -> Link {
     net.link(&name(device)).expect("it exists")
 }
 
+/// Waits until the device can send.
+pub(crate) fn running(net: &Netlink, device: &str) {
+    net.wait_until_running(&name(device), Duration::from_secs(5))
+        .expect("a carrier");
+}
+
 /// A TAP held open by a test: what is sent comes out of the device into its kernel.
 pub(crate) struct Wire {
     tun: tokio_tun::Tun,
@@ -79,7 +87,11 @@ impl Wire {
                 _runtime: runtime,
             })
         };
-        net.namespace().run(open).expect("the TAP opens")
+        let wire = net.namespace().run(open).expect("the TAP opens");
+        if link(net, device).up {
+            running(net, device);
+        }
+        wire
     }
 
     /// Puts a frame on the wire.
