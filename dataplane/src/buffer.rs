@@ -182,14 +182,20 @@ impl Pool {
     /// Where the room for an offload header and a frame is in [`Pool::memory`].
     #[inline]
     pub(crate) fn room_run(&self, frame: &Frame) -> Run {
-        Run { at: self.at(frame) + HEADER_AT, len: self.stride - HEADER_AT }
+        Run {
+            at: self.at(frame) + HEADER_AT,
+            len: self.stride - HEADER_AT,
+        }
     }
 
     /// Writes the offload header before the frame; where both are in [`Pool::memory`].
     #[inline]
     pub(crate) fn header_run(&mut self, frame: &Frame) -> Run {
         let len = self.with_header(frame).len();
-        Run { at: self.at(frame) + HEADER_AT, len }
+        Run {
+            at: self.at(frame) + HEADER_AT,
+            len,
+        }
     }
 
     /// All slots, one behind the other.

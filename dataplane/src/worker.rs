@@ -288,7 +288,9 @@ impl<P: Port> Worker<P> {
     fn flush(&mut self) {
         for at in 0..self.unflushed.len() {
             let egress = self.unflushed[at];
-            let Some(Some(port)) = self.ports.get_mut(egress.index()) else { continue };
+            let Some(Some(port)) = self.ports.get_mut(egress.index()) else {
+                continue;
+            };
             port.flush(&mut self.pool, &mut self.flushed);
             for Flushed { len, outcome } in self.flushed.drain(..) {
                 match outcome {

@@ -31,7 +31,10 @@ impl Netns {
     /// What opening `/proc/thread-self/ns/net` says.
     pub fn current(name: &str) -> io::Result<Netns> {
         let file = File::open("/proc/thread-self/ns/net")?;
-        Ok(Netns { name: name.into(), file: Arc::new(file) })
+        Ok(Netns {
+            name: name.into(),
+            file: Arc::new(file),
+        })
     }
 
     /// Makes a fresh, empty namespace.

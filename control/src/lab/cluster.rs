@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
 
 use dataplane::addr::{Mac, PortId, Station};
 use dataplane::port::tap::{Queues, TapPort};
@@ -36,6 +37,9 @@ pub const NODES_MAX: usize = 16;
 /// Frames that may wait in a TAP before the switch reads them: 500 super-frames are 32 MB of
 /// delay, 64 lose bursts of small frames.
 const RING: u32 = 256;
+
+/// A TAP that was just opened has its carrier within milliseconds.
+const CARRIER_WITHIN: Duration = Duration::from_secs(2);
 
 /// A pod of the lab.
 #[derive(Debug)]
@@ -407,10 +411,14 @@ fn build_node(plan: &Plan, node: &Node, fabric: &Fabric) -> Built<LabNode> {
 
 /// Opens a TAP of the node's namespace and hands it to the node's switch.
 fn open_port(node: &LabNode, port: PortId, tap: &DeviceName) -> io::Result<()> {
-    let tap = node
+    let opened = node
         .netns
         .run(|| TapPort::open(tap.as_str(), Queues::Single))?;
-    node.switch.attach(port, tap)
+    node.switch.attach(port, opened)?;
+    // Until the kernel has noticed the carrier it discards what it should send.
+    node.net
+        .wait_until_running(tap, CARRIER_WITHIN)
+        .map_err(io::Error::other)
 }
 
 fn nic(plan: &Plan, node: &Node, macs: NodeMacs) -> NicSpec {

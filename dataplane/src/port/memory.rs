@@ -99,7 +99,10 @@ impl Port for MemoryPort {
             bytes,
             offload: frame.offload,
         };
-        self.outbox.push(wire).map(|()| Taken::Now).map_err(|_| DropReason::QueueFull)
+        self.outbox
+            .push(wire)
+            .map(|()| Taken::Now)
+            .map_err(|_| DropReason::QueueFull)
     }
 
     fn descriptor(&self) -> Option<RawFd> {

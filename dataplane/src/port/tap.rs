@@ -123,21 +123,34 @@ impl TapPort {
 
     /// One frame, in one call.
     fn read_one(&mut self, pool: &mut Pool, into: &mut Vec<Frame>) -> Result<usize, Ready> {
-        let Some(frame) = pool.take() else { return Err(Ready::More) };
+        let Some(frame) = pool.take() else {
+            return Err(Ready::More);
+        };
         let read = rustix::io::read(&self.queue, pool.room_with_header(&frame));
         accept(read, frame, pool, into)
     }
 
     /// Up to `self.eager` frames, in one call.
     fn read_many(&mut self, pool: &mut Pool, into: &mut Vec<Frame>) -> Ready {
-        let Some(ring) = &mut self.ring else { return Ready::More };
+        let Some(ring) = &mut self.ring else {
+            return Ready::More;
+        };
         for _ in 0..self.eager {
             let Some(frame) = pool.take() else { break };
             self.runs.push(pool.room_run(&frame));
             self.empty.push(frame);
         }
-        let done = ring.read(self.queue.as_fd(), pool.memory(), &self.runs, &mut self.outcomes);
-        let mut ready = if done.is_ok() { Ready::More } else { Ready::Down };
+        let done = ring.read(
+            self.queue.as_fd(),
+            pool.memory(),
+            &self.runs,
+            &mut self.outcomes,
+        );
+        let mut ready = if done.is_ok() {
+            Ready::More
+        } else {
+            Ready::Down
+        };
         // What came first is in the first slots; the rest go back unused.
         for (frame, outcome) in self.empty.drain(..).zip(self.outcomes.drain(..)) {
             if let Err(state) = accept(outcome, frame, pool, into) {
@@ -158,15 +171,17 @@ impl TapPort {
                 debug_assert!(done.is_ok() && self.outcomes.len() == self.waiting.len());
             }
             (_, waiting) => {
-                let write = |run: &Run| {
-                    rustix::io::write(&self.queue, &memory[run.at..run.at + run.len])
-                };
+                let write =
+                    |run: &Run| rustix::io::write(&self.queue, &memory[run.at..run.at + run.len]);
                 self.outcomes.extend(waiting.iter().map(write));
             }
         }
         for (run, outcome) in self.waiting.drain(..).zip(self.outcomes.drain(..)) {
             let outcome = outcome.map(drop).map_err(refusal);
-            self.flushed.push(Flushed { len: run.len - HEADER_LEN, outcome });
+            self.flushed.push(Flushed {
+                len: run.len - HEADER_LEN,
+                outcome,
+            });
         }
     }
 }
@@ -180,7 +195,11 @@ impl Port for TapPort {
                 let ready = self.read_many(pool, into);
                 let got = into.len() - before;
                 let longest = into[before..].iter().map(Frame::len).max().unwrap_or(0);
-                self.eager = if longest > SMALL_MAX { 0 } else { (2 * got).min(BATCH_MAX) };
+                self.eager = if longest > SMALL_MAX {
+                    0
+                } else {
+                    (2 * got).min(BATCH_MAX)
+                };
                 return ready;
             }
             match self.read_one(pool, into) {
@@ -240,7 +259,11 @@ fn accept(
         }
         (other, _) => {
             pool.release(frame);
-            Err(if other == Err(Errno::AGAIN) { Ready::Empty } else { Ready::Down })
+            Err(if other == Err(Errno::AGAIN) {
+                Ready::Empty
+            } else {
+                Ready::Down
+            })
         }
     }
 }

@@ -5,6 +5,7 @@
 //! Never: brings a device up as a side effect.
 
 use std::os::fd::AsRawFd;
+use std::time::{Duration, Instant};
 
 use dataplane::addr::Mac;
 use netlink_packet_core::{DefaultNla, NLM_F_CREATE, NLM_F_EXCL, Nla};
@@ -58,6 +59,8 @@ pub struct Link {
     pub mtu: u32,
     /// Administratively up.
     pub up: bool,
+    /// It has a carrier and its kernel sends by it. A TAP has one while someone has it open.
+    pub running: bool,
     /// Resolves no addresses of its own (`IFF_NOARP`).
     pub no_arp: bool,
     /// The alias, free text for people.
@@ -120,6 +123,7 @@ impl Link {
                 .map(Mac),
             mtu: found.number(number::MTU).unwrap_or_default(),
             up: flags.contains(LinkFlags::Up),
+            running: flags.contains(LinkFlags::Running),
             no_arp: flags.contains(LinkFlags::Noarp),
             alias: found.text(number::ALIAS),
             qdisc: found.text(number::QDISC).unwrap_or_default(),
@@ -174,6 +178,31 @@ impl Netlink {
             device: name.clone(),
             namespace: self.namespace().name().into(),
         })
+    }
+
+    /// Waits until the device has its carrier. For some milliseconds after a TAP has been opened
+    /// the kernel still throws away what it should send by it, redirected frames too: it starts
+    /// the queue later, from a work queue. So whoever opens a TAP waits before they ask for frames.
+    ///
+    /// # Errors
+    /// [`DeviceError::Conflict`] if it has none after `patience`.
+    pub fn wait_until_running(
+        &self,
+        name: &DeviceName,
+        patience: Duration,
+    ) -> Result<(), DeviceError> {
+        let end = Instant::now() + patience;
+        while !self.link(name)?.running {
+            if Instant::now() > end {
+                return Err(DeviceError::Conflict {
+                    device: name.clone(),
+                    namespace: self.namespace().name().into(),
+                    why: "has no carrier: nobody has it open, or it is down".into(),
+                });
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
     }
 
     /// The index of the device called `name`.

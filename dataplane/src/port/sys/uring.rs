@@ -44,10 +44,13 @@ impl Ring {
     /// A ring that can read `tap` without waiting, or nothing where the kernel cannot, or may not,
     /// do that. Takes nothing from a queue that is empty, and the queue of a TAP just opened is.
     pub(crate) fn for_tap(tap: BorrowedFd<'_>) -> Option<Ring> {
-        let mut ring = Ring { ring: IoUring::new(BATCH_MAX as u32).ok()? };
+        let mut ring = Ring {
+            ring: IoUring::new(BATCH_MAX as u32).ok()?,
+        };
         let mut scratch = vec![0; 64];
         let mut outcomes = Vec::with_capacity(1);
-        ring.read(tap, &mut scratch, &[Run { at: 0, len: 0 }], &mut outcomes).ok()?;
+        ring.read(tap, &mut scratch, &[Run { at: 0, len: 0 }], &mut outcomes)
+            .ok()?;
         // A read of no bytes from an empty queue: what matters is that it was not `EOPNOTSUPP`.
         matches!(outcomes.as_slice(), [Err(Errno::AGAIN) | Ok(0)]).then_some(ring)
     }
@@ -93,7 +96,9 @@ impl Ring {
         let file = types::Fd(target.as_raw_fd());
         self.run(runs, outcomes, |run| {
             let bytes = &memory[run.at..run.at + run.len];
-            opcode::Write::new(file, bytes.as_ptr(), bytes.len() as u32).offset(u64::MAX).build()
+            opcode::Write::new(file, bytes.as_ptr(), bytes.len() as u32)
+                .offset(u64::MAX)
+                .build()
         })
     }
 
@@ -104,7 +109,10 @@ impl Ring {
         outcomes: &mut Vec<Outcome>,
         mut operation: impl FnMut(Run) -> squeue::Entry,
     ) -> io::Result<()> {
-        assert!(runs.len() <= BATCH_MAX, "more operations than the ring holds");
+        assert!(
+            runs.len() <= BATCH_MAX,
+            "more operations than the ring holds"
+        );
         let first = outcomes.len();
         {
             let mut queue = self.ring.submission();
@@ -114,7 +122,10 @@ impl Ring {
                 // for the whole of this call, and this call does not return before the kernel has
                 // answered every entry. Checked by: the loop below, which counts the answers.
                 let pushed = unsafe { queue.push(&entry) };
-                assert!(pushed.is_ok(), "the queue was empty and has room for a batch");
+                assert!(
+                    pushed.is_ok(),
+                    "the queue was empty and has room for a batch"
+                );
                 outcomes.push(Err(Errno::CANCELED));
             }
         }
