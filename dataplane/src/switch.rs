@@ -31,6 +31,10 @@ use crate::worker::Worker;
 /// 10 to 20 microseconds, so a flow that is being answered is caught awake.
 pub const SPIN_DEFAULT: Duration = Duration::from_micros(50);
 
+/// Breaths between two looks at the readiness queue, which costs about as much as reading a frame.
+/// A port that becomes ready waits for at most so many turns of each busy one.
+const BREATHS_MAX: usize = 4;
+
 /// Sleep at most this long, so that timers of the slow path run.
 const SLEEP_MAX: Duration = Duration::from_millis(100);
 
@@ -222,12 +226,12 @@ impl<P: Port> Runner<P> {
         let mut events = Events::with_capacity(64);
         let mut busy_until = self.clock.elapsed();
         loop {
-            let breath = self.worker.breathe(self.clock.tick());
+            let busy = self.breathe();
             let now = self.clock.elapsed();
-            if breath.frames > 0 {
+            if busy {
                 busy_until = now + self.spin;
             }
-            let patience = if breath.more || now < busy_until {
+            let patience = if now < busy_until {
                 Duration::ZERO
             } else {
                 SLEEP_MAX
@@ -236,6 +240,20 @@ impl<P: Port> Runner<P> {
                 return;
             }
         }
+    }
+
+    /// Breathes while ports have more, but not so long that others go unheard. True if frames
+    /// were moved or wait.
+    fn breathe(&mut self) -> bool {
+        let mut busy = false;
+        for _ in 0..BREATHS_MAX {
+            let breath = self.worker.breathe(self.clock.tick());
+            busy |= breath.frames > 0 || breath.more;
+            if !breath.more {
+                break;
+            }
+        }
+        busy
     }
 
     /// Waits for ports and orders. False when told to stop.

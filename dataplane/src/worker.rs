@@ -9,7 +9,7 @@
 
 use std::net::IpAddr;
 
-use crate::addr::{Mac, PortId};
+use crate::addr::{Mac, PortId, PortSet};
 use crate::buffer::{FRAME_MAX, Frame, Pool};
 use crate::clock::Tick;
 use crate::forward::{self, World};
@@ -55,7 +55,7 @@ pub struct Breath {
 #[derive(Debug)]
 pub struct Worker<P> {
     ports: Vec<Option<P>>,
-    ready: Vec<bool>,
+    ready: PortSet,
     pool: Pool,
     batch: Vec<Frame>,
     /// Frames that a port has taken for later: their buffers are in use until it is flushed.
@@ -81,7 +81,7 @@ impl<P: Port> Worker<P> {
     pub fn new(reader: Reader<Tables>, fdb: Arc<Fdb>, frame_max: usize) -> Worker<P> {
         Worker {
             ports: Vec::new(),
-            ready: Vec::new(),
+            ready: PortSet::default(),
             pool: Pool::new(POOL_SLOTS, frame_max.min(FRAME_MAX)),
             batch: Vec::with_capacity(BURST_FRAMES),
             held: Vec::with_capacity(POOL_SLOTS),
@@ -116,9 +116,8 @@ impl<P: Port> Worker<P> {
     pub fn attach(&mut self, id: PortId, port: P) -> Option<P> {
         if self.ports.len() <= id.index() {
             self.ports.resize_with(id.index() + 1, || None);
-            self.ready.resize(id.index() + 1, false);
         }
-        self.ready[id.index()] = true;
+        self.ready.insert(id);
         self.ports[id.index()].replace(port)
     }
 
@@ -131,14 +130,19 @@ impl<P: Port> Worker<P> {
     /// Says that frames may have come in at `id`.
     #[inline]
     pub fn wake(&mut self, id: PortId) {
-        if let Some(ready) = self.ready.get_mut(id.index()) {
-            *ready = true;
-        }
+        self.ready.insert(id);
     }
 
     /// Says that frames may have come in anywhere: for ports that cannot say so themselves.
     pub fn wake_all(&mut self) {
-        self.ready.fill(true);
+        let attached = self
+            .ports
+            .iter()
+            .enumerate()
+            .filter(|(_, port)| port.is_some());
+        for id in attached.filter_map(|(index, _)| PortId::new(index)) {
+            self.ready.insert(id);
+        }
     }
 
     /// One breath: bounded work, then return. The caller owns the clock and the loop.
@@ -149,14 +153,15 @@ impl<P: Port> Worker<P> {
     pub fn breathe(&mut self, now: Tick) -> Breath {
         let tables = Arc::clone(self.reader.refresh());
         let (mut frames, mut more) = (0, false);
-        for index in 0..self.ports.len() {
-            if self.ready[index] {
-                let (burst, ready) = self.receive(index);
-                self.ready[index] = ready == Ready::More;
-                more |= ready == Ready::More;
-                frames += burst;
-                self.pass_all(index, &tables, now);
+        // Whoever is ready has one turn; who becomes ready meanwhile has the next.
+        for ingress in self.ready {
+            let (burst, ready) = self.receive(ingress);
+            if ready != Ready::More {
+                self.ready.remove(ingress);
             }
+            more |= ready == Ready::More;
+            frames += burst;
+            self.pass_all(ingress, &tables, now);
         }
         if now >= self.chores_due {
             self.chores(&tables, now);
@@ -176,21 +181,18 @@ impl<P: Port> Worker<P> {
     }
 
     /// The first room.
-    fn receive(&mut self, index: usize) -> (usize, Ready) {
-        match &mut self.ports[index] {
-            Some(port) => {
+    fn receive(&mut self, ingress: PortId) -> (usize, Ready) {
+        match self.ports.get_mut(ingress.index()) {
+            Some(Some(port)) => {
                 let ready = port.receive(&mut self.pool, &mut self.batch);
                 (self.batch.len(), ready)
             }
-            None => (0, Ready::Empty),
+            _ => (0, Ready::Empty),
         }
     }
 
     /// Takes a burst through the other rooms, oldest first.
-    fn pass_all(&mut self, index: usize, tables: &Tables, now: Tick) {
-        let Some(ingress) = PortId::new(index) else {
-            return;
-        };
+    fn pass_all(&mut self, ingress: PortId, tables: &Tables, now: Tick) {
         let mut batch = std::mem::take(&mut self.batch);
         for frame in batch.drain(..) {
             self.board
