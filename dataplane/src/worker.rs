@@ -15,6 +15,7 @@ use crate::clock::Tick;
 use crate::forward::{self, World};
 use crate::frame::ethernet::HEADER_LEN;
 use crate::frame::{FrameView, Network};
+use crate::gossip::{Gossip, Heard};
 use crate::port::{BURST_FRAMES, Flushed, Port, Ready, Taken};
 use crate::rewrite;
 use crate::slow::{self, Speaker};
@@ -49,6 +50,8 @@ pub struct Breath {
     pub frames: usize,
     /// Some port has more, so the next breath should come at once.
     pub more: bool,
+    /// Other workers were told something that they may wait for.
+    pub told: bool,
 }
 
 /// A worker and all that is its own.
@@ -66,6 +69,8 @@ pub struct Worker<P> {
     reader: Reader<Tables>,
     fdb: Arc<Fdb>,
     neighbours: Neighbours,
+    gossip: Gossip,
+    told: bool,
     board: Arc<Board>,
     questions: Vec<Question>,
     failed: Vec<Waiting>,
@@ -90,6 +95,8 @@ impl<P: Port> Worker<P> {
             reader,
             fdb,
             neighbours: Neighbours::default(),
+            gossip: Gossip::default(),
+            told: false,
             board: Arc::default(),
             questions: Vec::with_capacity(QUESTIONS_MAX),
             failed: Vec::with_capacity(WAITING_TOTAL_MAX),
@@ -110,6 +117,11 @@ impl<P: Port> Worker<P> {
     #[must_use]
     pub fn fdb(&self) -> &Arc<Fdb> {
         &self.fdb
+    }
+
+    /// Makes it one of several workers of a switch.
+    pub fn join(&mut self, gossip: Gossip) {
+        self.gossip = gossip;
     }
 
     /// Puts `port` in place `id`, and returns the one that was there.
@@ -153,6 +165,10 @@ impl<P: Port> Worker<P> {
     pub fn breathe(&mut self, now: Tick) -> Breath {
         let tables = Arc::clone(self.reader.refresh());
         let (mut frames, mut more) = (0, false);
+        while let Some(Heard { address, mac }) = self.gossip.listen() {
+            self.hear(address, mac, &tables, now);
+            self.flush();
+        }
         // Whoever is ready has one turn; who becomes ready meanwhile has the next.
         for ingress in self.ready {
             let (burst, ready) = self.receive(ingress);
@@ -168,7 +184,8 @@ impl<P: Port> Worker<P> {
             self.flush();
         }
         self.assert_nothing_lost();
-        Breath { frames, more }
+        let told = std::mem::take(&mut self.told);
+        Breath { frames, more, told }
     }
 
     /// Nothing leaked: neither a frame from the books, nor a buffer from the pool.
@@ -349,6 +366,7 @@ impl<P: Port> Worker<P> {
             (Punt::HearNeighbour { address, mac }, _) => {
                 self.board.punted();
                 self.pool.release(frame);
+                self.told |= self.gossip.tell(Heard { address, mac });
                 self.hear(address, mac, tables, now);
             }
             (Punt::AnswerArp { mac }, Network::Arp(question)) => {

@@ -5,6 +5,7 @@
 
 use std::io::{self, IsTerminal, Write};
 use std::net::Ipv4Addr;
+use std::num::NonZeroU16;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -71,6 +72,10 @@ pub struct LabArgs {
     /// Leave the route table off the subnets, as a custom VNet has it at first.
     #[arg(long)]
     detach_route_table: bool,
+
+    /// Workers of each node's switch.
+    #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u16).range(1..=64))]
+    workers: u16,
 
     /// Keep the cluster up after the walk, until Ctrl-C.
     #[arg(long)]
@@ -231,6 +236,7 @@ fn wishes(args: &LabArgs, plan: &Plan) -> Wishes {
     };
     Wishes {
         addresses,
+        workers: NonZeroU16::new(args.workers).unwrap_or(NonZeroU16::MIN),
         detach_route_table: args.detach_route_table,
     }
 }

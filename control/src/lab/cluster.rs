@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
+use std::num::NonZeroU16;
 use std::time::Duration;
 
 use dataplane::addr::{Mac, PortId, Station};
@@ -33,10 +34,6 @@ use crate::plan::{NextHopType, Node, Plan, Plugin};
 
 /// Nodes that one lab builds: each costs a namespace, three TAPs and two threads.
 pub const NODES_MAX: usize = 16;
-
-/// Frames that may wait in a TAP before the switch reads them: 500 super-frames are 32 MB of
-/// delay, 64 lose bursts of small frames.
-const RING: u32 = 256;
 
 /// A TAP that was just opened has its carrier within milliseconds.
 const CARRIER_WITHIN: Duration = Duration::from_secs(2);
@@ -70,6 +67,7 @@ pub struct LabNode {
     pub macs: NodeMacs,
     /// Its switch.
     pub switch: Switch<TapPort>,
+    workers: NonZeroU16,
     net: Netlink,
 }
 
@@ -89,10 +87,12 @@ pub struct Cluster {
 }
 
 /// What the lab may be told beside the plan.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Wishes {
     /// Addresses that named pods are to have, if their node has them.
     pub addresses: BTreeMap<String, Ipv4Addr>,
+    /// Workers of each switch.
+    pub workers: NonZeroU16,
     /// Leave the route table off the subnets, as a custom VNet has it before anyone attaches it.
     pub detach_route_table: bool,
 }
@@ -138,7 +138,7 @@ impl Cluster {
         let mut nodes = Vec::new();
         for node in chosen {
             say(&format!("{} {}", node.name, node.primary_ip));
-            nodes.push(build_node(plan, node, &fabric)?);
+            nodes.push(build_node(plan, node, &fabric, wishes.workers)?);
         }
         let mut cluster = Cluster {
             plan: plan.clone(),
@@ -195,10 +195,7 @@ impl Cluster {
         let (host_end, tap) = device_names(self.plan.plugin, name);
         let veth = PodVeth {
             host_end: host_end.clone(),
-            tap: TapSpec {
-                ring: RING,
-                ..TapSpec::new(tap.clone(), node.plan.mtu.into())
-            },
+            tap: tap_spec(tap.clone(), &node.plan, node.workers),
             pod: pod_end(&node.plan, port.mac.mac(), address),
             alias: Some(format!(
                 "tapline {} default/{name} {address}",
@@ -369,7 +366,7 @@ fn user_routes(plan: &Plan) -> Vec<UserRoute> {
     plan.routes.iter().map(route).collect()
 }
 
-fn build_node(plan: &Plan, node: &Node, fabric: &Fabric) -> Built<LabNode> {
+fn build_node(plan: &Plan, node: &Node, fabric: &Fabric, workers: NonZeroU16) -> Built<LabNode> {
     let what = |part: &str| format!("{part} of {}", node.name);
     let netns = Netns::create(&node.name).at(what("namespace"))?;
     let macs = node_macs(plan, node);
@@ -379,10 +376,7 @@ fn build_node(plan: &Plan, node: &Node, fabric: &Fabric) -> Built<LabNode> {
         .at(what("eth0"))?;
     let net = Netlink::open(&netns).at(what("netlink socket"))?;
     address_nic(&net, node).at(what("address"))?;
-    let host = TapSpec {
-        ring: RING,
-        ..TapSpec::new(device(host_name(plan)), node.mtu.into())
-    };
+    let host = tap_spec(device(host_name(plan)), node, workers);
     let host_port = HostPort {
         tap: host.clone(),
         mac: macs.host.mac(),
@@ -390,18 +384,22 @@ fn build_node(plan: &Plan, node: &Node, fabric: &Fabric) -> Built<LabNode> {
         alias: Some(format!("tapline host port of {}", node.name)),
     };
     host_port.attach(&net).at(what("host port"))?;
-    let uplink = uplink(plan, node);
+    let uplink = uplink(plan, node, workers);
     uplink.attach(&net).at(what("uplink"))?;
     let tables = Tables::build(&compile::compile(plan, node, macs, &[]))
         .map_err(|faults| format!("{faults:?}"))
         .at(what("tables"))?;
-    let options = Options::named(&format!("tl-{}", node.name));
+    let options = Options {
+        workers: workers.get().into(),
+        ..Options::named(&format!("tl-{}", node.name))
+    };
     let switch = Switch::start(&options, tables).at(what("switch"))?;
     let built = LabNode {
         plan: node.clone(),
         netns,
         macs,
         switch,
+        workers,
         net,
     };
     open_port(&built, HOST_PORT, &host.name).at(what("host port"))?;
@@ -409,12 +407,27 @@ fn build_node(plan: &Plan, node: &Node, fabric: &Fabric) -> Built<LabNode> {
     Ok(built)
 }
 
+fn tap_spec(name: DeviceName, node: &Node, workers: NonZeroU16) -> TapSpec {
+    TapSpec {
+        queues: workers,
+        ..TapSpec::new(name, node.mtu.into())
+    }
+}
+
 /// Opens a TAP of the node's namespace and hands it to the node's switch.
 fn open_port(node: &LabNode, port: PortId, tap: &DeviceName) -> io::Result<()> {
-    let opened = node
-        .netns
-        .run(|| TapPort::open(tap.as_str(), Queues::Single))?;
-    node.switch.attach(port, opened)?;
+    let workers = node.workers.get();
+    let kind = if workers > 1 {
+        Queues::Multi
+    } else {
+        Queues::Single
+    };
+    let queues = node.netns.run(|| {
+        (0..workers)
+            .map(|_| TapPort::open(tap.as_str(), kind))
+            .collect()
+    })?;
+    node.switch.attach_queues(port, queues)?;
     // Until the kernel has noticed the carrier it discards what it should send.
     node.net
         .wait_until_running(tap, CARRIER_WITHIN)
@@ -453,7 +466,7 @@ fn address_nic(net: &Netlink, node: &Node) -> Result<(), crate::devices::error::
     )
 }
 
-fn uplink(plan: &Plan, node: &Node) -> Uplink {
+fn uplink(plan: &Plan, node: &Node, workers: NonZeroU16) -> Uplink {
     let pods = compile::own_range(node);
     let arp = match plan.plugin {
         Plugin::Azure => ArpSteering::ByTarget(pods.clone()),
@@ -461,10 +474,7 @@ fn uplink(plan: &Plan, node: &Node) -> Uplink {
     };
     Uplink {
         device: device(fabric::DEVICE),
-        tap: TapSpec {
-            ring: RING,
-            ..TapSpec::new(device("uplink0"), node.mtu.into())
-        },
+        tap: tap_spec(device("uplink0"), node, workers),
         pods,
         pods_v6: Vec::new(),
         arp,

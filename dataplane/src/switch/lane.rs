@@ -1,7 +1,7 @@
-//! A switch that runs: a worker on a thread of its own, and the handle that control holds.
+//! One thread of a switch: a worker, its readiness queue, its clock, and the orders it obeys.
 //!
-//! In: tables, ports, and orders, over a bounded lock-free queue. Out: counters and views.
-//! Never: touches a frame. The clock is read here, between breaths, and nowhere else.
+//! In: orders, over a bounded lock-free queue. Out: an answer to each, and moved frames.
+//! Never: waits for control; it reads the clock between breaths and nowhere else.
 //!
 //! The thread spins for a short, bounded time after its last frame, since the next one of a busy
 //! flow is microseconds away, and then sleeps until a port is readable or an order arrives.
@@ -11,25 +11,18 @@ use std::os::fd::RawFd;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crossbeam::channel::{Sender, bounded};
+use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use crossbeam::queue::ArrayQueue;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
 
+use super::Options;
 use crate::addr::PortId;
-use crate::buffer::FRAME_MAX;
 use crate::clock::Monotonic;
 use crate::port::Port;
-use crate::snapshot::Publisher;
-use crate::stats::{Board, Counts};
+use crate::stats::Board;
 use crate::sync::Arc;
-use crate::tables::Tables;
-use crate::tables::fdb::{CAPACITY_DEFAULT, Fdb};
 use crate::worker::Worker;
-
-/// How long the thread looks again before it sleeps: a round trip between two pods of one node is
-/// 10 to 20 microseconds, so a flow that is being answered is caught awake.
-pub const SPIN_DEFAULT: Duration = Duration::from_micros(50);
 
 /// Breaths between two looks at the readiness queue, which costs about as much as reading a frame.
 /// A port that becomes ready waits for at most so many turns of each busy one.
@@ -42,35 +35,11 @@ const SLEEP_MAX: Duration = Duration::from_millis(100);
 /// of threads.
 const ORDERS_MAX: usize = 64;
 
+/// How often control, waiting for an answer, looks whether the thread still lives.
+const LOOK: Duration = Duration::from_millis(50);
+
 /// The waker's place among the readiness tokens; ports use their own numbers.
 const WAKER: Token = Token(PortId::COUNT_MAX);
-
-/// How a switch is to run.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// Name of its thread; the kernel keeps 15 bytes of it.
-    pub name: String,
-    /// How long to look again before sleeping.
-    pub spin: Duration,
-    /// Stations for which the FDB has room.
-    pub fdb_capacity: usize,
-    /// Stirs the FDB's hash. Random on a node, fixed in a simulation.
-    pub seed: u64,
-}
-
-impl Options {
-    /// The defaults, with a random seed.
-    #[must_use]
-    pub fn named(name: &str) -> Options {
-        use std::hash::{BuildHasher, Hasher, RandomState};
-        Options {
-            name: name.to_owned(),
-            spin: SPIN_DEFAULT,
-            fdb_capacity: CAPACITY_DEFAULT,
-            seed: RandomState::new().build_hasher().finish(),
-        }
-    }
-}
 
 /// What control may ask of the thread.
 enum Order<P> {
@@ -79,116 +48,82 @@ enum Order<P> {
     Stop,
 }
 
-/// A running switch. Dropping it stops the thread.
+/// Control's end.
 #[derive(Debug)]
-pub struct Switch<P> {
+pub(super) struct Lane<P> {
     orders: Arc<ArrayQueue<Order<P>>>,
     waker: Arc<Waker>,
-    publisher: Publisher<Tables>,
     board: Arc<Board>,
-    fdb: Arc<Fdb>,
+    /// Until it is started.
+    parts: Option<(Worker<P>, Poll)>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl<P: Port + Send + 'static> Switch<P> {
-    /// Starts a switch without ports.
-    ///
-    /// # Errors
-    /// What making the readiness queue or the thread says.
-    pub fn start(options: &Options, tables: Tables) -> io::Result<Switch<P>> {
+impl<P: Port + Send + 'static> Lane<P> {
+    /// A lane that does not run yet.
+    pub(super) fn open(worker: Worker<P>) -> io::Result<Lane<P>> {
         let poll = Poll::new()?;
-        let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
-        let orders = Arc::new(ArrayQueue::new(ORDERS_MAX));
-        let publisher = Publisher::new(tables);
-        let fdb = Arc::new(Fdb::new(options.fdb_capacity, options.seed));
-        let worker = Worker::new(publisher.reader(), Arc::clone(&fdb), FRAME_MAX);
-        let board = Arc::clone(worker.board());
-        let runner = Runner {
-            worker,
-            poll,
-            orders: Arc::clone(&orders),
-            spin: options.spin,
-            clock: Monotonic::start(),
-        };
-        let thread = std::thread::Builder::new()
-            .name(options.name.clone())
-            .spawn(|| runner.run())?;
-        Ok(Switch {
-            orders,
-            waker,
-            publisher,
-            board,
-            fdb,
-            thread: Some(thread),
+        Ok(Lane {
+            orders: Arc::new(ArrayQueue::new(ORDERS_MAX)),
+            waker: Arc::new(Waker::new(poll.registry(), WAKER)?),
+            board: Arc::clone(worker.board()),
+            parts: Some((worker, poll)),
+            thread: None,
         })
     }
 
-    /// Hands a port to the switch. It moves frames once the tables have a row for it.
-    ///
-    /// # Errors
-    /// What registering its descriptor says; `BrokenPipe` if the thread is gone.
-    pub fn attach(&self, id: PortId, port: P) -> io::Result<()> {
-        let (done, answer) = bounded(1);
-        self.order(Order::Attach(id, port, done))?;
-        answer.recv().map_err(|_| gone())?
+    /// Starts the thread. `wakers` are those of all lanes, for news that cannot wait.
+    pub(super) fn start(&mut self, options: &Options, wakers: &[Arc<Waker>]) -> io::Result<()> {
+        let Some((worker, poll)) = self.parts.take() else {
+            return Ok(());
+        };
+        let others = wakers
+            .iter()
+            .filter(|waker| !Arc::ptr_eq(waker, &self.waker));
+        let runner = Runner {
+            worker,
+            poll,
+            orders: Arc::clone(&self.orders),
+            others: others.cloned().collect(),
+            spin: options.spin,
+            clock: Monotonic::start(),
+        };
+        let named = std::thread::Builder::new().name(options.name.clone());
+        self.thread = Some(named.spawn(|| runner.run())?);
+        Ok(())
     }
 
-    /// Takes a port back.
-    ///
-    /// # Errors
-    /// `BrokenPipe` if the thread is gone.
-    pub fn detach(&self, id: PortId) -> io::Result<Option<P>> {
-        let (done, answer) = bounded(1);
-        self.order(Order::Detach(id, done))?;
-        answer.recv().map_err(|_| gone())
+    pub(super) fn waker(&self) -> Arc<Waker> {
+        Arc::clone(&self.waker)
     }
 
-    /// Replaces the tables, whole, between two batches.
-    pub fn publish(&mut self, tables: Tables) {
-        self.publisher.publish(tables);
-    }
-
-    /// The tables in force.
-    #[must_use]
-    pub fn tables(&self) -> Arc<Tables> {
-        self.publisher.current()
-    }
-
-    /// The counters.
-    #[must_use]
-    pub fn board(&self) -> &Arc<Board> {
+    pub(super) fn board(&self) -> &Board {
         &self.board
     }
 
-    /// The learned stations.
-    #[must_use]
-    pub fn fdb(&self) -> &Fdb {
-        &self.fdb
+    pub(super) fn attach(&self, id: PortId, port: P) -> io::Result<()> {
+        let (done, answer) = bounded(1);
+        self.send(Order::Attach(id, port, done))?;
+        self.wait(&answer)?
     }
 
-    /// Stops the thread, and returns the final counters, which balance.
-    ///
-    /// # Errors
-    /// `BrokenPipe` if the thread had died of a broken law.
-    pub fn stop(mut self) -> io::Result<Counts> {
-        self.halt()?;
-        Ok(self.board.counts())
+    pub(super) fn detach(&self, id: PortId) -> io::Result<Option<P>> {
+        let (done, answer) = bounded(1);
+        self.send(Order::Detach(id, done))?;
+        self.wait(&answer)
     }
 
-    fn halt(&mut self) -> io::Result<()> {
+    /// Stops the thread, and tells whether it had died.
+    pub(super) fn halt(&mut self) -> io::Result<()> {
         let Some(thread) = self.thread.take() else {
             return Ok(());
         };
-        let sent = self.send(Order::Stop);
-        thread.join().map_err(|_| gone())?;
-        sent
-    }
-
-    fn order(&self, order: Order<P>) -> io::Result<()> {
-        if self.thread.as_ref().is_none_or(JoinHandle::is_finished) {
-            return Err(gone());
+        // Ignored if it fails: then the queue is full of orders, or the thread is gone, and the
+        // wait below tells which.
+        while self.send(Order::Stop).is_err() && !thread.is_finished() {
+            std::thread::yield_now();
         }
-        self.send(order)
+        thread.join().map_err(|_| gone())
     }
 
     fn send(&self, order: Order<P>) -> io::Result<()> {
@@ -196,15 +131,33 @@ impl<P: Port + Send + 'static> Switch<P> {
         self.orders.push(order).map_err(|_| full())?;
         self.waker.wake()
     }
+
+    /// The answer to an order, unless the thread died before it gave one.
+    fn wait<T>(&self, answer: &Receiver<T>) -> io::Result<T> {
+        loop {
+            match answer.recv_timeout(LOOK) {
+                Ok(answer) => return Ok(answer),
+                Err(RecvTimeoutError::Disconnected) => return Err(gone()),
+                Err(RecvTimeoutError::Timeout) => {
+                    if self.thread.as_ref().is_none_or(JoinHandle::is_finished) {
+                        return Err(gone());
+                    }
+                }
+            }
+        }
+    }
 }
 
-impl<P> Drop for Switch<P> {
+impl<P> Drop for Lane<P> {
     fn drop(&mut self) {
-        if let Some(thread) = self.thread.take() {
-            let _ = self.orders.push(Order::Stop);
-            let _ = self.waker.wake();
-            let _ = thread.join();
+        let Some(thread) = self.thread.take() else {
+            return;
+        };
+        while self.orders.push(Order::Stop).is_err() && !thread.is_finished() {
+            std::thread::yield_now();
         }
+        let _ = self.waker.wake();
+        let _ = thread.join();
     }
 }
 
@@ -217,6 +170,7 @@ struct Runner<P> {
     worker: Worker<P>,
     poll: Poll,
     orders: Arc<ArrayQueue<Order<P>>>,
+    others: Vec<Arc<Waker>>,
     spin: Duration,
     clock: Monotonic,
 }
@@ -249,6 +203,10 @@ impl<P: Port> Runner<P> {
         for _ in 0..BREATHS_MAX {
             let breath = self.worker.breathe(self.clock.tick());
             busy |= breath.frames > 0 || breath.more;
+            if breath.told {
+                // Frames of theirs may wait for just this.
+                self.others.iter().for_each(|other| drop(other.wake()));
+            }
             if !breath.more {
                 break;
             }
@@ -259,10 +217,8 @@ impl<P: Port> Runner<P> {
     /// Waits for ports and orders. False when told to stop.
     fn listen(&mut self, events: &mut Events, patience: Duration) -> bool {
         if let Err(error) = self.poll.poll(events, Some(patience)) {
-            assert!(
-                error.kind() == io::ErrorKind::Interrupted,
-                "the readiness queue broke: {error}"
-            );
+            let interrupted = error.kind() == io::ErrorKind::Interrupted;
+            assert!(interrupted, "the readiness queue broke: {error}");
             return true;
         }
         let mut ordered = false;
@@ -309,9 +265,9 @@ impl<P: Port> Runner<P> {
     }
 
     fn register(&self, descriptor: RawFd, id: PortId) -> io::Result<()> {
-        let token = Token(id.index());
+        let mut source = SourceFd(&descriptor);
         self.poll
             .registry()
-            .register(&mut SourceFd(&descriptor), token, Interest::READABLE)
+            .register(&mut source, Token(id.index()), Interest::READABLE)
     }
 }
