@@ -18,6 +18,7 @@
 //! | [`forward`] | where a frame goes: `decide`, which is pure |
 //! | [`verdict`] | the verdicts, and the one table of drop reasons |
 //! | [`mod@rewrite`] | the edits a verdict asks for |
+//! | [`segment`] | what a sender left undone, for ports that cannot take it so |
 //! | [`port`] | where frames come from and go to; `port/sys` has all `unsafe` |
 //! | [`worker`] | one breath: the five rooms in order |
 //! | [`switch`] | a worker on a thread of its own, that sleeps when there is nothing to do |
@@ -33,6 +34,7 @@ pub mod forward;
 pub mod frame;
 pub mod port;
 pub mod rewrite;
+pub mod segment;
 mod slow;
 pub mod snapshot;
 pub mod stats;

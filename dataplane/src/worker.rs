@@ -237,18 +237,21 @@ impl<P: Port> Worker<P> {
 
     /// The last two rooms.
     #[inline]
-    fn send(&mut self, frame: Frame, view: &FrameView, egress: PortId, edits: Rewrite) {
+    fn send(&mut self, mut frame: Frame, view: &FrameView, egress: PortId, edits: Rewrite) {
         if edits != Rewrite::KEEP {
             rewrite::rewrite(self.pool.bytes_mut(&frame), view, edits);
         }
-        self.transmit(&frame, egress);
+        self.transmit(&mut frame, egress);
         self.pool.release(frame);
     }
 
-    /// The last room: one frame to one port, and its exit counted.
+    /// The last room: one frame to one port, and its exit counted. It leaves the frame as it was.
     #[inline]
-    fn transmit(&mut self, frame: &Frame, egress: PortId) {
+    fn transmit(&mut self, frame: &mut Frame, egress: PortId) {
         let taken = match self.ports.get_mut(egress.index()) {
+            Some(Some(port)) if !port.capabilities().take(frame.offload) => {
+                return self.finish(frame, egress);
+            }
             Some(Some(port)) => port.transmit(frame, &mut self.pool),
             _ => Err(DropReason::PortDown),
         };
@@ -259,10 +262,10 @@ impl<P: Port> Worker<P> {
     }
 
     /// The same buffer to every port; each copy has an exit of its own.
-    fn flood(&mut self, frame: Frame, ingress: PortId, tables: &Tables) {
+    fn flood(&mut self, mut frame: Frame, ingress: PortId, tables: &Tables) {
         let mut copies = 0;
         for egress in tables.floods().iter().filter(|egress| **egress != ingress) {
-            self.transmit(&frame, *egress);
+            self.transmit(&mut frame, *egress);
             copies += 1;
         }
         match copies {
@@ -327,7 +330,7 @@ impl<P: Port> Worker<P> {
     fn originate(&mut self, mut frame: Frame, egress: PortId) {
         frame.offload = crate::frame::offload::Offload::NONE;
         self.board.originated();
-        self.transmit(&frame, egress);
+        self.transmit(&mut frame, egress);
         self.pool.release(frame);
     }
 
@@ -477,5 +480,6 @@ fn speaker(port: PortId, tables: &Tables) -> Option<Speaker> {
     Some(Speaker { mac, address })
 }
 
+mod finish;
 #[cfg(test)]
 mod tests;

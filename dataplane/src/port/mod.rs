@@ -14,6 +14,7 @@ pub mod tap;
 use std::os::fd::RawFd;
 
 use crate::buffer::{Frame, Pool};
+use crate::frame::offload::Offload;
 use crate::verdict::DropReason;
 
 /// Frames a port may hand in at one turn, so that one busy port does not starve the rest.
@@ -34,6 +35,37 @@ pub enum Ready {
     Down,
 }
 
+/// What a port can leave to whoever gets its frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capabilities {
+    /// A frame that stands for several segments.
+    pub super_frames: bool,
+    /// A frame whose layer 4 checksum is still to be completed.
+    pub partial_checksums: bool,
+}
+
+impl Capabilities {
+    /// Takes every frame as it is.
+    pub const ALL: Capabilities = Capabilities {
+        super_frames: true,
+        partial_checksums: true,
+    };
+
+    /// Takes only what could go on a wire.
+    pub const WIRE: Capabilities = Capabilities {
+        super_frames: false,
+        partial_checksums: false,
+    };
+
+    /// True if a frame in this state can go out as it is.
+    #[inline]
+    #[must_use]
+    pub const fn take(self, offload: Offload) -> bool {
+        (self.super_frames || !offload.is_super_frame())
+            && (self.partial_checksums || !offload.needs_checksum())
+    }
+}
+
 /// A place where frames come in and go out.
 pub trait Port {
     /// Moves frames in, onto the end of `into`: at most [`BURST_FRAMES`], and none further after
@@ -45,6 +77,12 @@ pub trait Port {
     /// # Errors
     /// `QueueFull`, `PortDown` or `BadOffload`: the frame was not taken.
     fn transmit(&mut self, frame: &Frame, pool: &mut Pool) -> Result<(), DropReason>;
+
+    /// What [`Port::transmit`] takes undone. The worker does the rest before it offers a frame.
+    #[inline]
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::ALL
+    }
 
     /// The descriptor that becomes readable when frames have come in, if there is one.
     fn descriptor(&self) -> Option<RawFd>;
