@@ -204,6 +204,26 @@ impl Pool {
         &mut self.memory
     }
 
+    /// The bytes of one frame, and all the room of another, to fill it from the first.
+    ///
+    /// # Panics
+    /// If both are one frame.
+    #[inline]
+    pub(crate) fn pair(&mut self, from: &Frame, into: &Frame) -> (&[u8], &mut [u8]) {
+        let (from_at, into_at) = (self.at(from), self.at(into));
+        assert!(from_at != into_at, "a frame cannot be filled from itself");
+        let (low, high) = self.memory.split_at_mut(from_at.max(into_at));
+        let (from_slot, into_slot) = if from_at < into_at {
+            (&low[from_at..], &mut high[..self.stride])
+        } else {
+            (&high[..], &mut low[into_at..into_at + self.stride])
+        };
+        (
+            &from_slot[FRAME_AT..FRAME_AT + from.len()],
+            &mut into_slot[FRAME_AT..],
+        )
+    }
+
     /// Copies `frame` into a slot of its own, or nothing when none is free.
     pub fn copy(&mut self, frame: &Frame) -> Option<Frame> {
         let mut copy = self.take()?;

@@ -18,6 +18,7 @@
 //! | [`forward`] | where a frame goes: `decide`, which is pure |
 //! | [`verdict`] | the verdicts, and the one table of drop reasons |
 //! | [`mod@rewrite`] | the edits a verdict asks for |
+//! | [`segment`] | what a sender left undone, for ports that cannot take it so |
 //! | [`port`] | where frames come from and go to; `port/sys` has all `unsafe` |
 //! | [`worker`] | one breath: the five rooms in order |
 //! | [`switch`] | workers on threads of their own, that sleep when there is nothing to do |
@@ -35,6 +36,7 @@ pub mod frame;
 pub mod gossip;
 pub mod port;
 pub mod rewrite;
+pub mod segment;
 mod slow;
 pub mod snapshot;
 pub mod stats;

@@ -203,7 +203,7 @@ pub struct Counts {
     pub received: u64,
     /// Frames the switch made itself: ARP answers and questions, ICMP errors.
     pub originated: u64,
-    /// Copies beyond the first that flooding made.
+    /// Frames beyond the first that flooding made of one, or segmentation.
     pub copied: u64,
     /// Frames that ports took.
     pub transmitted: u64,

@@ -64,7 +64,7 @@ pub struct Worker<P> {
     /// Frames that a port has taken for later: their buffers are in use until it is flushed.
     held: Vec<Frame>,
     /// Ports that have taken frames for later.
-    unflushed: Vec<PortId>,
+    unflushed: PortSet,
     flushed: Vec<Flushed>,
     reader: Reader<Tables>,
     fdb: Arc<Fdb>,
@@ -90,7 +90,7 @@ impl<P: Port> Worker<P> {
             pool: Pool::new(POOL_SLOTS, frame_max.min(FRAME_MAX)),
             batch: Vec::with_capacity(BURST_FRAMES),
             held: Vec::with_capacity(POOL_SLOTS),
-            unflushed: Vec::with_capacity(PortId::COUNT_MAX),
+            unflushed: PortSet::default(),
             flushed: Vec::with_capacity(POOL_SLOTS),
             reader,
             fdb,
@@ -266,27 +266,30 @@ impl<P: Port> Worker<P> {
 
     /// The last two rooms.
     #[inline]
-    fn send(&mut self, frame: Frame, view: &FrameView, egress: PortId, edits: Rewrite) {
+    fn send(&mut self, mut frame: Frame, view: &FrameView, egress: PortId, edits: Rewrite) {
         if edits != Rewrite::KEEP {
             rewrite::rewrite(self.pool.bytes_mut(&frame), view, edits);
         }
-        let taken = self.transmit(&frame, egress);
+        let taken = self.transmit(&mut frame, egress);
         self.settle(frame, taken);
     }
 
     /// The last room: one frame to one port. Its exit is counted now, or when the port is flushed.
+    /// It leaves the frame as it was.
     #[inline]
-    fn transmit(&mut self, frame: &Frame, egress: PortId) -> Taken {
+    fn transmit(&mut self, frame: &mut Frame, egress: PortId) -> Taken {
         let taken = match self.ports.get_mut(egress.index()) {
+            Some(Some(port)) if !port.capabilities().take(frame.offload) => {
+                self.finish(frame, egress);
+                return Taken::Now;
+            }
             Some(Some(port)) => port.transmit(frame, &mut self.pool),
             _ => Err(DropReason::PortDown),
         };
         match taken {
             Ok(Taken::Now) => self.board.transmitted(egress, frame.len()),
             Ok(Taken::Later) => {
-                if self.unflushed.last() != Some(&egress) {
-                    self.unflushed.push(egress);
-                }
+                self.unflushed.insert(egress);
                 return Taken::Later;
             }
             Err(reason) => self.board.dropped(egress, reason),
@@ -303,32 +306,35 @@ impl<P: Port> Worker<P> {
         }
     }
 
-    /// Sends what ports took for later, and counts those exits.
+    /// Sends what ports took for later, counts those exits, and frees the buffers.
     fn flush(&mut self) {
-        for at in 0..self.unflushed.len() {
-            let egress = self.unflushed[at];
-            let Some(Some(port)) = self.ports.get_mut(egress.index()) else {
-                continue;
-            };
-            port.flush(&mut self.pool, &mut self.flushed);
-            for Flushed { len, outcome } in self.flushed.drain(..) {
-                match outcome {
-                    Ok(()) => self.board.transmitted(egress, len),
-                    Err(reason) => self.board.dropped(egress, reason),
-                }
-            }
+        for egress in std::mem::take(&mut self.unflushed) {
+            self.flush_port(egress);
         }
-        self.unflushed.clear();
         for frame in self.held.drain(..) {
             self.pool.release(frame);
         }
     }
 
+    /// Sends what one port took for later, and counts those exits.
+    fn flush_port(&mut self, egress: PortId) {
+        let Some(Some(port)) = self.ports.get_mut(egress.index()) else {
+            return;
+        };
+        port.flush(&mut self.pool, &mut self.flushed);
+        for Flushed { len, outcome } in self.flushed.drain(..) {
+            match outcome {
+                Ok(()) => self.board.transmitted(egress, len),
+                Err(reason) => self.board.dropped(egress, reason),
+            }
+        }
+    }
+
     /// The same buffer to every port; each copy has an exit of its own.
-    fn flood(&mut self, frame: Frame, ingress: PortId, tables: &Tables) {
+    fn flood(&mut self, mut frame: Frame, ingress: PortId, tables: &Tables) {
         let (mut copies, mut taken) = (0, Taken::Now);
         for egress in tables.floods().iter().filter(|egress| **egress != ingress) {
-            if self.transmit(&frame, *egress) == Taken::Later {
+            if self.transmit(&mut frame, *egress) == Taken::Later {
                 taken = Taken::Later;
             }
             copies += 1;
@@ -396,7 +402,7 @@ impl<P: Port> Worker<P> {
     fn originate(&mut self, mut frame: Frame, egress: PortId) {
         frame.offload = crate::frame::offload::Offload::NONE;
         self.board.originated();
-        let taken = self.transmit(&frame, egress);
+        let taken = self.transmit(&mut frame, egress);
         self.settle(frame, taken);
     }
 
@@ -546,5 +552,6 @@ fn speaker(port: PortId, tables: &Tables) -> Option<Speaker> {
     Some(Speaker { mac, address })
 }
 
+mod finish;
 #[cfg(test)]
 mod tests;

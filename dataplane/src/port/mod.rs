@@ -14,6 +14,7 @@ pub mod tap;
 use std::os::fd::RawFd;
 
 use crate::buffer::{Frame, Pool};
+use crate::frame::offload::Offload;
 use crate::verdict::DropReason;
 
 /// Frames a port may hand in at one turn, so that one busy port does not starve the rest.
@@ -52,6 +53,37 @@ pub struct Flushed {
     pub outcome: Result<(), DropReason>,
 }
 
+/// What a port can leave to whoever gets its frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capabilities {
+    /// A frame that stands for several segments.
+    pub super_frames: bool,
+    /// A frame whose layer 4 checksum is still to be completed.
+    pub partial_checksums: bool,
+}
+
+impl Capabilities {
+    /// Takes every frame as it is.
+    pub const ALL: Capabilities = Capabilities {
+        super_frames: true,
+        partial_checksums: true,
+    };
+
+    /// Takes only what could go on a wire.
+    pub const WIRE: Capabilities = Capabilities {
+        super_frames: false,
+        partial_checksums: false,
+    };
+
+    /// True if a frame in this state can go out as it is.
+    #[inline]
+    #[must_use]
+    pub const fn take(self, offload: Offload) -> bool {
+        (self.super_frames || !offload.is_super_frame())
+            && (self.partial_checksums || !offload.needs_checksum())
+    }
+}
+
 /// A place where frames come in and go out.
 pub trait Port {
     /// Moves frames in, onto the end of `into`: at most [`BURST_FRAMES`], and none further after
@@ -68,6 +100,12 @@ pub trait Port {
     /// Sends what was taken for later, and puts what became of each frame onto `flushed`.
     fn flush(&mut self, pool: &mut Pool, flushed: &mut Vec<Flushed>) {
         let _ = (pool, flushed);
+    }
+
+    /// What [`Port::transmit`] takes undone. The worker does the rest before it offers a frame.
+    #[inline]
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::ALL
     }
 
     /// The descriptor that becomes readable when frames have come in, if there is one.
