@@ -331,19 +331,28 @@ impl Lab<'_> {
     fn hold(&mut self, cluster: &Cluster) -> io::Result<()> {
         let path = registry::announce(&cluster.plan.plugin.to_string(), cluster.namespaces())?;
         self.reaper.will_remove_file(&path)?;
-        let pid = std::process::id();
-        if self.private.may_pin() {
-            for (name, netns) in cluster.namespaces() {
-                let pin = netns.pin(&format!("tapline-{pid}-{name}"))?;
-                self.reaper.will_unmount(&pin)?;
-            }
-        }
+        let pinned = self.private.may_pin() && self.pin(cluster);
         eprintln!("held until Ctrl-C; in another terminal:");
         eprintln!("  tapline lab exec pod-a -- COMMAND");
-        if self.private.may_pin() {
+        if pinned {
+            let pid = std::process::id();
             eprintln!("  ip netns exec tapline-{pid}-pod-a COMMAND");
         }
         wait_for_signal()
+    }
+
+    /// Puts the namespaces where `ip netns` looks. Root of a container may not mount there, and
+    /// `lab exec` works all the same, so a refusal is told and no more.
+    fn pin(&mut self, cluster: &Cluster) -> bool {
+        let pid = std::process::id();
+        let pinned: io::Result<()> = cluster.namespaces().try_for_each(|(name, netns)| {
+            let pin = netns.pin(&format!("tapline-{pid}-{name}"))?;
+            self.reaper.will_unmount(&pin)
+        });
+        if let Err(error) = &pinned {
+            eprintln!("note: `ip netns exec` cannot enter this lab: /run/netns: {error}");
+        }
+        pinned.is_ok()
     }
 }
 
