@@ -214,6 +214,7 @@ fn wishes(args: &LabArgs, plan: &Plan) -> Wishes {
     Wishes {
         addresses,
         detach_route_table: args.detach_route_table,
+        spin: None,
     }
 }
 

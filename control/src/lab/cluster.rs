@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
 
 use dataplane::addr::{Mac, PortId, Station};
 use dataplane::port::tap::{Queues, TapPort};
@@ -91,6 +92,8 @@ pub struct Wishes {
     pub addresses: BTreeMap<String, Ipv4Addr>,
     /// Leave the route table off the subnets, as a custom VNet has it before anyone attaches it.
     pub detach_route_table: bool,
+    /// How long the switches look again before they sleep; their default without it.
+    pub spin: Option<Duration>,
 }
 
 /// Where something went wrong, and what.
@@ -134,7 +137,7 @@ impl Cluster {
         let mut nodes = Vec::new();
         for node in chosen {
             say(&format!("{} {}", node.name, node.primary_ip));
-            nodes.push(build_node(plan, node, &fabric)?);
+            nodes.push(build_node(plan, node, &fabric, wishes)?);
         }
         let mut cluster = Cluster {
             plan: plan.clone(),
@@ -365,7 +368,7 @@ fn user_routes(plan: &Plan) -> Vec<UserRoute> {
     plan.routes.iter().map(route).collect()
 }
 
-fn build_node(plan: &Plan, node: &Node, fabric: &Fabric) -> Built<LabNode> {
+fn build_node(plan: &Plan, node: &Node, fabric: &Fabric, wishes: &Wishes) -> Built<LabNode> {
     let what = |part: &str| format!("{part} of {}", node.name);
     let netns = Netns::create(&node.name).at(what("namespace"))?;
     let macs = node_macs(plan, node);
@@ -391,7 +394,8 @@ fn build_node(plan: &Plan, node: &Node, fabric: &Fabric) -> Built<LabNode> {
     let tables = Tables::build(&compile::compile(plan, node, macs, &[]))
         .map_err(|faults| format!("{faults:?}"))
         .at(what("tables"))?;
-    let options = Options::named(&format!("tl-{}", node.name));
+    let mut options = Options::named(&format!("tl-{}", node.name));
+    options.spin = wishes.spin.unwrap_or(options.spin);
     let switch = Switch::start(&options, tables).at(what("switch"))?;
     let built = LabNode {
         plan: node.clone(),
