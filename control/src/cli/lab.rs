@@ -238,6 +238,7 @@ fn wishes(args: &LabArgs, plan: &Plan) -> Wishes {
         addresses,
         workers: NonZeroU16::new(args.workers).unwrap_or(NonZeroU16::MIN),
         detach_route_table: args.detach_route_table,
+        spin: None,
     }
 }
 

@@ -95,6 +95,19 @@ pub struct Wishes {
     pub workers: NonZeroU16,
     /// Leave the route table off the subnets, as a custom VNet has it before anyone attaches it.
     pub detach_route_table: bool,
+    /// How long the switches look again before they sleep; their default without it.
+    pub spin: Option<Duration>,
+}
+
+impl Default for Wishes {
+    fn default() -> Wishes {
+        Wishes {
+            addresses: BTreeMap::new(),
+            workers: NonZeroU16::MIN,
+            detach_route_table: false,
+            spin: None,
+        }
+    }
 }
 
 /// Where something went wrong, and what.
@@ -138,7 +151,7 @@ impl Cluster {
         let mut nodes = Vec::new();
         for node in chosen {
             say(&format!("{} {}", node.name, node.primary_ip));
-            nodes.push(build_node(plan, node, &fabric, wishes.workers)?);
+            nodes.push(build_node(plan, node, &fabric, wishes)?);
         }
         let mut cluster = Cluster {
             plan: plan.clone(),
@@ -366,8 +379,9 @@ fn user_routes(plan: &Plan) -> Vec<UserRoute> {
     plan.routes.iter().map(route).collect()
 }
 
-fn build_node(plan: &Plan, node: &Node, fabric: &Fabric, workers: NonZeroU16) -> Built<LabNode> {
+fn build_node(plan: &Plan, node: &Node, fabric: &Fabric, wishes: &Wishes) -> Built<LabNode> {
     let what = |part: &str| format!("{part} of {}", node.name);
+    let workers = wishes.workers;
     let netns = Netns::create(&node.name).at(what("namespace"))?;
     let macs = node_macs(plan, node);
     sysctl::set_ip_forward(&netns, true).at(what("forwarding"))?;
@@ -389,10 +403,9 @@ fn build_node(plan: &Plan, node: &Node, fabric: &Fabric, workers: NonZeroU16) ->
     let tables = Tables::build(&compile::compile(plan, node, macs, &[]))
         .map_err(|faults| format!("{faults:?}"))
         .at(what("tables"))?;
-    let options = Options {
-        workers: workers.get().into(),
-        ..Options::named(&format!("tl-{}", node.name))
-    };
+    let mut options = Options::named(&format!("tl-{}", node.name));
+    options.workers = workers.get().into();
+    options.spin = wishes.spin.unwrap_or(options.spin);
     let switch = Switch::start(&options, tables).at(what("switch"))?;
     let built = LabNode {
         plan: node.clone(),

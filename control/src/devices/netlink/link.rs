@@ -246,6 +246,37 @@ impl Netlink {
         )
     }
 
+    /// Makes a Linux bridge, down. The switch has no use for one: comparisons do.
+    ///
+    /// # Errors
+    /// What the kernel says: `EEXIST` if the name is taken, `EOPNOTSUPP` without the module.
+    pub fn add_bridge(&self, name: &DeviceName) -> Result<(), DeviceError> {
+        let mut message = named(name);
+        message
+            .attributes
+            .push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(
+                InfoKind::Bridge,
+            )]));
+        self.change(
+            &format!("make the bridge {name}"),
+            RouteNetlinkMessage::NewLink(message),
+            NLM_F_CREATE | NLM_F_EXCL,
+        )
+    }
+
+    /// Makes a device a port of a bridge.
+    ///
+    /// # Errors
+    /// [`DeviceError::Missing`] without the bridge, otherwise what the kernel says.
+    pub fn set_bridge(&self, name: &DeviceName, bridge: &DeviceName) -> Result<(), DeviceError> {
+        let attempt = format!("make {name} a port of {bridge}");
+        self.set(
+            &attempt,
+            name,
+            LinkAttribute::Controller(self.index(bridge)?),
+        )
+    }
+
     /// Removes a device; one that is gone already is no error.
     ///
     /// # Errors
