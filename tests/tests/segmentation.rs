@@ -90,7 +90,7 @@ impl Kernel {
         frame.offload = offload;
         let taken = self.entry.transmit(&frame, &mut self.pool);
         self.pool.release(frame);
-        taken
+        taken.map(drop)
     }
 
     /// The next frame of ours; the kernel sends some of its own by a TAP that is up.
