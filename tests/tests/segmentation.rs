@@ -88,9 +88,11 @@ impl Kernel {
         self.pool.room(&frame)[..bytes.len()].copy_from_slice(bytes);
         frame.set_len(bytes.len());
         frame.offload = offload;
+        let mut flushed = Vec::new();
         let taken = self.entry.transmit(&frame, &mut self.pool);
+        self.entry.flush(&mut self.pool, &mut flushed);
         self.pool.release(frame);
-        taken.map(drop)
+        flushed.pop().map_or(taken.map(drop), |late| late.outcome)
     }
 
     /// The next frame of ours; the kernel sends some of its own by a TAP that is up.
