@@ -155,6 +155,41 @@ impl fmt::Debug for PortId {
     }
 }
 
+/// A set of ports: a bit each, so that a hundred quiet ports cost two words to pass over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PortSet([u64; PortId::COUNT_MAX / 64]);
+
+impl PortSet {
+    /// Puts `port` in.
+    #[inline]
+    pub fn insert(&mut self, port: PortId) {
+        self.0[port.index() / 64] |= 1 << (port.index() % 64);
+    }
+
+    /// Takes `port` out.
+    #[inline]
+    pub fn remove(&mut self, port: PortId) {
+        self.0[port.index() / 64] &= !(1 << (port.index() % 64));
+    }
+}
+
+/// The ports of a set, lowest first.
+impl Iterator for PortSet {
+    type Item = PortId;
+
+    #[inline]
+    fn next(&mut self) -> Option<PortId> {
+        let (at, word) = self
+            .0
+            .iter_mut()
+            .enumerate()
+            .find(|(_, word)| **word != 0)?;
+        let bit = word.trailing_zeros() as usize;
+        *word &= *word - 1;
+        PortId::new(at * 64 + bit)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -173,6 +208,19 @@ mod tests {
         ] {
             assert!(bad.parse::<Mac>().is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_port_set_yields_its_ports_in_order_and_once() {
+        let mut set = PortSet::default();
+        let ids = [0, 63, 64, 200, 511].map(|index| PortId::new(index).expect("in range"));
+        for id in ids.iter().rev().chain(&ids) {
+            set.insert(*id);
+        }
+        assert_eq!(set.collect::<Vec<_>>(), ids);
+        set.remove(ids[2]);
+        assert_eq!(set.count(), 4);
+        assert_eq!(PortId::new(PortId::COUNT_MAX), None);
     }
 
     #[test]

@@ -16,6 +16,7 @@
 //! stride is no multiple of 4096, or the first lines of all slots would share one cache set.
 
 use crate::frame::offload::{HEADER_LEN, Offload};
+use crate::port::sys::uring::Run;
 
 /// Where the frame starts in its slot: one cache line in.
 pub const FRAME_AT: usize = 64;
@@ -176,6 +177,51 @@ impl Pool {
         let run = &mut self.memory[at + HEADER_AT..at + FRAME_AT + frame.len as usize];
         frame.offload.write(run);
         run
+    }
+
+    /// Where the room for an offload header and a frame is in [`Pool::memory`].
+    #[inline]
+    pub(crate) fn room_run(&self, frame: &Frame) -> Run {
+        Run {
+            at: self.at(frame) + HEADER_AT,
+            len: self.stride - HEADER_AT,
+        }
+    }
+
+    /// Writes the offload header before the frame; where both are in [`Pool::memory`].
+    #[inline]
+    pub(crate) fn header_run(&mut self, frame: &Frame) -> Run {
+        let len = self.with_header(frame).len();
+        Run {
+            at: self.at(frame) + HEADER_AT,
+            len,
+        }
+    }
+
+    /// All slots, one behind the other.
+    #[inline]
+    pub(crate) fn memory(&mut self) -> &mut [u8] {
+        &mut self.memory
+    }
+
+    /// The bytes of one frame, and all the room of another, to fill it from the first.
+    ///
+    /// # Panics
+    /// If both are one frame.
+    #[inline]
+    pub(crate) fn pair(&mut self, from: &Frame, into: &Frame) -> (&[u8], &mut [u8]) {
+        let (from_at, into_at) = (self.at(from), self.at(into));
+        assert!(from_at != into_at, "a frame cannot be filled from itself");
+        let (low, high) = self.memory.split_at_mut(from_at.max(into_at));
+        let (from_slot, into_slot) = if from_at < into_at {
+            (&low[from_at..], &mut high[..self.stride])
+        } else {
+            (&high[..], &mut low[into_at..into_at + self.stride])
+        };
+        (
+            &from_slot[FRAME_AT..FRAME_AT + from.len()],
+            &mut into_slot[FRAME_AT..],
+        )
     }
 
     /// Copies `frame` into a slot of its own, or nothing when none is free.

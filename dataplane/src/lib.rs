@@ -18,9 +18,11 @@
 //! | [`forward`] | where a frame goes: `decide`, which is pure |
 //! | [`verdict`] | the verdicts, and the one table of drop reasons |
 //! | [`mod@rewrite`] | the edits a verdict asks for |
+//! | [`segment`] | what a sender left undone, for ports that cannot take it so |
 //! | [`port`] | where frames come from and go to; `port/sys` has all `unsafe` |
 //! | [`worker`] | one breath: the five rooms in order |
-//! | [`switch`] | a worker on a thread of its own, that sleeps when there is nothing to do |
+//! | [`switch`] | workers on threads of their own, that sleep when there is nothing to do |
+//! | [`gossip`] | what workers of one switch tell each other |
 //! | [`snapshot`], [`stats`] | tables come in, counters go out |
 //!
 //! No async, no serde, no netlink: what may be slow lives in `control`, which names this crate and
@@ -31,8 +33,10 @@ pub mod buffer;
 pub mod clock;
 pub mod forward;
 pub mod frame;
+pub mod gossip;
 pub mod port;
 pub mod rewrite;
+pub mod segment;
 mod slow;
 pub mod snapshot;
 pub mod stats;

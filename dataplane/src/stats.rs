@@ -179,6 +179,10 @@ impl Drops {
             .filter(|(_, n)| *n > 0)
     }
 
+    fn plus(&self, other: &Drops) -> Drops {
+        Drops(std::array::from_fn(|at| self.0[at] + other.0[at]))
+    }
+
     fn since(&self, earlier: &Drops) -> Drops {
         Drops(std::array::from_fn(|at| self.0[at] - earlier.0[at]))
     }
@@ -199,7 +203,7 @@ pub struct Counts {
     pub received: u64,
     /// Frames the switch made itself: ARP answers and questions, ICMP errors.
     pub originated: u64,
-    /// Copies beyond the first that flooding made.
+    /// Frames beyond the first that flooding made of one, or segmentation.
     pub copied: u64,
     /// Frames that ports took.
     pub transmitted: u64,
@@ -217,6 +221,20 @@ impl Counts {
     pub fn is_balanced(&self) -> bool {
         self.received + self.originated + self.copied
             == self.transmitted + self.dropped.total() + self.punted + self.queued
+    }
+
+    /// The totals of two workers.
+    #[must_use]
+    pub fn plus(self, other: Counts) -> Counts {
+        Counts {
+            received: self.received + other.received,
+            originated: self.originated + other.originated,
+            copied: self.copied + other.copied,
+            transmitted: self.transmitted + other.transmitted,
+            punted: self.punted + other.punted,
+            queued: self.queued + other.queued,
+            dropped: self.dropped.plus(&other.dropped),
+        }
     }
 
     /// What happened after `earlier`. `queued` is a gauge and stays as it is now.
@@ -263,4 +281,18 @@ pub struct PortCounts {
     pub transmitted_bytes: u64,
     /// Deaths booked here.
     pub dropped: Drops,
+}
+
+impl PortCounts {
+    /// The counters of two queues of the port.
+    #[must_use]
+    pub fn plus(self, other: PortCounts) -> PortCounts {
+        PortCounts {
+            received: self.received + other.received,
+            received_bytes: self.received_bytes + other.received_bytes,
+            transmitted: self.transmitted + other.transmitted,
+            transmitted_bytes: self.transmitted_bytes + other.transmitted_bytes,
+            dropped: self.dropped.plus(&other.dropped),
+        }
+    }
 }

@@ -9,13 +9,14 @@
 
 use std::net::IpAddr;
 
-use crate::addr::{Mac, PortId};
+use crate::addr::{Mac, PortId, PortSet};
 use crate::buffer::{FRAME_MAX, Frame, Pool};
 use crate::clock::Tick;
 use crate::forward::{self, World};
 use crate::frame::ethernet::HEADER_LEN;
 use crate::frame::{FrameView, Network};
-use crate::port::{BURST_FRAMES, Port, Ready};
+use crate::gossip::{Gossip, Heard};
+use crate::port::{BURST_FRAMES, Flushed, Port, Ready, Taken};
 use crate::rewrite;
 use crate::slow::{self, Speaker};
 use crate::snapshot::Reader;
@@ -49,18 +50,27 @@ pub struct Breath {
     pub frames: usize,
     /// Some port has more, so the next breath should come at once.
     pub more: bool,
+    /// Other workers were told something that they may wait for.
+    pub told: bool,
 }
 
 /// A worker and all that is its own.
 #[derive(Debug)]
 pub struct Worker<P> {
     ports: Vec<Option<P>>,
-    ready: Vec<bool>,
+    ready: PortSet,
     pool: Pool,
     batch: Vec<Frame>,
+    /// Frames that a port has taken for later: their buffers are in use until it is flushed.
+    held: Vec<Frame>,
+    /// Ports that have taken frames for later.
+    unflushed: PortSet,
+    flushed: Vec<Flushed>,
     reader: Reader<Tables>,
     fdb: Arc<Fdb>,
     neighbours: Neighbours,
+    gossip: Gossip,
+    told: bool,
     board: Arc<Board>,
     questions: Vec<Question>,
     failed: Vec<Waiting>,
@@ -76,12 +86,17 @@ impl<P: Port> Worker<P> {
     pub fn new(reader: Reader<Tables>, fdb: Arc<Fdb>, frame_max: usize) -> Worker<P> {
         Worker {
             ports: Vec::new(),
-            ready: Vec::new(),
+            ready: PortSet::default(),
             pool: Pool::new(POOL_SLOTS, frame_max.min(FRAME_MAX)),
             batch: Vec::with_capacity(BURST_FRAMES),
+            held: Vec::with_capacity(POOL_SLOTS),
+            unflushed: PortSet::default(),
+            flushed: Vec::with_capacity(POOL_SLOTS),
             reader,
             fdb,
             neighbours: Neighbours::default(),
+            gossip: Gossip::default(),
+            told: false,
             board: Arc::default(),
             questions: Vec::with_capacity(QUESTIONS_MAX),
             failed: Vec::with_capacity(WAITING_TOTAL_MAX),
@@ -104,13 +119,17 @@ impl<P: Port> Worker<P> {
         &self.fdb
     }
 
+    /// Makes it one of several workers of a switch.
+    pub fn join(&mut self, gossip: Gossip) {
+        self.gossip = gossip;
+    }
+
     /// Puts `port` in place `id`, and returns the one that was there.
     pub fn attach(&mut self, id: PortId, port: P) -> Option<P> {
         if self.ports.len() <= id.index() {
             self.ports.resize_with(id.index() + 1, || None);
-            self.ready.resize(id.index() + 1, false);
         }
-        self.ready[id.index()] = true;
+        self.ready.insert(id);
         self.ports[id.index()].replace(port)
     }
 
@@ -123,14 +142,19 @@ impl<P: Port> Worker<P> {
     /// Says that frames may have come in at `id`.
     #[inline]
     pub fn wake(&mut self, id: PortId) {
-        if let Some(ready) = self.ready.get_mut(id.index()) {
-            *ready = true;
-        }
+        self.ready.insert(id);
     }
 
     /// Says that frames may have come in anywhere: for ports that cannot say so themselves.
     pub fn wake_all(&mut self) {
-        self.ready.fill(true);
+        let attached = self
+            .ports
+            .iter()
+            .enumerate()
+            .filter(|(_, port)| port.is_some());
+        for id in attached.filter_map(|(index, _)| PortId::new(index)) {
+            self.ready.insert(id);
+        }
     }
 
     /// One breath: bounded work, then return. The caller owns the clock and the loop.
@@ -141,20 +165,27 @@ impl<P: Port> Worker<P> {
     pub fn breathe(&mut self, now: Tick) -> Breath {
         let tables = Arc::clone(self.reader.refresh());
         let (mut frames, mut more) = (0, false);
-        for index in 0..self.ports.len() {
-            if self.ready[index] {
-                let (burst, ready) = self.receive(index);
-                self.ready[index] = ready == Ready::More;
-                more |= ready == Ready::More;
-                frames += burst;
-                self.pass_all(index, &tables, now);
+        while let Some(Heard { address, mac }) = self.gossip.listen() {
+            self.hear(address, mac, &tables, now);
+            self.flush();
+        }
+        // Whoever is ready has one turn; who becomes ready meanwhile has the next.
+        for ingress in self.ready {
+            let (burst, ready) = self.receive(ingress);
+            if ready != Ready::More {
+                self.ready.remove(ingress);
             }
+            more |= ready == Ready::More;
+            frames += burst;
+            self.pass_all(ingress, &tables, now);
         }
         if now >= self.chores_due {
             self.chores(&tables, now);
+            self.flush();
         }
         self.assert_nothing_lost();
-        Breath { frames, more }
+        let told = std::mem::take(&mut self.told);
+        Breath { frames, more, told }
     }
 
     /// Nothing leaked: neither a frame from the books, nor a buffer from the pool.
@@ -167,21 +198,18 @@ impl<P: Port> Worker<P> {
     }
 
     /// The first room.
-    fn receive(&mut self, index: usize) -> (usize, Ready) {
-        match &mut self.ports[index] {
-            Some(port) => {
+    fn receive(&mut self, ingress: PortId) -> (usize, Ready) {
+        match self.ports.get_mut(ingress.index()) {
+            Some(Some(port)) => {
                 let ready = port.receive(&mut self.pool, &mut self.batch);
                 (self.batch.len(), ready)
             }
-            None => (0, Ready::Empty),
+            _ => (0, Ready::Empty),
         }
     }
 
     /// Takes a burst through the other rooms, oldest first.
-    fn pass_all(&mut self, index: usize, tables: &Tables, now: Tick) {
-        let Some(ingress) = PortId::new(index) else {
-            return;
-        };
+    fn pass_all(&mut self, ingress: PortId, tables: &Tables, now: Tick) {
         let mut batch = std::mem::take(&mut self.batch);
         for frame in batch.drain(..) {
             self.board
@@ -189,6 +217,7 @@ impl<P: Port> Worker<P> {
             self.pass(frame, ingress, tables, now);
         }
         self.batch = batch;
+        self.flush();
     }
 
     /// View, decide, rewrite, transmit.
@@ -237,39 +266,84 @@ impl<P: Port> Worker<P> {
 
     /// The last two rooms.
     #[inline]
-    fn send(&mut self, frame: Frame, view: &FrameView, egress: PortId, edits: Rewrite) {
+    fn send(&mut self, mut frame: Frame, view: &FrameView, egress: PortId, edits: Rewrite) {
         if edits != Rewrite::KEEP {
             rewrite::rewrite(self.pool.bytes_mut(&frame), view, edits);
         }
-        self.transmit(&frame, egress);
-        self.pool.release(frame);
+        let taken = self.transmit(&mut frame, egress);
+        self.settle(frame, taken);
     }
 
-    /// The last room: one frame to one port, and its exit counted.
+    /// The last room: one frame to one port. Its exit is counted now, or when the port is flushed.
+    /// It leaves the frame as it was.
     #[inline]
-    fn transmit(&mut self, frame: &Frame, egress: PortId) {
+    fn transmit(&mut self, frame: &mut Frame, egress: PortId) -> Taken {
         let taken = match self.ports.get_mut(egress.index()) {
+            Some(Some(port)) if !port.capabilities().take(frame.offload) => {
+                self.finish(frame, egress);
+                return Taken::Now;
+            }
             Some(Some(port)) => port.transmit(frame, &mut self.pool),
             _ => Err(DropReason::PortDown),
         };
         match taken {
-            Ok(()) => self.board.transmitted(egress, frame.len()),
+            Ok(Taken::Now) => self.board.transmitted(egress, frame.len()),
+            Ok(Taken::Later) => {
+                self.unflushed.insert(egress);
+                return Taken::Later;
+            }
             Err(reason) => self.board.dropped(egress, reason),
+        }
+        Taken::Now
+    }
+
+    /// A frame that has left gives its buffer back; one that a port holds keeps it.
+    #[inline]
+    fn settle(&mut self, frame: Frame, taken: Taken) {
+        match taken {
+            Taken::Now => self.pool.release(frame),
+            Taken::Later => self.held.push(frame),
+        }
+    }
+
+    /// Sends what ports took for later, counts those exits, and frees the buffers.
+    fn flush(&mut self) {
+        for egress in std::mem::take(&mut self.unflushed) {
+            self.flush_port(egress);
+        }
+        for frame in self.held.drain(..) {
+            self.pool.release(frame);
+        }
+    }
+
+    /// Sends what one port took for later, and counts those exits.
+    fn flush_port(&mut self, egress: PortId) {
+        let Some(Some(port)) = self.ports.get_mut(egress.index()) else {
+            return;
+        };
+        port.flush(&mut self.pool, &mut self.flushed);
+        for Flushed { len, outcome } in self.flushed.drain(..) {
+            match outcome {
+                Ok(()) => self.board.transmitted(egress, len),
+                Err(reason) => self.board.dropped(egress, reason),
+            }
         }
     }
 
     /// The same buffer to every port; each copy has an exit of its own.
-    fn flood(&mut self, frame: Frame, ingress: PortId, tables: &Tables) {
-        let mut copies = 0;
+    fn flood(&mut self, mut frame: Frame, ingress: PortId, tables: &Tables) {
+        let (mut copies, mut taken) = (0, Taken::Now);
         for egress in tables.floods().iter().filter(|egress| **egress != ingress) {
-            self.transmit(&frame, *egress);
+            if self.transmit(&mut frame, *egress) == Taken::Later {
+                taken = Taken::Later;
+            }
             copies += 1;
         }
         match copies {
             0 => self.drop(frame, ingress, DropReason::NoEgress),
             _ => {
                 self.board.copied(copies - 1);
-                self.pool.release(frame);
+                self.settle(frame, taken);
             }
         }
     }
@@ -298,6 +372,7 @@ impl<P: Port> Worker<P> {
             (Punt::HearNeighbour { address, mac }, _) => {
                 self.board.punted();
                 self.pool.release(frame);
+                self.told |= self.gossip.tell(Heard { address, mac });
                 self.hear(address, mac, tables, now);
             }
             (Punt::AnswerArp { mac }, Network::Arp(question)) => {
@@ -327,8 +402,8 @@ impl<P: Port> Worker<P> {
     fn originate(&mut self, mut frame: Frame, egress: PortId) {
         frame.offload = crate::frame::offload::Offload::NONE;
         self.board.originated();
-        self.transmit(&frame, egress);
-        self.pool.release(frame);
+        let taken = self.transmit(&mut frame, egress);
+        self.settle(frame, taken);
     }
 
     fn wait(
@@ -477,5 +552,6 @@ fn speaker(port: PortId, tables: &Tables) -> Option<Speaker> {
     Some(Speaker { mac, address })
 }
 
+mod finish;
 #[cfg(test)]
 mod tests;

@@ -22,7 +22,7 @@ use dataplane::addr::{Mac, PortId, Station};
 use dataplane::buffer::{FRAME_MAX, Pool};
 use dataplane::frame::offload::Offload;
 use dataplane::port::Port;
-use dataplane::port::tap::{Queues, TapPort};
+use dataplane::port::tap::{Batching, Queues, TapPort};
 use dataplane::switch::{Options, Switch};
 use dataplane::tables::Tables;
 use etherparse::PacketBuilder;
@@ -294,8 +294,8 @@ fn ports_come_and_go_while_frames_flow() {
             heard
         });
         for turn in 0..40 {
-            let port = node.switch.detach(b.port).expect("the thread lives");
-            let port = port.expect("it was attached");
+            let mut queues = node.switch.detach(b.port).expect("the thread lives");
+            let port = queues.pop().expect("it was attached");
             // The same port again, or one freshly opened.
             let port = if turn % 2 == 0 {
                 port
@@ -440,7 +440,8 @@ fn injector(pod: &Pod) -> TapPort {
     };
     net.set_rules(&name, &[rule]).expect("a rule");
     net.set_up(&name, true).expect("it comes up");
-    open(&pod.netns, &name)
+    let open = || TapPort::open_with(name.as_str(), Queues::Single, Batching::Off);
+    pod.netns.run(open).expect("the TAP opens")
 }
 
 #[test]

@@ -5,16 +5,21 @@
 
 use std::io::{self, IsTerminal, Write};
 use std::net::Ipv4Addr;
+use std::num::NonZeroU16;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use dataplane::port::tap::{Queues, TapPort};
+
 use super::Exit;
+use crate::devices::{DeviceName, Netns};
 use crate::lab::cluster::{Cluster, Wishes};
-use crate::lab::privilege::{self, PrivateNet};
+use crate::lab::prereq::{self, Check};
+use crate::lab::privilege::{self, EnterError, PrivateNet};
 use crate::lab::reaper::Reaper;
 use crate::lab::report::Report;
-use crate::lab::{prereq, print, registry, walk};
+use crate::lab::{print, registry, walk};
 use crate::model::{Source, examples};
 use crate::plan::{self, LoadOptions, Plan, Plugin};
 
@@ -67,6 +72,10 @@ pub struct LabArgs {
     /// Leave the route table off the subnets, as a custom VNet has it at first.
     #[arg(long)]
     detach_route_table: bool,
+
+    /// Workers of each node's switch.
+    #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u16).range(1..=64))]
+    workers: u16,
 
     /// Keep the cluster up after the walk, until Ctrl-C.
     #[arg(long)]
@@ -141,15 +150,29 @@ fn enter_and_exec(args: &ExecArgs) -> Exit {
 }
 
 fn check() -> Exit {
-    let checks = prereq::check();
+    let checks = prereq::check(&privilege::enter(), &open_tap);
     for check in &checks {
-        println!("{check}");
+        put(&check.to_string());
     }
-    if checks.iter().all(|check| check.ok) {
+    if prereq::all_met(&checks) {
         Exit::Ok
     } else {
         Exit::Unsupported
     }
+}
+
+/// Opens a TAP as the switch does, to see whether it can.
+fn open_tap(netns: &Netns, name: &DeviceName) -> io::Result<()> {
+    netns
+        .run(|| TapPort::open(name.as_str(), Queues::Single))
+        .map(drop)
+}
+
+/// What this machine lacks, if the lab could not be built.
+fn missing(entered: &Result<PrivateNet, EnterError>) -> Vec<Check> {
+    let mut checks = prereq::check(entered, &open_tap);
+    checks.retain(|check| !check.ok);
+    checks
 }
 
 /// The plans to walk: the model's, or the built-in example's in both modes.
@@ -213,7 +236,9 @@ fn wishes(args: &LabArgs, plan: &Plan) -> Wishes {
     };
     Wishes {
         addresses,
+        workers: NonZeroU16::new(args.workers).unwrap_or(NonZeroU16::MIN),
         detach_route_table: args.detach_route_table,
+        spin: None,
     }
 }
 
@@ -229,9 +254,9 @@ fn build_and_walk(args: &LabArgs, plans: &[Plan]) -> Exit {
             );
         }
     };
-    let private = match privilege::enter() {
-        Ok(private) => private,
-        Err(error) => return refuse(&prereq::explain(&error), Exit::Unsupported),
+    let entered = privilege::enter();
+    let Ok(private) = &entered else {
+        return unsupported(&missing(&entered));
     };
     let mut lab = Lab {
         args,
@@ -242,10 +267,12 @@ fn build_and_walk(args: &LabArgs, plans: &[Plan]) -> Exit {
     for plan in plans {
         if let Err(error) = lab.run(plan) {
             eprintln!("tapline lab: {error}");
-            for missing in prereq::check_inside().iter().filter(|check| !check.ok) {
-                eprintln!("{missing}");
-            }
-            return Exit::Unsupported;
+            let missing = missing(&entered);
+            return if missing.is_empty() {
+                Exit::CheckFailed
+            } else {
+                unsupported(&missing)
+            };
         }
     }
     if args.json {
@@ -259,6 +286,13 @@ fn build_and_walk(args: &LabArgs, plans: &[Plan]) -> Exit {
     }
 }
 
+fn unsupported(missing: &[Check]) -> Exit {
+    for check in missing {
+        eprintln!("{check}");
+    }
+    Exit::Unsupported
+}
+
 /// Writes to standard output; a reader that went away is no fault of ours.
 fn put(text: &str) {
     let _ = writeln!(io::stdout().lock(), "{text}");
@@ -266,7 +300,7 @@ fn put(text: &str) {
 
 struct Lab<'a> {
     args: &'a LabArgs,
-    private: PrivateNet,
+    private: &'a PrivateNet,
     reaper: Reaper,
     reports: Vec<Report>,
 }
@@ -278,7 +312,7 @@ impl Lab<'_> {
         }
         let mut say = |stage: &str| eprintln!("[{}] {stage}", plan.plugin);
         let wishes = wishes(self.args, plan);
-        let cluster = Cluster::build(&self.private, plan, &wishes, &mut say)?;
+        let cluster = Cluster::build(self.private, plan, &wishes, &mut say)?;
         for left_out in &cluster.left_out {
             eprintln!("note: {left_out}");
         }

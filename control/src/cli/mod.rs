@@ -9,8 +9,6 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::lab::reaper;
-
 /// How a run of `tapline` ends. The numbers are printed in `--help` and never change meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
@@ -53,12 +51,6 @@ pub enum Command {
     Plan(plan::PlanArgs),
     /// Build the planned cluster in network namespaces, and walk it.
     Lab(lab::LabArgs),
-    /// Clears up after a lab. For its own use.
-    #[command(name = reaper::COMMAND, hide = true)]
-    Reaper {
-        /// What the lab hands over.
-        arguments: Vec<std::ffi::OsString>,
-    },
 }
 
 /// Runs what was asked for.
@@ -67,6 +59,5 @@ pub fn run(cli: Cli) -> ExitCode {
     match cli.command {
         Command::Plan(args) => plan::run(&args).into(),
         Command::Lab(args) => lab::run(&args).into(),
-        Command::Reaper { arguments } => reaper::main(&arguments),
     }
 }

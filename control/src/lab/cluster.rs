@@ -8,6 +8,8 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
+use std::num::NonZeroU16;
+use std::time::Duration;
 
 use dataplane::addr::{Mac, PortId, Station};
 use dataplane::port::tap::{Queues, TapPort};
@@ -33,9 +35,8 @@ use crate::plan::{NextHopType, Node, Plan, Plugin};
 /// Nodes that one lab builds: each costs a namespace, three TAPs and two threads.
 pub const NODES_MAX: usize = 16;
 
-/// Frames that may wait in a TAP before the switch reads them: 500 super-frames are 32 MB of
-/// delay, 64 lose bursts of small frames.
-const RING: u32 = 256;
+/// A TAP that was just opened has its carrier within milliseconds.
+const CARRIER_WITHIN: Duration = Duration::from_secs(2);
 
 /// A pod of the lab.
 #[derive(Debug)]
@@ -66,6 +67,7 @@ pub struct LabNode {
     pub macs: NodeMacs,
     /// Its switch.
     pub switch: Switch<TapPort>,
+    workers: NonZeroU16,
     net: Netlink,
 }
 
@@ -85,12 +87,27 @@ pub struct Cluster {
 }
 
 /// What the lab may be told beside the plan.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Wishes {
     /// Addresses that named pods are to have, if their node has them.
     pub addresses: BTreeMap<String, Ipv4Addr>,
+    /// Workers of each switch.
+    pub workers: NonZeroU16,
     /// Leave the route table off the subnets, as a custom VNet has it before anyone attaches it.
     pub detach_route_table: bool,
+    /// How long the switches look again before they sleep; their default without it.
+    pub spin: Option<Duration>,
+}
+
+impl Default for Wishes {
+    fn default() -> Wishes {
+        Wishes {
+            addresses: BTreeMap::new(),
+            workers: NonZeroU16::MIN,
+            detach_route_table: false,
+            spin: None,
+        }
+    }
 }
 
 /// Where something went wrong, and what.
@@ -134,7 +151,7 @@ impl Cluster {
         let mut nodes = Vec::new();
         for node in chosen {
             say(&format!("{} {}", node.name, node.primary_ip));
-            nodes.push(build_node(plan, node, &fabric)?);
+            nodes.push(build_node(plan, node, &fabric, wishes)?);
         }
         let mut cluster = Cluster {
             plan: plan.clone(),
@@ -191,10 +208,7 @@ impl Cluster {
         let (host_end, tap) = device_names(self.plan.plugin, name);
         let veth = PodVeth {
             host_end: host_end.clone(),
-            tap: TapSpec {
-                ring: RING,
-                ..TapSpec::new(tap.clone(), node.plan.mtu.into())
-            },
+            tap: tap_spec(tap.clone(), &node.plan, node.workers),
             pod: pod_end(&node.plan, port.mac.mac(), address),
             alias: Some(format!(
                 "tapline {} default/{name} {address}",
@@ -365,8 +379,9 @@ fn user_routes(plan: &Plan) -> Vec<UserRoute> {
     plan.routes.iter().map(route).collect()
 }
 
-fn build_node(plan: &Plan, node: &Node, fabric: &Fabric) -> Built<LabNode> {
+fn build_node(plan: &Plan, node: &Node, fabric: &Fabric, wishes: &Wishes) -> Built<LabNode> {
     let what = |part: &str| format!("{part} of {}", node.name);
+    let workers = wishes.workers;
     let netns = Netns::create(&node.name).at(what("namespace"))?;
     let macs = node_macs(plan, node);
     sysctl::set_ip_forward(&netns, true).at(what("forwarding"))?;
@@ -377,10 +392,7 @@ fn build_node(plan: &Plan, node: &Node, fabric: &Fabric) -> Built<LabNode> {
     // A node talks to its own addresses over it.
     net.set_up(&device("lo"), true).at(what("loopback"))?;
     address_nic(&net, node).at(what("address"))?;
-    let host = TapSpec {
-        ring: RING,
-        ..TapSpec::new(device(host_name(plan)), node.mtu.into())
-    };
+    let host = tap_spec(device(host_name(plan)), node, workers);
     let host_port = HostPort {
         tap: host.clone(),
         mac: macs.host.mac(),
@@ -388,18 +400,21 @@ fn build_node(plan: &Plan, node: &Node, fabric: &Fabric) -> Built<LabNode> {
         alias: Some(format!("tapline host port of {}", node.name)),
     };
     host_port.attach(&net).at(what("host port"))?;
-    let uplink = uplink(plan, node);
+    let uplink = uplink(plan, node, workers);
     uplink.attach(&net).at(what("uplink"))?;
     let tables = Tables::build(&compile::compile(plan, node, macs, &[]))
         .map_err(|faults| format!("{faults:?}"))
         .at(what("tables"))?;
-    let options = Options::named(&format!("tl-{}", node.name));
+    let mut options = Options::named(&format!("tl-{}", node.name));
+    options.workers = workers.get().into();
+    options.spin = wishes.spin.unwrap_or(options.spin);
     let switch = Switch::start(&options, tables).at(what("switch"))?;
     let built = LabNode {
         plan: node.clone(),
         netns,
         macs,
         switch,
+        workers,
         net,
     };
     open_port(&built, HOST_PORT, &host.name).at(what("host port"))?;
@@ -407,12 +422,31 @@ fn build_node(plan: &Plan, node: &Node, fabric: &Fabric) -> Built<LabNode> {
     Ok(built)
 }
 
+fn tap_spec(name: DeviceName, node: &Node, workers: NonZeroU16) -> TapSpec {
+    TapSpec {
+        queues: workers,
+        ..TapSpec::new(name, node.mtu.into())
+    }
+}
+
 /// Opens a TAP of the node's namespace and hands it to the node's switch.
 fn open_port(node: &LabNode, port: PortId, tap: &DeviceName) -> io::Result<()> {
-    let tap = node
-        .netns
-        .run(|| TapPort::open(tap.as_str(), Queues::Single))?;
-    node.switch.attach(port, tap)
+    let workers = node.workers.get();
+    let kind = if workers > 1 {
+        Queues::Multi
+    } else {
+        Queues::Single
+    };
+    let queues = node.netns.run(|| {
+        (0..workers)
+            .map(|_| TapPort::open(tap.as_str(), kind))
+            .collect()
+    })?;
+    node.switch.attach_queues(port, queues)?;
+    // Until the kernel has noticed the carrier it discards what it should send.
+    node.net
+        .wait_until_running(tap, CARRIER_WITHIN)
+        .map_err(io::Error::other)
 }
 
 fn nic(plan: &Plan, node: &Node, macs: NodeMacs) -> NicSpec {
@@ -447,7 +481,7 @@ fn address_nic(net: &Netlink, node: &Node) -> Result<(), crate::devices::error::
     )
 }
 
-fn uplink(plan: &Plan, node: &Node) -> Uplink {
+fn uplink(plan: &Plan, node: &Node, workers: NonZeroU16) -> Uplink {
     let pods = compile::own_range(node);
     let arp = match plan.plugin {
         Plugin::Azure => ArpSteering::ByTarget(pods.clone()),
@@ -455,10 +489,7 @@ fn uplink(plan: &Plan, node: &Node) -> Uplink {
     };
     Uplink {
         device: device(fabric::DEVICE),
-        tap: TapSpec {
-            ring: RING,
-            ..TapSpec::new(device("uplink0"), node.mtu.into())
-        },
+        tap: tap_spec(device("uplink0"), node, workers),
         pods,
         pods_v6: Vec::new(),
         arp,

@@ -163,20 +163,3 @@ fn write(file: &'static str, text: &str) -> Result<(), EnterError> {
         other => other.map_err(|source| EnterError::Map { file, source }),
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_process_with_threads_stays_where_it_is() {
-        // The test harness runs tests on threads of their own, so this one is not alone.
-        let before = network().expect("readable");
-        let (stop, wait) = std::sync::mpsc::channel::<()>();
-        let other = std::thread::spawn(move || wait.recv());
-        assert!(matches!(enter(), Err(EnterError::Threads(2..))));
-        assert_eq!(network().expect("readable"), before);
-        drop(stop);
-        assert!(other.join().expect("no panic").is_err());
-    }
-}

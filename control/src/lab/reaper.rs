@@ -28,7 +28,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{SigSet, Signal as NixSignal};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open, pidfd_send_signal};
 
 use crate::devices::netns::{PINS, unpin_path};
 
@@ -95,7 +95,7 @@ impl Reaper {
         self.tell_path("netns", path)
     }
 
-    /// Has the process ended in the end. To be called by its parent before it waits for it, so
+    /// Has the process ended in the end, and its process group if it leads one. To be called by its parent before it waits for it, so
     /// that the id cannot have passed to another.
     ///
     /// # Errors
@@ -133,10 +133,18 @@ impl Drop for Reaper {
     }
 }
 
+/// A process by its id and by a descriptor, which means that process and no other, whatever
+/// becomes of the id.
+#[derive(Debug)]
+struct Held {
+    pid: Pid,
+    descriptor: OwnedFd,
+}
+
 /// What the reaper has been told.
 #[derive(Debug, Default)]
 struct Estate {
-    processes: Vec<OwnedFd>,
+    processes: Vec<Held>,
     pins: Vec<PathBuf>,
     files: Vec<PathBuf>,
 }
@@ -218,39 +226,59 @@ impl Estate {
     }
 }
 
-/// Holds a process by a descriptor, if the one with this id is still the one meant. From then on
-/// the descriptor means that process and no other, whatever becomes of the id.
-fn hold(line: &str) -> Option<OwnedFd> {
+/// Holds a process, if the one with this id is still the one meant.
+fn hold(line: &str) -> Option<Held> {
     let (pid, started) = line.split_once(' ')?;
     let (pid, started): (i32, u64) = (pid.parse().ok()?, started.parse().ok()?);
-    let held = pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()?;
-    (start_time(pid.unsigned_abs()).ok()? == started).then_some(held)
+    let id = Pid::from_raw(pid)?;
+    let descriptor = pidfd_open(id, PidfdFlags::empty()).ok()?;
+    (start_time(pid.unsigned_abs()).ok()? == started).then_some(Held {
+        pid: id,
+        descriptor,
+    })
 }
 
 /// Asks each process to end, kills those that do not, and waits until all are gone.
-fn end(processes: &[OwnedFd]) {
+fn end(processes: &[Held]) {
     for process in processes {
-        let _ = pidfd_send_signal(process, Signal::TERM);
+        process.signal(Signal::TERM);
     }
     let deadline = Instant::now() + GRACE;
     for process in processes {
-        if !ended(process, deadline) {
-            let _ = pidfd_send_signal(process, Signal::KILL);
+        if !process.ended(deadline) {
+            process.signal(Signal::KILL);
         }
     }
     for process in processes {
-        ended(process, deadline + GRACE);
+        process.ended(deadline + GRACE);
     }
 }
 
-/// True once the process has ended, false if it lives at `deadline`.
-fn ended(process: &OwnedFd, deadline: Instant) -> bool {
-    let left = deadline.saturating_duration_since(Instant::now());
-    let wait = Timespec {
-        tv_sec: 0,
-        tv_nsec: i64::from(left.subsec_nanos()),
-    };
-    poll(&mut [PollFd::new(process, PollFlags::IN)], Some(&wait)) == Ok(1)
+impl Held {
+    /// Signals the process, and with it the group that it leads: what it started in turn.
+    fn signal(&self, signal: Signal) {
+        // While the leader lives its id cannot be another group's.
+        let lives = !self.ended(Instant::now());
+        let leads = rustix::process::getpgid(Some(self.pid)) == Ok(self.pid);
+        if lives && leads {
+            let _ = kill_process_group(self.pid, signal);
+        } else {
+            let _ = pidfd_send_signal(&self.descriptor, signal);
+        }
+    }
+
+    /// True once the process has ended, false if it lives at `deadline`.
+    fn ended(&self, deadline: Instant) -> bool {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let wait = Timespec {
+            tv_sec: 0,
+            tv_nsec: i64::from(left.subsec_nanos()),
+        };
+        poll(
+            &mut [PollFd::new(&self.descriptor, PollFlags::IN)],
+            Some(&wait),
+        ) == Ok(1)
+    }
 }
 
 /// When a process started, in ticks since boot: field 22 of `/proc/PID/stat`. The second field is

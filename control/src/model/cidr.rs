@@ -60,6 +60,7 @@ pub(crate) fn is_duration(text: &str) -> bool {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

@@ -8,6 +8,9 @@ pub const AKS: &str = include_str!("../../examples/aks.json");
 /// The VNet's ARM template: one subnet for masters, one for agents.
 pub const AKS_VNET: &str = include_str!("../../examples/aks-vnet.json");
 
+/// The order in which that cluster's nodes registered under kubenet.
+pub const REGISTER: [&str; 3] = ["node-1", "node-0", "master-0"];
+
 /// The eight digits in the node names of the cluster that these documents once built. They
 /// follow from the DNS prefix, which the model leaves to its deployer.
 pub const CLUSTER_ID: &str = "37464322";

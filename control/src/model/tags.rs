@@ -221,7 +221,7 @@ static POOL: Tags = Tags {
         ("preProvisionExtension", &EXTENSION),
         ("extensions", &EXTENSION),
     ],
-    retired: "",
+    retired: "ssdType windowsNameVersion",
 };
 
 static IMAGE: Tags = plain("name resourceGroup subscriptionId gallery version");
@@ -322,6 +322,7 @@ fn check_value(value: &Value, tags: &Tags, place: &Place, report: &mut Report) {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

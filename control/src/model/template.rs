@@ -37,6 +37,8 @@ pub struct Network {
     pub(crate) subnets: Vec<PlacedSubnet>,
     /// aks-engine makes it itself, so nobody could have chosen otherwise.
     pub(crate) generated: bool,
+    /// A prefix could not be read, so a subnet may lie in it.
+    incomplete: bool,
 }
 
 /// A subnet and where its prefix stands.
@@ -234,11 +236,9 @@ impl<'a> Reader<'a> {
             .as_ref()
             .map(|space| self.texts(space, "addressPrefixes", report))
             .unwrap_or_default();
-        let prefixes: Vec<_> = texts
-            .iter()
-            .filter_map(|text| read_prefix(text, report))
-            .flatten()
-            .collect();
+        let read: Vec<_> = texts.iter().map(|text| read_prefix(text, report)).collect();
+        let incomplete = texts.is_empty() || read.iter().any(Option::is_none);
+        let prefixes = read.into_iter().flatten().flatten().collect();
         if texts.is_empty() {
             let missing = properties.place_of("addressSpace").child("addressPrefixes");
             report.fault(&missing, "the VNet has no address prefix");
@@ -261,6 +261,7 @@ impl<'a> Reader<'a> {
             prefixes,
             subnets,
             generated: false,
+            incomplete,
         })
     }
 
@@ -385,7 +386,7 @@ fn judge_subnet(
         .prefixes
         .iter()
         .any(|outer| outer.value.contains(&prefix));
-    if !inside && !network.prefixes.is_empty() {
+    if !inside && !network.incomplete {
         let prefixes: Vec<String> = network
             .prefixes
             .iter()
@@ -451,6 +452,7 @@ pub(crate) fn generated(
         prefixes: vec![Placed::new(prefix, place.clone())],
         subnets,
         generated: true,
+        incomplete: false,
     };
     judge(&network, report);
     network

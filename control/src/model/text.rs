@@ -437,6 +437,7 @@ fn wrong_kind(node: &Node, place: &Place, wanted: &str, report: &mut Report) {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

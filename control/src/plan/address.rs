@@ -26,8 +26,8 @@ const BALANCER_OFFSET: u32 = 10;
 /// The addresses of a subnet that a NIC may have, first and last.
 pub(super) fn usable(prefix: Ipv4Net) -> (u32, u32) {
     (
-        prefix.network().to_bits() + RESERVED_FIRST,
-        prefix.broadcast().to_bits() - 1,
+        prefix.network().to_bits().saturating_add(RESERVED_FIRST),
+        prefix.broadcast().to_bits().saturating_sub(1),
     )
 }
 
@@ -70,7 +70,8 @@ pub(super) fn api_server(
     let masters = &model.masters;
     if masters.scale_set {
         let last_block = prefix.broadcast().to_bits() & !0xff;
-        return Some(Ipv4Addr::from_bits(last_block | BALANCER_OFFSET));
+        let balancer = Ipv4Addr::from_bits(last_block | BALANCER_OFFSET);
+        return Some(balancer).filter(|balancer| prefix.contains(balancer));
     }
     let first = first_master(masters, network, prefix);
     match masters.count {
@@ -253,13 +254,17 @@ impl Addresses {
 
     /// A run of free addresses above one, or else the lowest free ones.
     fn run_above(&mut self, address: u32, count: u32) -> Option<Vec<u32>> {
-        let mut start = address.checked_add(1)?;
-        for candidate in start..=self.last {
-            if self.taken.contains(&candidate) {
-                start = candidate.checked_add(1)?;
-            } else if candidate - start + 1 == count {
-                self.taken.extend(start..=candidate);
-                return Some((start..=candidate).collect());
+        let mut run = 0;
+        for candidate in address.saturating_add(1)..=self.last {
+            run = if self.taken.contains(&candidate) {
+                0
+            } else {
+                run + 1
+            };
+            if run == count {
+                let found = candidate + 1 - count..=candidate;
+                self.taken.extend(found.clone());
+                return Some(found.collect());
             }
         }
         (0..count).map(|_| self.lowest()).collect()
@@ -450,6 +455,7 @@ fn base36(mut number: u32) -> String {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

@@ -4,13 +4,15 @@
 //! otherwise than the operator may think. Never: refuses an overlap that the longest prefix
 //! resolves, such as pods within 10.0.0.0/8.
 
+use std::net::Ipv4Addr;
+
 use ipnet::IpNet;
 
-use super::address::{agent_demand, capacity};
+use super::address::{agent_demand, capacity, usable};
 use super::network::Assignment;
 use super::podcidr::{free_v4, space_v4};
 use super::types::Plugin;
-use crate::model::{Model, Network, NetworkMode, Placed, Report, overlap};
+use crate::model::{Masters, Model, Network, NetworkMode, Placed, Report, as_v4, overlap};
 
 /// The most private addresses that one VNet holds.
 const VNET_ADDRESSES_MAX: u64 = 65_536;
@@ -231,7 +233,15 @@ fn pod_cidr_limits(model: &Model, route_limit: usize, report: &mut Report) {
         );
         report.fault(&model.pools_place, message);
     }
-    let Some(space) = space_v4(model) else { return };
+    let Some(space) = space_v4(model) else {
+        if let Some(first) = model.cluster_subnets.first().filter(|_| !model.ipv6_only) {
+            report.fault(
+                &first.place,
+                "the cluster subnet has no IPv4 prefix for pods",
+            );
+        }
+        return;
+    };
     let length = model.node_mask.value;
     if space.value.prefix_len() > length {
         let message = format!(
@@ -319,8 +329,11 @@ fn mode_warnings(model: &Model, report: &mut Report) {
 
 fn master_warnings(model: &Model, network: &Network, assignment: &Assignment, report: &mut Report) {
     let masters = &model.masters;
-    if network.generated || !assignment.masters_chosen || masters.subnet.is_none() {
+    if network.generated || masters.subnet.is_none() {
         return;
+    }
+    if masters.scale_set {
+        scale_set_warning(masters, network, assignment, report);
     }
     match &masters.vnet_cidr {
         None if model.plugin == Plugin::Azure => report.warn(
@@ -339,6 +352,32 @@ fn master_warnings(model: &Model, network: &Network, assignment: &Assignment, re
             }
         }
         None => {}
+    }
+}
+
+/// aks-engine derives the masters' addresses in certificates from `vnetCidr`, and Azure gives
+/// them out from their subnet.
+fn scale_set_warning(
+    masters: &Masters,
+    network: &Network,
+    assignment: &Assignment,
+    report: &mut Report,
+) {
+    let Some(cidr) = &masters.vnet_cidr else {
+        return;
+    };
+    let Some(space) = as_v4(&cidr.value) else {
+        return;
+    };
+    let expected = (space.network().to_bits() & !0xff) | 4;
+    let (given, _) = usable(network.subnets[assignment.masters].prefix.value);
+    if expected != given {
+        let message = format!(
+            "aks-engine expects the first master at {}, from vnetCidr; its subnet gives {}",
+            Ipv4Addr::from_bits(expected),
+            Ipv4Addr::from_bits(given)
+        );
+        report.warn(&cidr.place, message);
     }
 }
 

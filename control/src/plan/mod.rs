@@ -22,8 +22,9 @@ use std::net::Ipv4Addr;
 
 use ipnet::{IpNet, Ipv4Net};
 
+pub use crate::model::NetworkMode;
 use crate::model::{
-    Document, Faults, Masters, Model, Network, NetworkMode, Report, Source, check_model,
+    Document, Faults, Masters, Model, Network, Place, Report, Source, Vnets, check_model,
     check_template, examples,
 };
 
@@ -91,10 +92,16 @@ impl LoadOptions {
 pub fn load(options: &LoadOptions) -> Result<Plan, Faults> {
     let mut report = Report::default();
     let plan = load_into(options, &mut report);
+    if plan.is_none() && report.fault_count() == 0 {
+        report.fault(
+            &Place::option(&options.model.name(), ""),
+            "cannot be planned",
+        );
+    }
     let model_name = options.model.name();
     let vnet_name = options.vnet.as_ref().map(Source::name).unwrap_or_default();
     let warnings = report.finish(&[&model_name, &vnet_name])?;
-    let plan = plan.expect("a plan is there unless a fault was reported");
+    let plan = plan.expect("a plan that is not there is a fault");
     Ok(Plan { warnings, ..plan })
 }
 
@@ -104,16 +111,47 @@ fn load_into(options: &LoadOptions, report: &mut Report) -> Option<Plan> {
     let vnets = options.vnet.as_ref().map(|source| {
         Document::read(source, report).and_then(|document| check_template(&document, report))
     });
+    if report.fault_count() > 0 {
+        find_more(&model?, vnets, options, report);
+        return None;
+    }
     let model = model?;
-    let network = match vnets {
-        Some(vnets) => {
-            let wanted = model.masters.subnet.as_ref();
-            let wanted = wanted.map(|id| id.with(id.value.vnet.clone()));
-            vnets?.choose(wanted.as_ref(), report)?
-        }
-        None => network::generate(&model, options.cluster_id.as_deref(), report)?,
-    };
+    let network = find_network(&model, vnets, options, report)?;
+    if report.fault_count() > 0 {
+        return None;
+    }
     plan(&model, &network, options, report)
+}
+
+fn find_network(
+    model: &Model,
+    vnets: Option<Option<Vnets>>,
+    options: &LoadOptions,
+    report: &mut Report,
+) -> Option<Network> {
+    let Some(vnets) = vnets else {
+        return network::generate(model, options.cluster_id.as_deref(), report);
+    };
+    let wanted = model.masters.subnet.as_ref();
+    let wanted = wanted.map(|id| id.with(id.value.vnet.clone()));
+    vnets?.choose(wanted.as_ref(), report)
+}
+
+/// Looks for overlaps in a model that is at fault already, so that they need no second run.
+/// What rests on the fault itself, such as the capacity for a count out of range, can wait.
+fn find_more(
+    model: &Model,
+    vnets: Option<Option<Vnets>>,
+    options: &LoadOptions,
+    report: &mut Report,
+) {
+    let unheard = &mut Report::default();
+    let Some(network) = find_network(model, vnets, options, unheard) else {
+        return;
+    };
+    if let Some(assignment) = network::assign(model, &network, &options.subnets, unheard) {
+        checks::overlaps(model, &network, &assignment, report);
+    }
 }
 
 /// Plans for a model and a VNet that hold each by itself. Pure: no file, no clock, no socket.
@@ -231,3 +269,7 @@ fn via_host(model: &Model) -> Vec<IpNet> {
         Plugin::Kubenet => Vec::new(),
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;

@@ -7,10 +7,9 @@ use std::collections::BTreeSet;
 
 use ipnet::Ipv4Net;
 
+use super::podcidr::space_v4;
 use super::types::{Plugin, Role};
-use crate::model::{
-    Model, Network, Place, Placed, PlacedSubnet, Report, SubnetId, as_v4, generated,
-};
+use crate::model::{Model, Network, Place, Placed, PlacedSubnet, Report, SubnetId, generated};
 
 /// Subnets that Azure keeps for its own machines.
 const AZURE_SUBNETS: [&str; 4] = [
@@ -25,8 +24,6 @@ const AZURE_SUBNETS: [&str; 4] = [
 pub(super) struct Assignment {
     pub(super) masters: usize,
     pub(super) pools: Vec<usize>,
-    /// Someone chose: the model or the command line, and not a subnet's name.
-    pub(super) masters_chosen: bool,
 }
 
 impl Assignment {
@@ -76,10 +73,14 @@ pub(super) fn generate(
     } else {
         let prefix = match model.plugin {
             Plugin::Kubenet => fixed("10.240.0.0/16"),
-            Plugin::Azure => model
-                .cluster_subnets
-                .iter()
-                .find_map(|net| Some(net.with(as_v4(&net.value)?)))?,
+            Plugin::Azure => match space_v4(model) {
+                Some(space) => space,
+                None => {
+                    let place = &model.cluster_subnets.first()?.place;
+                    report.fault(place, "the nodes' subnet has no IPv4 prefix");
+                    return None;
+                }
+            },
         };
         vec![subnet("k8s-subnet", prefix)]
     };
@@ -123,7 +124,6 @@ pub(super) fn assign(
     Some(Assignment {
         masters: masters?,
         pools: pools.into_iter().collect::<Option<_>>()?,
-        masters_chosen: model.masters.subnet.is_some() || chooser.option("master").is_some(),
     })
 }
 

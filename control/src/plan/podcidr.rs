@@ -17,22 +17,28 @@ use crate::model::{Model, Place, Placed, Report, as_v4, overlap};
 const NODE_LENGTH_V6: u8 = 64;
 const NODE_BITS_V6_MAX: u8 = 16;
 
-/// The short names of all nodes, in order.
-fn names(model: &Model) -> Vec<String> {
+/// Whether a short name is that of a node.
+fn is_node(model: &Model, name: &str) -> bool {
     let agents: u32 = model.pools.iter().map(|pool| pool.count.value).sum();
-    let agents = (0..agents).map(|index| format!("node-{index}"));
-    agents
-        .chain((0..model.masters.count).map(|index| format!("master-{index}")))
-        .collect()
+    let counts = |prefix: &str, count: u32| {
+        let number = name
+            .strip_prefix(prefix)
+            .and_then(|number| number.parse::<u32>().ok());
+        number.is_some_and(|number| number < count && name == format!("{prefix}{number}"))
+    };
+    counts("node-", agents) || counts("master-", model.masters.count)
 }
 
 /// Complains about names in `--register` that are unknown or come twice.
 pub(super) fn check_register(model: &Model, register: &[String], report: &mut Report) {
-    let known: HashSet<String> = names(model).into_iter().collect();
+    if model.plugin == Plugin::Azure && !register.is_empty() {
+        let place = Place::option("--register", "");
+        report.warn(&place, "without effect: under azure nodes have no pod CIDR");
+    }
     let mut seen = HashSet::new();
     for name in register {
         let place = Place::option("--register", name);
-        if !known.contains(name) {
+        if !is_node(model, name) {
             report.fault(
                 &place,
                 "no such node: they are named node-0 and up, master-0 and up",
@@ -57,13 +63,29 @@ pub(super) fn free_v4(model: &Model) -> impl Iterator<Item = Ipv4Net> + '_ {
     let space = space_v4(model)
         .map(|space| space.value)
         .filter(|s| s.prefix_len() <= length);
-    let base = space.map_or(0, |space| space.network().to_bits());
-    let count = space.map_or(0, |space| 1_u64 << (length - space.prefix_len()));
-    (0..count).filter_map(move |index| {
-        let offset = u32::try_from(index << (32 - length)).ok()?;
-        let net = Ipv4Net::new(Ipv4Addr::from_bits(base + offset), length).ok()?;
-        let taken = |service: &Placed<IpNet>| overlap(&service.value, &IpNet::V4(net));
-        (!model.service_cidrs.iter().any(taken)).then_some(net)
+    // In 64 bits, so that the end of the address space is a number like any other.
+    let (mut next, last) = space.map_or((1, 0), |space| {
+        (
+            u64::from(space.network().to_bits()),
+            u64::from(space.broadcast().to_bits()),
+        )
+    });
+    std::iter::from_fn(move || {
+        while next <= last {
+            let start = Ipv4Addr::from_bits(u32::try_from(next).ok()?);
+            let net = Ipv4Net::new(start, length).ok()?;
+            let service = model
+                .service_cidrs
+                .iter()
+                .filter_map(|service| as_v4(&service.value))
+                .find(|service| overlap(&IpNet::V4(*service), &IpNet::V4(net)));
+            let end = |net: Ipv4Net| u64::from(net.broadcast().to_bits());
+            next = end(net).max(service.map_or(0, end)) + 1;
+            if service.is_none() {
+                return Some(net);
+            }
+        }
+        None
     })
 }
 

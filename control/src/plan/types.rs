@@ -47,7 +47,7 @@ impl fmt::Display for Role {
 }
 
 /// Everything that follows from the two documents.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
     /// The plugin planned for.
     pub plugin: Plugin,

@@ -8,7 +8,7 @@ use std::os::fd::RawFd;
 
 use crossbeam::queue::ArrayQueue;
 
-use super::{BURST_BYTES, BURST_FRAMES, Port, Ready};
+use super::{BURST_BYTES, BURST_FRAMES, Capabilities, Port, Ready, Taken};
 use crate::buffer::{FRAME_MAX, Frame, Pool};
 use crate::frame::offload::Offload;
 use crate::sync::Arc;
@@ -29,6 +29,7 @@ pub struct MemoryPort {
     inbox: Arc<ArrayQueue<WireFrame>>,
     outbox: Arc<ArrayQueue<WireFrame>>,
     spare: Arc<ArrayQueue<Vec<u8>>>,
+    capabilities: Capabilities,
 }
 
 /// The other end: what a test sends and receives by.
@@ -52,6 +53,7 @@ pub fn pair(frames: usize) -> (MemoryPort, Peer) {
         inbox: Arc::clone(&to_switch),
         outbox: Arc::clone(&from_switch),
         spare: Arc::clone(&spare),
+        capabilities: Capabilities::ALL,
     };
     (
         port,
@@ -61,6 +63,17 @@ pub fn pair(frames: usize) -> (MemoryPort, Peer) {
             spare,
         },
     )
+}
+
+impl MemoryPort {
+    /// The same port, which takes only frames that `capabilities` allow.
+    #[must_use]
+    pub fn with(self, capabilities: Capabilities) -> MemoryPort {
+        MemoryPort {
+            capabilities,
+            ..self
+        }
+    }
 }
 
 impl Port for MemoryPort {
@@ -88,7 +101,7 @@ impl Port for MemoryPort {
         Ready::More
     }
 
-    fn transmit(&mut self, frame: &Frame, pool: &mut Pool) -> Result<(), DropReason> {
+    fn transmit(&mut self, frame: &Frame, pool: &mut Pool) -> Result<Taken, DropReason> {
         if self.outbox.is_full() {
             return Err(DropReason::QueueFull);
         }
@@ -99,7 +112,14 @@ impl Port for MemoryPort {
             bytes,
             offload: frame.offload,
         };
-        self.outbox.push(wire).map_err(|_| DropReason::QueueFull)
+        self.outbox
+            .push(wire)
+            .map(|()| Taken::Now)
+            .map_err(|_| DropReason::QueueFull)
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.capabilities
     }
 
     fn descriptor(&self) -> Option<RawFd> {

@@ -14,6 +14,7 @@ pub mod tap;
 use std::os::fd::RawFd;
 
 use crate::buffer::{Frame, Pool};
+use crate::frame::offload::Offload;
 use crate::verdict::DropReason;
 
 /// Frames a port may hand in at one turn, so that one busy port does not starve the rest.
@@ -34,17 +35,78 @@ pub enum Ready {
     Down,
 }
 
+/// How a port took a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// It is out.
+    Now,
+    /// It waits in the port for [`Port::flush`], together with others; its buffer stays in use.
+    Later,
+}
+
+/// What became of a frame that waited for [`Port::flush`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flushed {
+    /// Its length in bytes.
+    pub len: usize,
+    /// It is out, or why it is not.
+    pub outcome: Result<(), DropReason>,
+}
+
+/// What a port can leave to whoever gets its frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capabilities {
+    /// A frame that stands for several segments.
+    pub super_frames: bool,
+    /// A frame whose layer 4 checksum is still to be completed.
+    pub partial_checksums: bool,
+}
+
+impl Capabilities {
+    /// Takes every frame as it is.
+    pub const ALL: Capabilities = Capabilities {
+        super_frames: true,
+        partial_checksums: true,
+    };
+
+    /// Takes only what could go on a wire.
+    pub const WIRE: Capabilities = Capabilities {
+        super_frames: false,
+        partial_checksums: false,
+    };
+
+    /// True if a frame in this state can go out as it is.
+    #[inline]
+    #[must_use]
+    pub const fn take(self, offload: Offload) -> bool {
+        (self.super_frames || !offload.is_super_frame())
+            && (self.partial_checksums || !offload.needs_checksum())
+    }
+}
+
 /// A place where frames come in and go out.
 pub trait Port {
     /// Moves frames in, onto the end of `into`: at most [`BURST_FRAMES`], and none further after
     /// [`BURST_BYTES`]. Never blocks.
     fn receive(&mut self, pool: &mut Pool, into: &mut Vec<Frame>) -> Ready;
 
-    /// Offers a frame, which stays the caller's. Never blocks.
+    /// Offers a frame, which stays the caller's. Never blocks. A frame that is taken for
+    /// [`Taken::Later`] must not be edited or released before [`Port::flush`].
     ///
     /// # Errors
     /// `QueueFull`, `PortDown` or `BadOffload`: the frame was not taken.
-    fn transmit(&mut self, frame: &Frame, pool: &mut Pool) -> Result<(), DropReason>;
+    fn transmit(&mut self, frame: &Frame, pool: &mut Pool) -> Result<Taken, DropReason>;
+
+    /// Sends what was taken for later, and puts what became of each frame onto `flushed`.
+    fn flush(&mut self, pool: &mut Pool, flushed: &mut Vec<Flushed>) {
+        let _ = (pool, flushed);
+    }
+
+    /// What [`Port::transmit`] takes undone. The worker does the rest before it offers a frame.
+    #[inline]
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::ALL
+    }
 
     /// The descriptor that becomes readable when frames have come in, if there is one.
     fn descriptor(&self) -> Option<RawFd>;

@@ -3,19 +3,33 @@
 //! In: the name of a TAP in the network namespace of the calling thread.
 //! Out: a [`Port`]. Never: makes or configures a device; control does.
 //!
-//! Each `read` and each `write` moves one frame with a `virtio_net_hdr` in front of it
+//! A `read` or a `write` moves one frame with a `virtio_net_hdr` in front of it
 //! (Documentation/networking/tuntap.rst). A write runs the receiving stack inside the call, up to
 //! the socket it ends in, so there is no queue behind it that could be full.
+//!
+//! Small frames cost mostly the calls, so where several come at once they are read, and written,
+//! many in one call (see `sys/uring.rs`). Super-frames cost mostly the copy: each is read and
+//! written by itself, while it is in the cache. A lone frame is too, since nothing is gained by
+//! waiting for another.
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
 use rustix::io::Errno;
 
-use super::{BURST_BYTES, BURST_FRAMES, Port, Ready, sys};
+use super::sys::uring::{BATCH_MAX, Outcome, Ring, Run};
+use super::{BURST_FRAMES, Flushed, Port, Ready, Taken, sys};
 use crate::buffer::{Frame, Pool};
 use crate::frame::offload::{HEADER_LEN, Offload};
 use crate::verdict::DropReason;
+
+/// Frames up to this length are small: the kernel builds such a one in a single page fragment
+/// (`tun_build_skb`, drivers/net/tun.c), and copying it costs less than a system call.
+const SMALL_MAX: usize = 3_400;
+
+/// Bytes of longer frames that one turn hands in: one super-frame, which is then sent on while it
+/// is in the cache. Longer bursts were slower, and cost the senders their pace.
+const LARGE_BYTES: usize = 64 << 10;
 
 /// How many queues the device was made with: re-opening must say the same, or the kernel answers
 /// `EINVAL`.
@@ -27,12 +41,30 @@ pub enum Queues {
     Multi,
 }
 
+/// Whether small frames go many in one call.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Batching {
+    /// Where the kernel can.
+    #[default]
+    Auto,
+    /// Never: one call a frame, as on kernels before 6.4.
+    Off,
+}
+
 /// An open TAP queue.
 #[derive(Debug)]
 pub struct TapPort {
     queue: OwnedFd,
     name: String,
     offloads: u32,
+    ring: Option<Ring>,
+    /// How many reads to try in one call: twice what the last burst held.
+    eager: usize,
+    empty: Vec<Frame>,
+    runs: Vec<Run>,
+    waiting: Vec<Run>,
+    outcomes: Vec<Outcome>,
+    flushed: Vec<Flushed>,
 }
 
 impl TapPort {
@@ -44,11 +76,30 @@ impl TapPort {
     /// somebody else's device; `EBUSY` if its queue is taken; `EINVAL` if it is no TAP or was made
     /// with another count of queues; what opening `/dev/net/tun` says.
     pub fn open(name: &str, queues: Queues) -> io::Result<TapPort> {
+        TapPort::open_with(name, queues, Batching::Auto)
+    }
+
+    /// As [`TapPort::open`], with a say in how small frames are moved.
+    ///
+    /// # Errors
+    /// As [`TapPort::open`].
+    pub fn open_with(name: &str, queues: Queues, batching: Batching) -> io::Result<TapPort> {
         let (queue, offloads) = sys::tun::open(name, queues == Queues::Multi)?;
+        let ring = match batching {
+            Batching::Auto => Ring::for_tap(queue.as_fd()),
+            Batching::Off => None,
+        };
         Ok(TapPort {
             queue,
             name: name.to_owned(),
             offloads,
+            ring,
+            eager: 0,
+            empty: Vec::with_capacity(BATCH_MAX),
+            runs: Vec::with_capacity(BATCH_MAX),
+            waiting: Vec::with_capacity(BATCH_MAX),
+            outcomes: Vec::with_capacity(BATCH_MAX),
+            flushed: Vec::with_capacity(BATCH_MAX),
         })
     }
 
@@ -63,50 +114,165 @@ impl TapPort {
     pub fn offloads(&self) -> u32 {
         self.offloads
     }
+
+    /// True if small frames go many in one call.
+    #[must_use]
+    pub fn batches(&self) -> bool {
+        self.ring.is_some()
+    }
+
+    /// One frame, in one call.
+    fn read_one(&mut self, pool: &mut Pool, into: &mut Vec<Frame>) -> Result<usize, Ready> {
+        let Some(frame) = pool.take() else {
+            return Err(Ready::More);
+        };
+        let read = rustix::io::read(&self.queue, pool.room_with_header(&frame));
+        accept(read, frame, pool, into)
+    }
+
+    /// Up to `self.eager` frames, in one call.
+    fn read_many(&mut self, pool: &mut Pool, into: &mut Vec<Frame>) -> Ready {
+        let Some(ring) = &mut self.ring else {
+            return Ready::More;
+        };
+        for _ in 0..self.eager {
+            let Some(frame) = pool.take() else { break };
+            self.runs.push(pool.room_run(&frame));
+            self.empty.push(frame);
+        }
+        let done = ring.read(
+            self.queue.as_fd(),
+            pool.memory(),
+            &self.runs,
+            &mut self.outcomes,
+        );
+        let mut ready = if done.is_ok() {
+            Ready::More
+        } else {
+            Ready::Down
+        };
+        // What came first is in the first slots; the rest go back unused.
+        for (frame, outcome) in self.empty.drain(..).zip(self.outcomes.drain(..)) {
+            if let Err(state) = accept(outcome, frame, pool, into) {
+                ready = state;
+            }
+        }
+        self.runs.clear();
+        ready
+    }
+
+    /// Writes what waits.
+    fn write_waiting(&mut self, pool: &mut Pool) {
+        let memory = pool.memory();
+        match (&mut self.ring, self.waiting.as_slice()) {
+            (Some(ring), [_, _, ..]) => {
+                let queue = self.queue.as_fd();
+                let done = ring.write(queue, memory, &self.waiting, &mut self.outcomes);
+                debug_assert!(done.is_ok() && self.outcomes.len() == self.waiting.len());
+            }
+            (_, waiting) => {
+                let write =
+                    |run: &Run| rustix::io::write(&self.queue, &memory[run.at..run.at + run.len]);
+                self.outcomes.extend(waiting.iter().map(write));
+            }
+        }
+        for (run, outcome) in self.waiting.drain(..).zip(self.outcomes.drain(..)) {
+            let outcome = outcome.map(drop).map_err(refusal);
+            self.flushed.push(Flushed {
+                len: run.len - HEADER_LEN,
+                outcome,
+            });
+        }
+    }
 }
 
 impl Port for TapPort {
     fn receive(&mut self, pool: &mut Pool, into: &mut Vec<Frame>) -> Ready {
+        let before = into.len();
         let mut bytes = 0;
-        for _ in 0..BURST_FRAMES {
-            let Some(mut frame) = pool.take() else {
-                return Ready::More;
-            };
-            let read = rustix::io::read(&self.queue, pool.room_with_header(&frame));
-            let offload = Offload::read(pool.room_with_header(&frame));
-            match (read, offload) {
-                (Ok(read), Some(offload)) if read >= HEADER_LEN => {
-                    frame.set_len(read - HEADER_LEN);
-                    frame.offload = offload;
-                    bytes += frame.len();
-                    into.push(frame);
-                }
-                (other, _) => {
-                    pool.release(frame);
-                    return if other == Err(Errno::AGAIN) {
-                        Ready::Empty
-                    } else {
-                        Ready::Down
-                    };
-                }
+        while into.len() - before < BURST_FRAMES && bytes < LARGE_BYTES {
+            if self.ring.is_some() && self.eager > 1 {
+                let ready = self.read_many(pool, into);
+                let got = into.len() - before;
+                let longest = into[before..].iter().map(Frame::len).max().unwrap_or(0);
+                self.eager = if longest > SMALL_MAX {
+                    0
+                } else {
+                    (2 * got).min(BATCH_MAX)
+                };
+                return ready;
             }
-            if bytes >= BURST_BYTES {
-                break;
+            match self.read_one(pool, into) {
+                Ok(len) => {
+                    bytes += len;
+                    // A second small frame was there at once, so there may be a crowd.
+                    let crowd = len <= SMALL_MAX && into.len() - before >= 2;
+                    if crowd && self.ring.is_some() {
+                        self.eager = 8;
+                        return Ready::More;
+                    }
+                }
+                Err(ready) => return ready,
             }
         }
         Ready::More
     }
 
-    fn transmit(&mut self, frame: &Frame, pool: &mut Pool) -> Result<(), DropReason> {
-        match rustix::io::write(&self.queue, pool.with_header(frame)) {
-            Ok(_) => Ok(()),
-            Err(Errno::AGAIN | Errno::NOBUFS | Errno::NOMEM) => Err(DropReason::QueueFull),
-            Err(Errno::INVAL | Errno::MSGSIZE) => Err(DropReason::BadOffload),
-            Err(_) => Err(DropReason::PortDown),
+    fn transmit(&mut self, frame: &Frame, pool: &mut Pool) -> Result<Taken, DropReason> {
+        if self.ring.is_some() && (frame.len() <= SMALL_MAX || !self.waiting.is_empty()) {
+            if self.waiting.len() == BATCH_MAX {
+                self.write_waiting(pool);
+            }
+            self.waiting.push(pool.header_run(frame));
+            return Ok(Taken::Later);
         }
+        let written = rustix::io::write(&self.queue, pool.with_header(frame));
+        written.map(|_| Taken::Now).map_err(refusal)
+    }
+
+    fn flush(&mut self, pool: &mut Pool, flushed: &mut Vec<Flushed>) {
+        self.write_waiting(pool);
+        flushed.append(&mut self.flushed);
     }
 
     fn descriptor(&self) -> Option<RawFd> {
         Some(self.queue.as_raw_fd())
+    }
+}
+
+/// Makes a frame of what was read into its slot, or gives the slot back.
+#[inline]
+fn accept(
+    read: Outcome,
+    mut frame: Frame,
+    pool: &mut Pool,
+    into: &mut Vec<Frame>,
+) -> Result<usize, Ready> {
+    let offload = Offload::read(pool.room_with_header(&frame));
+    match (read, offload) {
+        (Ok(read), Some(offload)) if read >= HEADER_LEN => {
+            frame.set_len(read - HEADER_LEN);
+            frame.offload = offload;
+            let len = frame.len();
+            into.push(frame);
+            Ok(len)
+        }
+        (other, _) => {
+            pool.release(frame);
+            Err(if other == Err(Errno::AGAIN) {
+                Ready::Empty
+            } else {
+                Ready::Down
+            })
+        }
+    }
+}
+
+/// What the kernel's answer to a write means.
+fn refusal(errno: Errno) -> DropReason {
+    match errno {
+        Errno::AGAIN | Errno::NOBUFS | Errno::NOMEM => DropReason::QueueFull,
+        Errno::INVAL | Errno::MSGSIZE => DropReason::BadOffload,
+        _ => DropReason::PortDown,
     }
 }

@@ -17,6 +17,8 @@ use etherparse::PacketBuilder;
 use proptest::prelude::*;
 use std::net::Ipv4Addr;
 
+mod finish;
+
 const FABRIC: Mac = Mac([0x12, 0x34, 0x56, 0x78, 0x9a, 0xbc]);
 const NIC: Mac = Mac([0, 0x0d, 0x3a, 0x21, 0xaf, 0x12]);
 const GATEWAY: Mac = Mac([0x0a, 0x58, 0x0a, 0xf4, 1, 1]);
@@ -440,6 +442,40 @@ fn kubenet_asks_for_the_next_hop_holds_the_frame_and_then_routes_it() {
         UPLINK,
     );
     assert_eq!((seen.target, ttl(&seen)), (FABRIC, 63), "known from now on");
+}
+
+#[test]
+fn a_reply_that_one_worker_gets_frees_the_frame_that_another_holds() {
+    let mut rigs = [Rig::new(&kubenet()), Rig::new(&kubenet())];
+    for (rig, gossip) in rigs.iter_mut().zip(Gossip::circle(2)) {
+        rig.worker.join(gossip);
+    }
+    let frame = ping(POD_A, GATEWAY, "10.244.1.6", "10.244.0.7", 64);
+    assert_eq!(rigs[0].put(A, &frame).0.queued, 1);
+    let reply = arp(
+        Operation::Reply,
+        (FABRIC, "10.20.0.5"),
+        (NIC, "10.20.0.4"),
+        NIC,
+    );
+    let (counts, _) = rigs[1].put(UPLINK, &reply);
+    assert_eq!(
+        counts,
+        Counts {
+            received: 1,
+            punted: 1,
+            ..Counts::default()
+        }
+    );
+    let (counts, out) = rigs[0].breathe();
+    assert_eq!(
+        counts,
+        Counts {
+            transmitted: 1,
+            ..Counts::default()
+        }
+    );
+    assert_eq!(out[0].0, UPLINK);
 }
 
 #[test]

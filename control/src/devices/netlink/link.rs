@@ -5,6 +5,7 @@
 //! Never: brings a device up as a side effect.
 
 use std::os::fd::AsRawFd;
+use std::time::{Duration, Instant};
 
 use dataplane::addr::Mac;
 use netlink_packet_core::{DefaultNla, NLM_F_CREATE, NLM_F_EXCL, Nla};
@@ -58,6 +59,8 @@ pub struct Link {
     pub mtu: u32,
     /// Administratively up.
     pub up: bool,
+    /// It has a carrier and its kernel sends by it. A TAP has one while someone has it open.
+    pub running: bool,
     /// Resolves no addresses of its own (`IFF_NOARP`).
     pub no_arp: bool,
     /// The alias, free text for people.
@@ -120,6 +123,7 @@ impl Link {
                 .map(Mac),
             mtu: found.number(number::MTU).unwrap_or_default(),
             up: flags.contains(LinkFlags::Up),
+            running: flags.contains(LinkFlags::Running),
             no_arp: flags.contains(LinkFlags::Noarp),
             alias: found.text(number::ALIAS),
             qdisc: found.text(number::QDISC).unwrap_or_default(),
@@ -176,6 +180,31 @@ impl Netlink {
         })
     }
 
+    /// Waits until the device has its carrier. For some milliseconds after a TAP has been opened
+    /// the kernel still throws away what it should send by it, redirected frames too: it starts
+    /// the queue later, from a work queue. So whoever opens a TAP waits before they ask for frames.
+    ///
+    /// # Errors
+    /// [`DeviceError::Conflict`] if it has none after `patience`.
+    pub fn wait_until_running(
+        &self,
+        name: &DeviceName,
+        patience: Duration,
+    ) -> Result<(), DeviceError> {
+        let end = Instant::now() + patience;
+        while !self.link(name)?.running {
+            if Instant::now() > end {
+                return Err(DeviceError::Conflict {
+                    device: name.clone(),
+                    namespace: self.namespace().name().into(),
+                    why: "has no carrier: nobody has it open, or it is down".into(),
+                });
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
+    }
+
     /// The index of the device called `name`.
     ///
     /// # Errors
@@ -214,6 +243,37 @@ impl Netlink {
             &attempt,
             RouteNetlinkMessage::NewLink(message),
             NLM_F_CREATE | NLM_F_EXCL,
+        )
+    }
+
+    /// Makes a Linux bridge, down. The switch has no use for one: comparisons do.
+    ///
+    /// # Errors
+    /// What the kernel says: `EEXIST` if the name is taken, `EOPNOTSUPP` without the module.
+    pub fn add_bridge(&self, name: &DeviceName) -> Result<(), DeviceError> {
+        let mut message = named(name);
+        message
+            .attributes
+            .push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(
+                InfoKind::Bridge,
+            )]));
+        self.change(
+            &format!("make the bridge {name}"),
+            RouteNetlinkMessage::NewLink(message),
+            NLM_F_CREATE | NLM_F_EXCL,
+        )
+    }
+
+    /// Makes a device a port of a bridge.
+    ///
+    /// # Errors
+    /// [`DeviceError::Missing`] without the bridge, otherwise what the kernel says.
+    pub fn set_bridge(&self, name: &DeviceName, bridge: &DeviceName) -> Result<(), DeviceError> {
+        let attempt = format!("make {name} a port of {bridge}");
+        self.set(
+            &attempt,
+            name,
+            LinkAttribute::Controller(self.index(bridge)?),
         )
     }
 

@@ -6,3 +6,4 @@
 #![allow(unsafe_code)]
 
 pub(crate) mod tun;
+pub(crate) mod uring;

@@ -1,0 +1,273 @@
+//! One thread of a switch: a worker, its readiness queue, its clock, and the orders it obeys.
+//!
+//! In: orders, over a bounded lock-free queue. Out: an answer to each, and moved frames.
+//! Never: waits for control; it reads the clock between breaths and nowhere else.
+//!
+//! The thread spins for a short, bounded time after its last frame, since the next one of a busy
+//! flow is microseconds away, and then sleeps until a port is readable or an order arrives.
+
+use std::io;
+use std::os::fd::RawFd;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use crossbeam::queue::ArrayQueue;
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token, Waker};
+
+use super::Options;
+use crate::addr::PortId;
+use crate::clock::Monotonic;
+use crate::port::Port;
+use crate::stats::Board;
+use crate::sync::Arc;
+use crate::worker::Worker;
+
+/// Breaths between two looks at the readiness queue, which costs about as much as reading a frame.
+/// A port that becomes ready waits for at most so many turns of each busy one.
+const BREATHS_MAX: usize = 4;
+
+/// Sleep at most this long, so that timers of the slow path run.
+const SLEEP_MAX: Duration = Duration::from_millis(100);
+
+/// Orders that may wait at once. Control sends them one by one and waits for each, from a handful
+/// of threads.
+const ORDERS_MAX: usize = 64;
+
+/// How often control, waiting for an answer, looks whether the thread still lives.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// The waker's place among the readiness tokens; ports use their own numbers.
+const WAKER: Token = Token(PortId::COUNT_MAX);
+
+/// What control may ask of the thread.
+enum Order<P> {
+    Attach(PortId, P, Sender<io::Result<()>>),
+    Detach(PortId, Sender<Option<P>>),
+    Stop,
+}
+
+/// Control's end.
+#[derive(Debug)]
+pub(super) struct Lane<P> {
+    orders: Arc<ArrayQueue<Order<P>>>,
+    waker: Arc<Waker>,
+    board: Arc<Board>,
+    /// Until it is started.
+    parts: Option<(Worker<P>, Poll)>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl<P: Port + Send + 'static> Lane<P> {
+    /// A lane that does not run yet.
+    pub(super) fn open(worker: Worker<P>) -> io::Result<Lane<P>> {
+        let poll = Poll::new()?;
+        Ok(Lane {
+            orders: Arc::new(ArrayQueue::new(ORDERS_MAX)),
+            waker: Arc::new(Waker::new(poll.registry(), WAKER)?),
+            board: Arc::clone(worker.board()),
+            parts: Some((worker, poll)),
+            thread: None,
+        })
+    }
+
+    /// Starts the thread. `wakers` are those of all lanes, for news that cannot wait.
+    pub(super) fn start(&mut self, options: &Options, wakers: &[Arc<Waker>]) -> io::Result<()> {
+        let Some((worker, poll)) = self.parts.take() else {
+            return Ok(());
+        };
+        let others = wakers
+            .iter()
+            .filter(|waker| !Arc::ptr_eq(waker, &self.waker));
+        let runner = Runner {
+            worker,
+            poll,
+            orders: Arc::clone(&self.orders),
+            others: others.cloned().collect(),
+            spin: options.spin,
+            clock: Monotonic::start(),
+        };
+        let named = std::thread::Builder::new().name(options.name.clone());
+        self.thread = Some(named.spawn(|| runner.run())?);
+        Ok(())
+    }
+
+    pub(super) fn waker(&self) -> Arc<Waker> {
+        Arc::clone(&self.waker)
+    }
+
+    pub(super) fn board(&self) -> &Board {
+        &self.board
+    }
+
+    pub(super) fn attach(&self, id: PortId, port: P) -> io::Result<()> {
+        let (done, answer) = bounded(1);
+        self.send(Order::Attach(id, port, done))?;
+        self.wait(&answer)?
+    }
+
+    pub(super) fn detach(&self, id: PortId) -> io::Result<Option<P>> {
+        let (done, answer) = bounded(1);
+        self.send(Order::Detach(id, done))?;
+        self.wait(&answer)
+    }
+
+    /// Stops the thread, and tells whether it had died.
+    pub(super) fn halt(&mut self) -> io::Result<()> {
+        let Some(thread) = self.thread.take() else {
+            return Ok(());
+        };
+        // Ignored if it fails: then the queue is full of orders, or the thread is gone, and the
+        // wait below tells which.
+        while self.send(Order::Stop).is_err() && !thread.is_finished() {
+            std::thread::yield_now();
+        }
+        thread.join().map_err(|_| gone())
+    }
+
+    fn send(&self, order: Order<P>) -> io::Result<()> {
+        let full = || io::Error::new(io::ErrorKind::WouldBlock, "too many orders wait");
+        self.orders.push(order).map_err(|_| full())?;
+        self.waker.wake()
+    }
+
+    /// The answer to an order, unless the thread died before it gave one.
+    fn wait<T>(&self, answer: &Receiver<T>) -> io::Result<T> {
+        loop {
+            match answer.recv_timeout(LOOK) {
+                Ok(answer) => return Ok(answer),
+                Err(RecvTimeoutError::Disconnected) => return Err(gone()),
+                Err(RecvTimeoutError::Timeout) => {
+                    if self.thread.as_ref().is_none_or(JoinHandle::is_finished) {
+                        return Err(gone());
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl<P> Drop for Lane<P> {
+    fn drop(&mut self) {
+        let Some(thread) = self.thread.take() else {
+            return;
+        };
+        while self.orders.push(Order::Stop).is_err() && !thread.is_finished() {
+            std::thread::yield_now();
+        }
+        let _ = self.waker.wake();
+        let _ = thread.join();
+    }
+}
+
+fn gone() -> io::Error {
+    io::Error::new(io::ErrorKind::BrokenPipe, "the switch's thread is gone")
+}
+
+/// What lives on the thread.
+struct Runner<P> {
+    worker: Worker<P>,
+    poll: Poll,
+    orders: Arc<ArrayQueue<Order<P>>>,
+    others: Vec<Arc<Waker>>,
+    spin: Duration,
+    clock: Monotonic,
+}
+
+impl<P: Port> Runner<P> {
+    fn run(mut self) {
+        let mut events = Events::with_capacity(64);
+        let mut busy_until = self.clock.elapsed();
+        loop {
+            let busy = self.breathe();
+            let now = self.clock.elapsed();
+            if busy {
+                busy_until = now + self.spin;
+            }
+            let patience = if now < busy_until {
+                Duration::ZERO
+            } else {
+                SLEEP_MAX
+            };
+            if !self.listen(&mut events, patience) {
+                return;
+            }
+        }
+    }
+
+    /// Breathes while ports have more, but not so long that others go unheard. True if frames
+    /// were moved or wait.
+    fn breathe(&mut self) -> bool {
+        let mut busy = false;
+        for _ in 0..BREATHS_MAX {
+            let breath = self.worker.breathe(self.clock.tick());
+            busy |= breath.frames > 0 || breath.more;
+            if breath.told {
+                // Frames of theirs may wait for just this.
+                self.others.iter().for_each(|other| drop(other.wake()));
+            }
+            if !breath.more {
+                break;
+            }
+        }
+        busy
+    }
+
+    /// Waits for ports and orders. False when told to stop.
+    fn listen(&mut self, events: &mut Events, patience: Duration) -> bool {
+        if let Err(error) = self.poll.poll(events, Some(patience)) {
+            let interrupted = error.kind() == io::ErrorKind::Interrupted;
+            assert!(interrupted, "the readiness queue broke: {error}");
+            return true;
+        }
+        let mut ordered = false;
+        for event in events.iter() {
+            match PortId::new(event.token().0) {
+                Some(port) => self.worker.wake(port),
+                None => ordered = true,
+            }
+        }
+        !ordered || self.obey()
+    }
+
+    fn obey(&mut self) -> bool {
+        while let Some(order) = self.orders.pop() {
+            match order {
+                Order::Attach(id, port, done) => {
+                    let _ = done.send(self.attach(id, port));
+                }
+                Order::Detach(id, done) => {
+                    let _ = done.send(self.detach(id));
+                }
+                Order::Stop => return false,
+            }
+        }
+        true
+    }
+
+    fn attach(&mut self, id: PortId, port: P) -> io::Result<()> {
+        self.detach(id);
+        if let Some(descriptor) = port.descriptor() {
+            self.register(descriptor, id)?;
+        }
+        self.worker.attach(id, port);
+        Ok(())
+    }
+
+    fn detach(&mut self, id: PortId) -> Option<P> {
+        let port = self.worker.detach(id)?;
+        if let Some(descriptor) = port.descriptor() {
+            // A descriptor that is already gone has left the queue by itself.
+            let _ = self.poll.registry().deregister(&mut SourceFd(&descriptor));
+        }
+        Some(port)
+    }
+
+    fn register(&self, descriptor: RawFd, id: PortId) -> io::Result<()> {
+        let mut source = SourceFd(&descriptor);
+        self.poll
+            .registry()
+            .register(&mut source, Token(id.index()), Interest::READABLE)
+    }
+}

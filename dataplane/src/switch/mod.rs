@@ -1,0 +1,198 @@
+//! A switch that runs: its workers on threads of their own, and the handle that control holds.
+//!
+//! In: tables, ports and orders. Out: counters and views.
+//! Never: touches a frame.
+//!
+//! ```text
+//! control --orders--> lane 0: readiness, clock, worker 0 --\
+//!         --orders--> lane 1: readiness, clock, worker 1 --- one FDB, one set of tables
+//! ```
+//!
+//! Each worker has a queue of every port, so a frame never changes threads.
+
+mod lane;
+
+use std::io;
+use std::time::Duration;
+
+use crate::addr::PortId;
+use crate::buffer::FRAME_MAX;
+use crate::gossip::Gossip;
+use crate::port::Port;
+use crate::snapshot::Publisher;
+use crate::stats::{Board, Counts, PortCounts};
+use crate::sync::Arc;
+use crate::tables::Tables;
+use crate::tables::fdb::{CAPACITY_DEFAULT, Fdb};
+use crate::worker::Worker;
+use lane::Lane;
+
+/// How long a thread looks again before it sleeps: a round trip between two pods of one node is
+/// 10 to 20 microseconds, so a flow that is being answered is caught awake.
+pub const SPIN_DEFAULT: Duration = Duration::from_micros(50);
+
+/// How a switch is to run.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Name of its threads; the kernel keeps 15 bytes of it.
+    pub name: String,
+    /// Workers. One is best on two cores, where each further one takes a core from the pods.
+    pub workers: usize,
+    /// How long to look again before sleeping.
+    pub spin: Duration,
+    /// Stations for which the FDB has room.
+    pub fdb_capacity: usize,
+    /// Stirs the FDB's hash. Random on a node, fixed in a simulation.
+    pub seed: u64,
+}
+
+impl Options {
+    /// The defaults, with a random seed.
+    #[must_use]
+    pub fn named(name: &str) -> Options {
+        use std::hash::{BuildHasher, Hasher, RandomState};
+        Options {
+            name: name.to_owned(),
+            workers: 1,
+            spin: SPIN_DEFAULT,
+            fdb_capacity: CAPACITY_DEFAULT,
+            seed: RandomState::new().build_hasher().finish(),
+        }
+    }
+}
+
+/// A running switch. Dropping it stops its threads.
+#[derive(Debug)]
+pub struct Switch<P> {
+    lanes: Vec<Lane<P>>,
+    publisher: Publisher<Tables>,
+    fdb: Arc<Fdb>,
+}
+
+impl<P: Port + Send + 'static> Switch<P> {
+    /// Starts a switch without ports.
+    ///
+    /// # Errors
+    /// What making a readiness queue or a thread says.
+    ///
+    /// # Panics
+    /// If it is to have no worker.
+    pub fn start(options: &Options, tables: Tables) -> io::Result<Switch<P>> {
+        assert!(options.workers > 0, "a switch needs a worker");
+        let publisher = Publisher::new(tables);
+        let fdb = Arc::new(Fdb::new(options.fdb_capacity, options.seed));
+        let mut lanes: Vec<Lane<P>> = Vec::new();
+        for gossip in Gossip::circle(options.workers) {
+            let mut worker = Worker::new(publisher.reader(), Arc::clone(&fdb), FRAME_MAX);
+            worker.join(gossip);
+            lanes.push(Lane::open(worker)?);
+        }
+        let wakers: Vec<_> = lanes.iter().map(Lane::waker).collect();
+        for lane in &mut lanes {
+            lane.start(options, &wakers)?;
+        }
+        Ok(Switch {
+            lanes,
+            publisher,
+            fdb,
+        })
+    }
+
+    /// Hands a port to a switch with one worker. It moves frames once the tables have a row for it.
+    ///
+    /// # Errors
+    /// As [`Switch::attach_queues`].
+    pub fn attach(&self, id: PortId, port: P) -> io::Result<()> {
+        self.attach_queues(id, vec![port])
+    }
+
+    /// Hands the queues of a port to the switch, one for each worker.
+    ///
+    /// # Errors
+    /// `InvalidInput` for another number of queues than workers, what registering a descriptor
+    /// says, or `BrokenPipe` if a thread is gone.
+    pub fn attach_queues(&self, id: PortId, queues: Vec<P>) -> io::Result<()> {
+        if queues.len() != self.lanes.len() {
+            let why = format!("{} queues for {} workers", queues.len(), self.lanes.len());
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+        }
+        let mut queues = queues.into_iter();
+        self.lanes
+            .iter()
+            .zip(&mut queues)
+            .try_for_each(|(lane, queue)| lane.attach(id, queue))
+    }
+
+    /// Takes a port back, with all its queues.
+    ///
+    /// # Errors
+    /// `BrokenPipe` if a thread is gone.
+    pub fn detach(&self, id: PortId) -> io::Result<Vec<P>> {
+        let queues: io::Result<Vec<Option<P>>> =
+            self.lanes.iter().map(|lane| lane.detach(id)).collect();
+        Ok(queues?.into_iter().flatten().collect())
+    }
+
+    /// Replaces the tables, whole, between two batches of each worker.
+    pub fn publish(&mut self, tables: Tables) {
+        self.publisher.publish(tables);
+    }
+
+    /// The tables in force.
+    #[must_use]
+    pub fn tables(&self) -> Arc<Tables> {
+        self.publisher.current()
+    }
+
+    /// The counters of all workers.
+    #[must_use]
+    pub fn board(&self) -> Boards<'_> {
+        Boards(self.lanes.iter().map(Lane::board).collect())
+    }
+
+    /// The learned stations.
+    #[must_use]
+    pub fn fdb(&self) -> &Fdb {
+        &self.fdb
+    }
+
+    /// Stops the threads, and returns the final counters, which balance.
+    ///
+    /// # Errors
+    /// `BrokenPipe` if a thread had died of a broken law.
+    pub fn stop(mut self) -> io::Result<Counts> {
+        let halted: Vec<io::Result<()>> = self.lanes.iter_mut().map(Lane::halt).collect();
+        halted.into_iter().collect::<io::Result<()>>()?;
+        Ok(self.board().counts())
+    }
+}
+
+/// The counters of all workers of a switch, summed as they are read.
+#[derive(Debug)]
+pub struct Boards<'a>(Vec<&'a Board>);
+
+impl Boards<'_> {
+    /// The totals.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        self.0
+            .iter()
+            .map(|board| board.counts())
+            .fold(Counts::default(), Counts::plus)
+    }
+
+    /// Frames received that stood for several segments.
+    #[must_use]
+    pub fn super_frames(&self) -> u64 {
+        self.0.iter().map(|board| board.super_frames()).sum()
+    }
+
+    /// The counters of one port.
+    #[must_use]
+    pub fn port(&self, port: PortId) -> PortCounts {
+        self.0
+            .iter()
+            .map(|board| board.port(port))
+            .fold(PortCounts::default(), PortCounts::plus)
+    }
+}
