@@ -222,6 +222,10 @@ impl Cluster {
             add_pod_route(&node.net, &host, address, node.plan.primary_ip).at(&what)?;
         }
         open_port(node, port.port, &tap).at(&what)?;
+        // The host end came up before the pod's: the kernel starts its queue later, too.
+        node.net
+            .wait_until_running(&host_end, CARRIER_WITHIN)
+            .at(&what)?;
         let name = name.to_owned();
         self.pods.push(LabPod {
             name,
