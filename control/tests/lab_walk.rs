@@ -316,6 +316,16 @@ fn without_its_route_table_kubenet_fails_and_names_the_fabrics_reason() {
     assert_eq!((&far["frames"], &far["ttl"]), (&json!(0), &Value::Null));
 }
 
+#[test]
+fn a_switch_with_two_workers_walks_the_same() {
+    let _turn = one_at_a_time();
+    let arguments = ["lab", "--plugin", "kubenet", "--workers", "2", "--json"];
+    let run = Home::new().run(&arguments);
+    let report = &run.reports()[0];
+    assert_eq!((run.status, failed(report)), (Some(0), vec![]));
+    assert_eq!(ping(report, "pod-a", "pod-c")["ttl"], 62);
+}
+
 /// A model with the parts that matter here; `kubernetes` and `master` are merged in.
 fn model(plugin: &str, kubernetes: Value, master: Value, pools: Value) -> String {
     let merged = |mut base: Value, more: Value| {
