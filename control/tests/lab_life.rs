@@ -182,12 +182,9 @@ fn two_labs_run_side_by_side_and_exec_asks_which() {
     assert_eq!(devices_of(&home, "pod-c").len(), 2, "the other lab goes on");
 }
 
-#[test]
-fn bad_input_is_refused_with_its_place_and_nothing_is_created() {
-    let _turn = one_at_a_time();
-    let home = Home::new();
+/// Files at fault, and what has to be said of each.
+fn bad_models(home: &Home) -> Vec<(String, &'static str)> {
     let example = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/aks.json");
-    let vnet = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/aks-vnet.json");
     let model = fs::read_to_string(example).expect("the seed's model");
     let changed = |name: &str, from: &str, to: &str| {
         assert!(model.contains(from), "{from}");
@@ -196,7 +193,7 @@ fn bad_input_is_refused_with_its_place_and_nothing_is_created() {
     let plugin = "\"networkPlugin\": \"azure\"";
     let policy = "\"networkPolicy\": \"azure\"";
     let master = "\"masterProfile\": {";
-    let cases = [
+    vec![
         ("/no/such/aks.json".to_owned(), "/no/such/aks.json"),
         (home.path().display().to_string(), "directory"),
         (
@@ -243,8 +240,15 @@ fn bad_input_is_refused_with_its_place_and_nothing_is_created() {
             ),
             "masterProfile",
         ),
-    ];
-    for (file, expected) in cases {
+    ]
+}
+
+#[test]
+fn bad_input_is_refused_with_its_place_and_nothing_is_created() {
+    let _turn = one_at_a_time();
+    let home = Home::new();
+    let vnet = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/aks-vnet.json");
+    for (file, expected) in bad_models(&home) {
         let run = home.run(&["lab", "--model", &file, "--vnet", vnet]);
         assert_eq!(run.status, Some(2), "{file}: {}", run.stderr);
         assert!(
@@ -333,6 +337,38 @@ fn root_of_a_user_namespace_may_hold_a_lab_though_it_may_not_mount() {
     let status = lab.status(Duration::from_secs(5));
     assert_eq!(status.and_then(|status| status.code()), Some(0));
     assert_eq!(home.leavings(lab.pid()), [] as [String; 0]);
+}
+
+/// Runs the lab as root of a user namespace in which `spoil` was done to the machine.
+fn spoiled(home: &Home, spoil: &str) -> Outcome {
+    let script = format!("{spoil} && exec \"$0\" lab --json");
+    let mut unshare = home.program(Path::new("unshare"));
+    unshare.args(["--map-root-user", "--mount", "--", "sh", "-c", &script]);
+    Outcome::of(unshare.arg(env!("CARGO_BIN_EXE_tapline")))
+}
+
+#[test]
+fn a_machine_that_lacks_something_is_told_what_to_do() {
+    let _turn = one_at_a_time();
+    for (spoil, named) in [
+        ("mount -t tmpfs none /dev/net", TUN),
+        ("echo 0 > /proc/sys/user/max_net_namespaces", "namespace"),
+    ] {
+        let home = Home::new();
+        let run = spoiled(&home, spoil);
+        assert_eq!(run.status, Some(3), "{spoil}: {}", run.stderr);
+        assert_eq!(run.stdout, "", "{spoil}");
+        assert!(
+            run.stderr.contains(named) && run.stderr.contains("next: "),
+            "{}",
+            run.stderr
+        );
+        assert_eq!(
+            (home.processes(), home.state_files()),
+            (vec![], vec![]),
+            "{spoil}"
+        );
+    }
 }
 
 /// Gives the calling thread, and what it starts, a `/dev/net/tun` that every user may open, as

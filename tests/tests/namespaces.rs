@@ -55,6 +55,8 @@ struct Pod {
     netns: Netns,
     port: PortId,
     tap: DeviceName,
+    /// The node's end of its veth, if it has one.
+    host_end: Option<DeviceName>,
     /// Where the TAP is: the node's namespace, or the pod's own.
     tap_in: Netns,
     mac: Mac,
@@ -95,6 +97,7 @@ impl Node {
         let pod = self.pod(name, address, device(&format!("tap-{name}")));
         let pod = Pod {
             tap_in: self.netns.clone(),
+            host_end: Some(device(&format!("azv-{name}"))),
             ..pod
         };
         let veth = PodVeth {
@@ -139,6 +142,7 @@ impl Node {
             netns,
             port,
             tap,
+            host_end: None,
             tap_in,
             mac: mac.mac(),
             address,
@@ -152,6 +156,34 @@ impl Node {
             .expect("the thread lives");
         let tables = tables(&self.plan, self.macs, &self.pods);
         self.switch.publish(tables);
+        self.settle(pod);
+    }
+
+    /// Waits until the kernel sends by the pod's devices: until then it discards.
+    fn settle(&self, pod: &Pod) {
+        let patience = Duration::from_secs(5);
+        let inside = Netlink::open(&pod.tap_in).expect("a netlink socket");
+        inside
+            .wait_until_running(&pod.tap, patience)
+            .expect("the switch has it open");
+        if let Some(host_end) = &pod.host_end {
+            self.net
+                .wait_until_running(host_end, patience)
+                .expect("both ends are up");
+        }
+    }
+
+    /// Every reply comes, as from a neighbour on the same bridge.
+    fn reaches(&self, from: &Pod, to: &Pod) {
+        let report = pings(from, to, 10);
+        let counts = self.switch.board().counts();
+        let found = (report.received(), report.ttl());
+        assert_eq!(
+            found,
+            (10, Some(64)),
+            "{report:?}; {counts}: {:?}",
+            counts.dropped
+        );
     }
 
     /// Waits until the switch has nothing left to do.
@@ -214,12 +246,7 @@ fn taps_as_the_pods_own_eth0_carry_pings_and_super_frames() {
     let mut node = Node::new();
     let a = node.tap_pod("a", POD_A);
     let b = node.tap_pod("b", POD_B);
-    let report = pings(&a, &b, 10);
-    assert_eq!(
-        (report.received(), report.ttl()),
-        (10, Some(64)),
-        "{report:?}"
-    );
+    node.reaches(&a, &b);
     let spec = TransferSpec::to(b.address.into(), 20_000_000);
     let report = transfer(&b.netns, &a.netns, &spec).expect("it arrives in time");
     assert!(report.whole() && report.bytes == 20_000_000, "{report:?}");
@@ -236,12 +263,7 @@ fn a_tap_and_a_veth_reach_each_other() {
     let a = node.tap_pod("a", POD_A);
     let b = node.veth_pod("b", POD_B);
     for (from, to) in [(&a, &b), (&b, &a)] {
-        let report = pings(from, to, 10);
-        assert_eq!(
-            (report.received(), report.ttl()),
-            (10, Some(64)),
-            "{report:?}"
-        );
+        node.reaches(from, to);
         let spec = TransferSpec::to(to.address.into(), 5_000_000);
         let report = transfer(&to.netns, &from.netns, &spec).expect("it arrives in time");
         assert!(report.whole(), "{report:?}");
@@ -304,14 +326,14 @@ fn ports_come_and_go_while_frames_flow() {
                 open(&b.tap_in, &b.tap)
             };
             node.switch.attach(b.port, port).expect("the thread lives");
+            node.settle(&b);
             std::thread::sleep(Duration::from_millis(5));
         }
         stop.store(true, Ordering::Relaxed);
         traffic.join().expect("no panic")
     });
     assert!(heard > 0, "nothing flowed");
-    let report = pings(&a, &b, 10);
-    assert_eq!(report.received(), 10, "{report:?}");
+    node.reaches(&a, &b);
     let counts = node.switch.stop().expect("no law was broken");
     assert!(counts.is_balanced(), "{counts}");
 }
@@ -479,8 +501,7 @@ fn frames_of_any_content_never_stop_the_switch() {
         "few reasons: {:?}",
         counts.dropped
     );
-    let report = pings(&a, &b, 10);
-    assert_eq!(report.received(), 10, "it goes on: {report:?}");
+    node.reaches(&a, &b);
     let counts = node.switch.stop().expect("no law was broken");
     assert!(counts.is_balanced(), "{counts}");
 }

@@ -222,6 +222,10 @@ impl Cluster {
             add_pod_route(&node.net, &host, address, node.plan.primary_ip).at(&what)?;
         }
         open_port(node, port.port, &tap).at(&what)?;
+        // The host end came up before the pod's: the kernel starts its queue later, too.
+        node.net
+            .wait_until_running(&host_end, CARRIER_WITHIN)
+            .at(&what)?;
         let name = name.to_owned();
         self.pods.push(LabPod {
             name,
@@ -389,6 +393,8 @@ fn build_node(plan: &Plan, node: &Node, fabric: &Fabric, wishes: &Wishes) -> Bui
         .add_nic(&netns, nic(plan, node, macs))
         .at(what("eth0"))?;
     let net = Netlink::open(&netns).at(what("netlink socket"))?;
+    // A node talks to its own addresses over it.
+    net.set_up(&device("lo"), true).at(what("loopback"))?;
     address_nic(&net, node).at(what("address"))?;
     let host = tap_spec(device(host_name(plan)), node, workers);
     let host_port = HostPort {

@@ -161,8 +161,13 @@ impl Held {
 
     /// Starts a lab, and does not wait.
     pub(crate) fn begin(command: &mut Command) -> Held {
+        Held::begin_into(command, Stdio::null())
+    }
+
+    /// As [`Held::begin`], with somewhere for the report to go.
+    pub(crate) fn begin_into(command: &mut Command, report: Stdio) -> Held {
         let mut child = command
-            .stdout(Stdio::null())
+            .stdout(report)
             .stderr(Stdio::piped())
             .spawn()
             .expect("the program starts");
