@@ -316,21 +316,22 @@ impl<F: Family> Side<F> {
     ) -> Arc<[F::Line]> {
         let mut lines: Vec<F::Line> = Vec::with_capacity(old.len() + slots.len());
         let mut old_chunks = old;
-        let first = piece * Self::SLOTS_OF_PIECE;
-        for slot in first..first + Self::SLOTS_OF_PIECE {
+        let of_piece = piece * Self::SLOTS_OF_PIECE..(piece + 1) * Self::SLOTS_OF_PIECE;
+        for slot in of_piece {
+            let (entry, size) = (&mut root[slot], self.sizes[slot] as usize);
             let start = lines.len();
-            let (old_chunk, rest) = old_chunks.split_at(self.sizes[slot] as usize);
+            let (old_chunk, rest) = old_chunks.split_at(size);
             old_chunks = rest;
             if slots.first() == Some(&slot) {
                 slots = &slots[1..];
                 let routes = self.routes_of_slot(slot);
                 if !routes.is_empty() {
-                    root[slot] = F::compile(&routes, start, &mut lines);
+                    *entry = F::compile(&routes, start, &mut lines);
                 }
                 self.sizes[slot] = (lines.len() - start) as u32;
             } else if !old_chunk.is_empty() {
                 lines.extend_from_slice(old_chunk);
-                root[slot] = F::moved(root[slot], start);
+                *entry = F::moved(*entry, start);
             }
         }
         lines.into()
