@@ -242,6 +242,38 @@ fn lookups_v6(c: &mut Criterion) {
     }
 }
 
+/// A cluster's own routes: a prefix a node, side by side, ten thousand of them.
+fn plans(c: &mut Criterion) {
+    let mut random = Random(1);
+    let nodes = 0..10_000u32;
+    let routes = nodes.clone().map(|n| {
+        let v4 = Ipv4Net::new((0x0a00_0000 + (n << 8)).into(), 24).expect("length in range");
+        let v6 = (0xfd00_0000_0000_u128 << 80) | (u128::from(n) << 64);
+        let v6 = Ipv6Net::new(v6.into(), 64).expect("length in range");
+        [(IpNet::from(v4), n as u16), (IpNet::from(v6), n as u16)]
+    });
+    let fib = fib(&routes.flatten().collect::<Vec<_>>());
+    println!(
+        "plan of {} routes: {} KiB",
+        fib.len(),
+        fib.memory_bytes() / 1024
+    );
+    let v4: Vec<Ipv4Addr> = (0..ADDRESSES)
+        .map(|_| (0x0a00_0000 + random.next() as u32 % (10_000 << 8)).into())
+        .collect();
+    let v6: Vec<Ipv6Addr> = (0..ADDRESSES)
+        .map(|_| {
+            let node = u128::from(random.next() % 10_000);
+            ((0xfd00_0000_0000_u128 << 80) | (node << 64) | u128::from(random.next())).into()
+        })
+        .collect();
+    let mut group = c.benchmark_group("plan_of_10000_nodes");
+    group.throughput(Throughput::Elements(ADDRESSES as u64));
+    group.bench_function("v4", |b| b.iter(|| batches_v4(&fib, &v4)));
+    group.bench_function("v6", |b| b.iter(|| batches_v6(&fib, &v6)));
+    group.finish();
+}
+
 /// One route comes and goes in a table of half a million, until a new table is in hand.
 fn changes(c: &mut Criterion) {
     let case = case_v4(500_000);
@@ -350,6 +382,6 @@ criterion_group! {
         .warm_up_time(Duration::from_millis(300))
         .measurement_time(Duration::from_secs(1))
         .sample_size(20);
-    targets = files, changes, lookups_v4, lookups_v6
+    targets = files, plans, changes, lookups_v4, lookups_v6
 }
 criterion_main!(benches);
