@@ -154,7 +154,7 @@ impl Runner<'_> {
                 let what = format!("{} {}", scenario.name(), subject.name());
                 say(part, &format!("{what}, round {}", round + 1));
                 let done = if scenario.is_core() {
-                    self.core(scenario, subject)
+                    self.core(scenario, subject, env)
                 } else {
                     self.pods(scenario, subject, round, env)
                 };
@@ -176,12 +176,17 @@ impl Runner<'_> {
         }
     }
 
-    fn core(&mut self, scenario: Scenario, subject: Subject) -> Result<(), Unbuilt> {
+    fn core(
+        &mut self,
+        scenario: Scenario,
+        subject: Subject,
+        env: &mut Result<Env, String>,
+    ) -> Result<(), Unbuilt> {
         let time = self.options.time;
         let readings = match subject {
             Subject::TaplineCore => memory::run(scenario, time)?,
-            Subject::DpdkTestpmd => dpdk::testpmd(time)?,
-            Subject::DpdkTestFib => dpdk::test_fib(self.options.quick)?,
+            Subject::DpdkTestpmd => dpdk::testpmd(walls(env)?, time)?,
+            Subject::DpdkTestFib => dpdk::test_fib(walls(env)?, self.options.quick)?,
             _ => return Err("it has no in-memory form".into()),
         };
         for (metric, value, settings) in readings {
@@ -204,7 +209,7 @@ impl Runner<'_> {
         round: usize,
         env: &mut Result<Env, String>,
     ) -> Result<(), Unbuilt> {
-        let env = env.as_mut().map_err(|why| why.clone())?;
+        let env = walls(env)?;
         let memory = cpu::resident_bytes(std::process::id());
         let rig = build(env, scenario, subject)?;
         for task in tasks(scenario, self.options.quick) {
@@ -319,6 +324,11 @@ impl Runner<'_> {
             self.better.insert(key, best.settings.starts_with("RPS on"));
         }
     }
+}
+
+/// The namespaces, or why there are none.
+fn walls(env: &mut Result<Env, String>) -> Result<&mut Env, Unbuilt> {
+    env.as_mut().map_err(|why| why.as_str().into())
 }
 
 fn build(env: &mut Env, scenario: Scenario, subject: Subject) -> Result<Rig, Unbuilt> {
