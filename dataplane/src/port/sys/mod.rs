@@ -5,4 +5,16 @@
 
 #![allow(unsafe_code)]
 
+pub(crate) mod packet;
 pub(crate) mod tun;
+
+use std::io;
+
+/// A system call's answer: negative means that it failed.
+fn check(answer: libc::c_int) -> io::Result<()> {
+    if answer < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}
