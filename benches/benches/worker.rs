@@ -89,7 +89,7 @@ fn bridged(criterion: &mut Criterion) {
         let ports = (0..2)
             .map(|end| {
                 let crowd = crowd(stations, end, frames);
-                (POD + end, NullPort::new(crowd, Capabilities::ALL))
+                (POD + end, NullPort::new(&crowd, Capabilities::ALL))
             })
             .collect();
         let name = format!("worker/null/{stations}");
@@ -99,7 +99,7 @@ fn bridged(criterion: &mut Criterion) {
 
 fn routed(criterion: &mut Criterion) {
     let mut numbers = Numbers::seeded(9);
-    let frames = (0..1024)
+    let frames: Vec<_> = (0..1024)
         .map(|_| {
             let to = Ipv4Addr::new(10, 245, 1 + numbers.below(60) as u8, 9);
             let frame = udp(station(0), GATEWAY, pod_ip([10, 244], 0), to, 64);
@@ -107,8 +107,8 @@ fn routed(criterion: &mut Criterion) {
         })
         .collect();
     let ports = vec![
-        (POD, NullPort::new(frames, Capabilities::ALL)),
-        (UPLINK, NullPort::new(Vec::new(), Capabilities::ALL)),
+        (POD, NullPort::new(&frames, Capabilities::ALL)),
+        (UPLINK, NullPort::new(&[], Capabilities::ALL)),
     ];
     let spec = kubenet(110);
     weigh_null(criterion, "worker/null/routed", &spec, 8192, ports, FRAMES);
@@ -121,8 +121,8 @@ fn super_frames(criterion: &mut Criterion) {
     ] {
         let frames = vec![super_frame(station(0), station(1), 63_712, 1448)];
         let ports = vec![
-            (POD, NullPort::new(frames, capabilities)),
-            (POD + 1, NullPort::new(Vec::new(), capabilities)),
+            (POD, NullPort::new(&frames, capabilities)),
+            (POD + 1, NullPort::new(&[], capabilities)),
         ];
         weigh_null(criterion, name, &kubenet(2), 8192, ports, 64);
     }

@@ -16,7 +16,9 @@ use crate::scales::stir;
 /// The port.
 #[derive(Debug)]
 pub struct NullPort {
-    frames: Vec<(Vec<u8>, Offload)>,
+    /// One after the other: what is measured is the worker, not the way to scattered frames.
+    bytes: Box<[u8]>,
+    frames: Box<[(u32, u32, Offload)]>,
     next: usize,
     sink: Box<[u8]>,
     capabilities: Capabilities,
@@ -30,9 +32,19 @@ impl NullPort {
     /// A port that hands in `frames`, one after the other and then from the start; none if there
     /// are none.
     #[must_use]
-    pub fn new(frames: Vec<(Vec<u8>, Offload)>, capabilities: Capabilities) -> NullPort {
+    pub fn new(frames: &[(Vec<u8>, Offload)], capabilities: Capabilities) -> NullPort {
+        let place = |at: &mut u32, (frame, offload): &(Vec<u8>, Offload)| {
+            let (start, len) = (*at, frame.len() as u32);
+            *at += len;
+            Some((start, len, *offload))
+        };
         NullPort {
-            frames,
+            bytes: frames
+                .iter()
+                .flat_map(|(frame, _)| frame)
+                .copied()
+                .collect(),
+            frames: frames.iter().scan(0, place).collect(),
             next: 0,
             sink: vec![0; FRAME_MAX].into(),
             capabilities,
@@ -46,12 +58,13 @@ impl Port for NullPort {
     fn receive(&mut self, pool: &mut Pool, into: &mut Vec<Frame>) -> Ready {
         let mut bytes = 0;
         for _ in 0..BURST_FRAMES {
-            let Some((from, offload)) = self.frames.get(self.next) else {
+            let Some((at, len, offload)) = self.frames.get(self.next) else {
                 return Ready::Empty;
             };
             let Some(mut frame) = pool.take() else {
                 return Ready::More;
             };
+            let from = &self.bytes[*at as usize..(*at + *len) as usize];
             pool.room(&frame)[..from.len()].copy_from_slice(from);
             frame.set_len(from.len());
             frame.offload = *offload;

@@ -63,7 +63,7 @@ pub fn criterion() -> Criterion {
 #[inline]
 #[must_use]
 pub const fn stir(hash: u64, value: u64) -> u64 {
-    (hash.rotate_left(5) ^ value).wrapping_mul(0x517c_c1b7_2722_0a95)
+    (hash.rotate_left(5) ^ value.wrapping_add(1)).wrapping_mul(0x517c_c1b7_2722_0a95)
 }
 
 /// Numbers that look random and are the same in every run (xorshift64*, Vigna 2016).
