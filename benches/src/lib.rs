@@ -1,4 +1,5 @@
-//! Tapline beside the Linux bridge and others, measured in one run on one machine.
+//! Tapline beside the Linux bridge and others, measured in one run on one machine; and what each
+//! step of a frame costs.
 //!
 //! In: subjects and scenarios. Out: medians, ratios to the Linux bridge, and what was left out.
 //! Never: touches the machine's own network, or leaves anything behind.
@@ -12,12 +13,16 @@
 //! | [`cpu`], [`stats`] | where the time went; medians and percentiles |
 //! | [`compare`] | rounds: the subjects alternate, each measured in the same way |
 //! | [`report`] | JSON, tables, charts |
+//! | [`world`], [`null`], [`scales`] | for the benches of single steps: tables and frames of a node, a port without a device, time and allocations per frame |
 
 pub mod compare;
 pub mod cpu;
 pub mod memory;
 pub mod names;
+pub mod null;
 pub mod report;
+pub mod scales;
 pub mod stats;
 pub mod topo;
 pub mod traffic;
+pub mod world;

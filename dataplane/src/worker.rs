@@ -245,23 +245,26 @@ impl<P: Port> Worker<P> {
     /// View, decide, rewrite, transmit.
     #[inline]
     fn pass(&mut self, frame: Frame, ingress: PortId, tables: &Tables, now: Tick) {
-        let view = match FrameView::parse(self.pool.bytes(&frame)) {
+        // By reference: a copy would read what was written a moment ago in smaller pieces, and wait
+        // until those are in the cache.
+        let parsed = FrameView::parse(self.pool.bytes(&frame));
+        let view = match &parsed {
             Ok(view) if frame.offload.fits(frame.len()) => view,
             Ok(_) => return self.drop(frame, ingress, DropReason::BadOffload),
-            Err(reason) => return self.drop(frame, ingress, reason),
+            Err(reason) => return self.drop(frame, ingress, *reason),
         };
         let world = World {
             tables,
             fdb: &self.fdb,
             neighbours: &self.neighbours,
         };
-        let verdict = forward::decide(&view, frame.offload, ingress, world);
-        self.learn(&view, verdict, ingress, tables, now);
+        let verdict = forward::decide(view, frame.offload, ingress, world);
+        self.learn(view, verdict, ingress, tables, now);
         match verdict {
-            Verdict::Forward { egress, rewrite } => self.send(frame, &view, egress, rewrite),
+            Verdict::Forward { egress, rewrite } => self.send(frame, view, egress, rewrite),
             Verdict::Flood => self.flood(frame, ingress, tables),
-            Verdict::Punt(punt) => self.punt(frame, &view, punt, ingress, tables, now),
-            Verdict::Drop(reason) => self.refuse(frame, &view, reason, ingress, tables, now),
+            Verdict::Punt(punt) => self.punt(frame, view, punt, ingress, tables, now),
+            Verdict::Drop(reason) => self.refuse(frame, view, reason, ingress, tables, now),
         }
     }
 

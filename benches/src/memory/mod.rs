@@ -19,7 +19,7 @@ use dataplane::addr::{Mac, PortId};
 use dataplane::buffer::{FRAME_MAX, Frame, Pool};
 use dataplane::clock::Monotonic;
 use dataplane::frame::offload::Offload;
-use dataplane::port::{BURST_FRAMES, Port, Ready, memory};
+use dataplane::port::{BURST_FRAMES, Port, Ready, Taken, memory};
 use dataplane::snapshot::Publisher;
 use dataplane::tables::fdb::{CAPACITY_DEFAULT, Fdb};
 use dataplane::tables::fib::NextHop;
@@ -198,14 +198,14 @@ impl Port for NullPort {
     }
 
     #[inline]
-    fn transmit(&mut self, frame: &Frame, pool: &mut Pool) -> Result<(), DropReason> {
+    fn transmit(&mut self, frame: &Frame, pool: &mut Pool) -> Result<Taken, DropReason> {
         let bytes = pool.bytes(frame);
         let slot = &mut self.sink[self.taken % BURST_FRAMES];
         self.taken = self.taken.wrapping_add(1);
         let length = bytes.len().min(FRAME);
         slot[..length].copy_from_slice(&bytes[..length]);
         black_box(slot);
-        Ok(())
+        Ok(Taken::Now)
     }
 
     fn descriptor(&self) -> Option<RawFd> {

@@ -8,7 +8,6 @@
 
 use std::fs;
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use control::compile::{FIRST_POD_PORT, HOST_PORT};
 use control::devices::attach::{HostPort, PodEnd, PodTap, PodVeth};
@@ -65,7 +64,7 @@ pub fn build(env: &Env, subject: Subject, shape: Shape) -> Result<Rig, Unbuilt> 
         Way::Veth => veth_ends(&node, &pods),
         Way::Tap => pod_ends(&pods),
     };
-    let board = Arc::clone(switch.board());
+    let board = switch.board();
     let taps: Vec<(Netns, DeviceName)> = pods[..2].iter().map(|pod| way.tap(&node, pod)).collect();
     let pair_drops = move || {
         let in_switch = (0..2).map(|at| board.port(port(at)).dropped.total());

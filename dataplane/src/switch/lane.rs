@@ -104,8 +104,8 @@ impl<P: Port + Send + 'static> Lane<P> {
         Arc::clone(&self.waker)
     }
 
-    pub(super) fn board(&self) -> &Board {
-        &self.board
+    pub(super) fn board(&self) -> Arc<Board> {
+        Arc::clone(&self.board)
     }
 
     pub(super) fn attach(&self, id: PortId, port: P) -> io::Result<()> {
