@@ -14,8 +14,8 @@ use dataplane::tables::fdb::Fdb;
 use dataplane::tables::neighbour::Neighbours;
 use dataplane::tables::{Tables, TablesSpec};
 use dataplane::verdict::Verdict;
-use tapline_benches::scales::{Numbers, criterion, stir, weigh};
-use tapline_benches::world::{FABRIC, GATEWAY, POD, azure, kubenet, pod_ip, port, station, udp};
+use benches::scales::{Numbers, criterion, stir, weigh};
+use benches::world::{FABRIC, GATEWAY, POD, azure, kubenet, pod_ip, port, station, udp};
 
 const PODS: usize = 110;
 const FRAMES: usize = 256;

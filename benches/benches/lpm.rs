@@ -9,8 +9,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use criterion::{Criterion, criterion_group, criterion_main};
 use dataplane::tables::fib::{Fib, NextHop};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use tapline_benches::scales::{Numbers, criterion, stir, weigh};
-use tapline_benches::world::{azure, kubenet, pod_ip, port, station};
+use benches::scales::{Numbers, criterion, stir, weigh};
+use benches::world::{azure, kubenet, pod_ip, port, station};
 
 const LOOKUPS: usize = 1024;
 

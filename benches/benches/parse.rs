@@ -7,8 +7,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use dataplane::frame::{FrameView, Network};
-use tapline_benches::scales::{criterion, stir, weigh};
-use tapline_benches::world::{pod_ip, station, udp, udp6};
+use benches::scales::{criterion, stir, weigh};
+use benches::world::{pod_ip, station, udp, udp6};
 
 fn turn(frames: &[Vec<u8>]) -> u64 {
     frames.iter().fold(0, |hash, frame| {

@@ -9,8 +9,8 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use dataplane::frame::FrameView;
 use dataplane::rewrite::rewrite;
 use dataplane::verdict::Rewrite;
-use tapline_benches::scales::{criterion, stir, weigh};
-use tapline_benches::world::{FABRIC, NIC, pod_ip, station, udp, udp6};
+use benches::scales::{criterion, stir, weigh};
+use benches::world::{FABRIC, NIC, pod_ip, station, udp, udp6};
 
 fn edits(criterion: &mut Criterion) {
     let (a, b) = (station(0), station(1));

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use crossbeam::queue::ArrayQueue;
-use tapline_benches::scales::{criterion, stir, weigh};
+use benches::scales::{criterion, stir, weigh};
 
 const BATCH: u64 = 64;
 

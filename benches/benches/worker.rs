@@ -19,9 +19,9 @@ use dataplane::tables::fdb::Fdb;
 use dataplane::tables::{Tables, TablesSpec};
 use dataplane::worker::Worker;
 use std::net::Ipv4Addr;
-use tapline_benches::null::NullPort;
-use tapline_benches::scales::{Numbers, criterion, stir, weigh};
-use tapline_benches::world::{
+use benches::null::NullPort;
+use benches::scales::{Numbers, criterion, stir, weigh};
+use benches::world::{
     GATEWAY, POD, UPLINK, kubenet, pod_ip, port, station, super_frame, udp,
 };
 

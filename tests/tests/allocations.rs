@@ -18,7 +18,7 @@ use dataplane::sync::Arc;
 use dataplane::tables::fdb::Fdb;
 use dataplane::tables::{Tables, TablesSpec};
 use dataplane::worker::Worker;
-use tapline_benches::world::{
+use benches::world::{
     FABRIC, GATEWAY, POD, azure, kubenet, pod_ip, station, super_frame, udp,
 };
 

@@ -20,7 +20,7 @@ use dataplane::frame::offload::{GSO_TCPV4, NEEDS_CSUM, Offload};
 use dataplane::port::any::AnyPort;
 use dataplane::port::packet::PacketPort;
 use dataplane::port::tap::{Queues, TapPort};
-use dataplane::port::{Port, Ready};
+use dataplane::port::{Port, Ready, Taken};
 use dataplane::switch::{Options, Switch};
 use dataplane::tables::fib::NextHop;
 use dataplane::tables::{Crossing, Owner, PortRole, PortSpec, Tables, TablesSpec, Unknown};
@@ -236,7 +236,7 @@ impl Wire {
         frame.offload = offload;
         let taken = self.ends[from].transmit(&frame, &mut self.pool);
         self.pool.release(frame);
-        assert_eq!(taken, Ok(()));
+        assert_eq!(taken, Ok(Taken::Now));
     }
 
     /// Frames of the test's own that came to `at`, for as long as they keep coming.
@@ -362,14 +362,14 @@ fn a_device_that_is_missing_down_or_gone_is_said_so() {
     let mut frame = pool.take().expect("free");
     pool.room(&frame)[..154].copy_from_slice(&tcp(100));
     frame.set_len(154);
-    assert_eq!(end.transmit(&frame, &mut pool), Ok(()));
+    assert_eq!(end.transmit(&frame, &mut pool), Ok(Taken::Now));
     node.net.set_up(&Node::end(0), false).expect("down");
     let down = end.transmit(&frame, &mut pool);
     assert_eq!(down, Err(dataplane::verdict::DropReason::PortDown));
     let mut frames = Vec::new();
     assert_eq!(end.receive(&mut pool, &mut frames), Ready::Down);
     node.net.set_up(&Node::end(0), true).expect("up again");
-    assert_eq!(end.transmit(&frame, &mut pool), Ok(()));
+    assert_eq!(end.transmit(&frame, &mut pool), Ok(Taken::Now));
     node.net.remove_link(&Node::end(0)).expect("gone");
     let gone = end.transmit(&frame, &mut pool);
     assert_eq!(gone, Err(dataplane::verdict::DropReason::PortDown));
