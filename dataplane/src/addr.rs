@@ -5,13 +5,22 @@
 //! Never: a group address where one station is meant.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::str::FromStr;
 
 use crate::verdict::DropReason;
 
 /// An IEEE 802 MAC address, six octets in transmission order.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Mac(pub [u8; 6]);
+
+/// As one word: a hash of an array would take its length in as well, and byte by byte.
+impl Hash for Mac {
+    #[inline]
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.bits());
+    }
+}
 
 impl Mac {
     /// The broadcast address, `ff:ff:ff:ff:ff:ff`.
@@ -164,6 +173,28 @@ impl PortSet {
     #[inline]
     pub fn insert(&mut self, port: PortId) {
         self.0[port.index() / 64] |= 1 << (port.index() % 64);
+    }
+
+    /// How many are in.
+    #[inline]
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.iter().map(|word| word.count_ones() as usize).sum()
+    }
+
+    /// True if none is in.
+    #[inline]
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.iter().all(|word| *word == 0)
+    }
+
+    /// Puts all of `other` in.
+    #[inline]
+    pub fn insert_all(&mut self, other: PortSet) {
+        for (word, more) in self.0.iter_mut().zip(other.0) {
+            *word |= more;
+        }
     }
 
     /// Takes `port` out.

@@ -15,6 +15,8 @@
 //! The free list is a stack: the slot used last is used next, while it is still in the cache. The
 //! stride is no multiple of 4096, or the first lines of all slots would share one cache set.
 
+use std::ops::Range;
+
 use crate::frame::offload::{HEADER_LEN, Offload};
 use crate::port::sys::uring::Run;
 
@@ -168,6 +170,21 @@ impl Pool {
     pub(crate) fn room_with_header(&mut self, frame: &Frame) -> &mut [u8] {
         let at = self.at(frame);
         &mut self.memory[at + HEADER_AT..at + self.stride]
+    }
+
+    /// All the memory, and in it the room of each of `frames` for an offload header and the frame
+    /// behind it, less `spare` bytes at the end: for a call that fills several.
+    pub(crate) fn places(
+        &mut self,
+        frames: &[Frame],
+        spare: usize,
+    ) -> (&mut [u8], impl Iterator<Item = Range<usize>>) {
+        let stride = self.stride;
+        let places = frames.iter().map(move |frame| {
+            let at = frame.slot as usize * stride;
+            at + HEADER_AT..at + stride - spare
+        });
+        (&mut self.memory, places)
     }
 
     /// The offload header, freshly written from the frame's state, and the frame behind it.

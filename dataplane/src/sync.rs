@@ -4,7 +4,7 @@
 //! Out: the same names either way, so that a model checker sees the code that ships.
 //! Never: logic.
 
-pub use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+pub use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 pub use std::sync::{Arc, Mutex, PoisonError};
 
 /// A counter with one writer and any number of readers. Adding is a load, an add and a store: no

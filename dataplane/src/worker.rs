@@ -31,6 +31,9 @@ use crate::verdict::{DropReason, Punt, Rewrite, Verdict};
 /// what the switch makes itself in between.
 pub const POOL_SLOTS: usize = BURST_FRAMES + WAITING_TOTAL_MAX + 8;
 
+/// Ports worth asking directly: a conversation has two, and crosses host port or uplink.
+const RECENT_MAX: usize = 4;
+
 /// Between two looks at timers and ages.
 const CHORES_MS: u64 = 100;
 
@@ -59,6 +62,8 @@ pub struct Breath {
 pub struct Worker<P> {
     ports: Vec<Option<P>>,
     ready: PortSet,
+    /// Ports that handed in frames since the worker was last told to forget.
+    recent: PortSet,
     pool: Pool,
     batch: Vec<Frame>,
     /// Frames that a port has taken for later: their buffers are in use until it is flushed.
@@ -87,6 +92,7 @@ impl<P: Port> Worker<P> {
         Worker {
             ports: Vec::new(),
             ready: PortSet::default(),
+            recent: PortSet::default(),
             pool: Pool::new(POOL_SLOTS, frame_max.min(FRAME_MAX)),
             batch: Vec::with_capacity(BURST_FRAMES),
             held: Vec::with_capacity(POOL_SLOTS),
@@ -145,6 +151,19 @@ impl<P: Port> Worker<P> {
         self.ready.insert(id);
     }
 
+    /// Says that frames may have come in where some came in lately, if those are few: asking a
+    /// handful of ports directly costs less than asking which of all has something.
+    pub fn wake_recent(&mut self) {
+        if self.recent.len() <= RECENT_MAX {
+            self.ready.insert_all(self.recent);
+        }
+    }
+
+    /// Begins a new account of where frames come in.
+    pub fn forget_recent(&mut self) {
+        self.recent = PortSet::default();
+    }
+
     /// Says that frames may have come in anywhere: for ports that cannot say so themselves.
     pub fn wake_all(&mut self) {
         let attached = self
@@ -177,6 +196,9 @@ impl<P: Port> Worker<P> {
             }
             more |= ready == Ready::More;
             frames += burst;
+            if burst > 0 {
+                self.recent.insert(ingress);
+            }
             self.pass_all(ingress, &tables, now);
         }
         if now >= self.chores_due {
@@ -223,23 +245,26 @@ impl<P: Port> Worker<P> {
     /// View, decide, rewrite, transmit.
     #[inline]
     fn pass(&mut self, frame: Frame, ingress: PortId, tables: &Tables, now: Tick) {
-        let view = match FrameView::parse(self.pool.bytes(&frame)) {
+        // By reference: a copy would read what was written a moment ago in smaller pieces, and wait
+        // until those are in the cache.
+        let parsed = FrameView::parse(self.pool.bytes(&frame));
+        let view = match &parsed {
             Ok(view) if frame.offload.fits(frame.len()) => view,
             Ok(_) => return self.drop(frame, ingress, DropReason::BadOffload),
-            Err(reason) => return self.drop(frame, ingress, reason),
+            Err(reason) => return self.drop(frame, ingress, *reason),
         };
         let world = World {
             tables,
             fdb: &self.fdb,
             neighbours: &self.neighbours,
         };
-        let verdict = forward::decide(&view, frame.offload, ingress, world);
-        self.learn(&view, verdict, ingress, tables, now);
+        let verdict = forward::decide(view, frame.offload, ingress, world);
+        self.learn(view, verdict, ingress, tables, now);
         match verdict {
-            Verdict::Forward { egress, rewrite } => self.send(frame, &view, egress, rewrite),
+            Verdict::Forward { egress, rewrite } => self.send(frame, view, egress, rewrite),
             Verdict::Flood => self.flood(frame, ingress, tables),
-            Verdict::Punt(punt) => self.punt(frame, &view, punt, ingress, tables, now),
-            Verdict::Drop(reason) => self.refuse(frame, &view, reason, ingress, tables, now),
+            Verdict::Punt(punt) => self.punt(frame, view, punt, ingress, tables, now),
+            Verdict::Drop(reason) => self.refuse(frame, view, reason, ingress, tables, now),
         }
     }
 

@@ -5,7 +5,7 @@
 
 use std::net::Ipv4Addr;
 
-use super::checksum::{sum, updated};
+use super::checksum::{header_sum, sum, updated};
 use super::transport::Transport;
 use crate::verdict::DropReason;
 
@@ -78,7 +78,11 @@ impl Ipv4View {
             && header_len >= HEADER_LEN_MIN
             && usize::from(total_len) >= header_len
             && usize::from(total_len) <= bytes.len()
-            && sum(&bytes[..header_len], 0) == 0xffff;
+            && (if header_len == HEADER_LEN_MIN {
+                header_sum(fixed)
+            } else {
+                sum(&bytes[..header_len], 0)
+            }) == 0xffff;
         if !sound {
             return Err(DropReason::MalformedIpv4);
         }

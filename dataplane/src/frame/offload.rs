@@ -90,6 +90,18 @@ impl Offload {
         self.flags & NEEDS_CSUM != 0
     }
 
+    /// The state of the same frame once a tag of four bytes stands behind its addresses.
+    #[must_use]
+    pub(crate) const fn behind_a_tag(mut self) -> Offload {
+        if self.needs_checksum() {
+            self.csum_start = self.csum_start.saturating_add(4);
+        }
+        if self.hdr_len > 0 {
+            self.hdr_len = self.hdr_len.saturating_add(4);
+        }
+        self
+    }
+
     /// True if every offset lies inside a frame of `len` bytes and the fields agree, as
     /// `virtio_net_hdr_to_skb` (include/linux/virtio_net.h) demands of what is written to a TAP.
     #[inline]

@@ -5,9 +5,13 @@
 //! | port | what it is |
 //! |---|---|
 //! | [`tap`] | a TAP device, with the virtio-net header in front of every frame |
+//! | [`packet`] | an existing device, by a packet socket, with the same header |
 //! | [`memory`] | two queues in memory, for tests, fuzzing and simulation |
+//! | [`any`] | any of them |
 
+pub mod any;
 pub mod memory;
+pub mod packet;
 pub mod sys;
 pub mod tap;
 

@@ -27,9 +27,12 @@ use crate::verdict::DropReason;
 /// (`tun_build_skb`, drivers/net/tun.c), and copying it costs less than a system call.
 const SMALL_MAX: usize = 3_400;
 
-/// Bytes of longer frames that one turn hands in: one super-frame, which is then sent on while it
-/// is in the cache. Longer bursts were slower, and cost the senders their pace.
-const LARGE_BYTES: usize = 64 << 10;
+/// Small frames that came one upon the other before more are looked for at once.
+const CROWD: usize = 4;
+
+/// Bytes of longer frames after which one turn ends: a super-frame is sent on at once, while it is
+/// in the cache, and its sender has its acknowledgement the sooner.
+const LARGE_BYTES: usize = 32 << 10;
 
 /// How many queues the device was made with: re-opening must say the same, or the kernel answers
 /// `EINVAL`.
@@ -60,6 +63,8 @@ pub struct TapPort {
     ring: Option<Ring>,
     /// How many reads to try in one call: twice what the last burst held.
     eager: usize,
+    /// Small frames read one by one since the queue was last empty.
+    streak: usize,
     empty: Vec<Frame>,
     runs: Vec<Run>,
     waiting: Vec<Run>,
@@ -95,6 +100,7 @@ impl TapPort {
             offloads,
             ring,
             eager: 0,
+            streak: 0,
             empty: Vec::with_capacity(BATCH_MAX),
             runs: Vec::with_capacity(BATCH_MAX),
             waiting: Vec::with_capacity(BATCH_MAX),
@@ -128,6 +134,21 @@ impl TapPort {
         };
         let read = rustix::io::read(&self.queue, pool.room_with_header(&frame));
         accept(read, frame, pool, into)
+    }
+
+    /// As many small frames as there are, up to a burst, and a guess at how many come next.
+    fn read_crowd(&mut self, pool: &mut Pool, into: &mut Vec<Frame>) -> Ready {
+        let before = into.len();
+        let ready = self.read_many(pool, into);
+        let got = &into[before..];
+        let large = got.iter().any(|frame| frame.len() > SMALL_MAX);
+        self.eager = if large {
+            0
+        } else {
+            (2 * got.len()).min(BATCH_MAX)
+        };
+        self.streak = 0;
+        ready
     }
 
     /// Up to `self.eager` frames, in one call.
@@ -188,31 +209,26 @@ impl TapPort {
 
 impl Port for TapPort {
     fn receive(&mut self, pool: &mut Pool, into: &mut Vec<Frame>) -> Ready {
+        if self.ring.is_some() && self.eager > 1 {
+            return self.read_crowd(pool, into);
+        }
         let before = into.len();
         let mut bytes = 0;
         while into.len() - before < BURST_FRAMES && bytes < LARGE_BYTES {
-            if self.ring.is_some() && self.eager > 1 {
-                let ready = self.read_many(pool, into);
-                let got = into.len() - before;
-                let longest = into[before..].iter().map(Frame::len).max().unwrap_or(0);
-                self.eager = if longest > SMALL_MAX {
-                    0
-                } else {
-                    (2 * got).min(BATCH_MAX)
-                };
-                return ready;
-            }
             match self.read_one(pool, into) {
-                Ok(len) => {
-                    bytes += len;
-                    // A second small frame was there at once, so there may be a crowd.
-                    let crowd = len <= SMALL_MAX && into.len() - before >= 2;
-                    if crowd && self.ring.is_some() {
-                        self.eager = 8;
-                        return Ready::More;
+                // A lone frame is sent on before another is looked for.
+                Ok(len) if len <= SMALL_MAX && self.ring.is_some() => {
+                    self.streak += 1;
+                    if self.streak >= CROWD {
+                        self.eager = 2 * CROWD;
                     }
+                    return Ready::More;
                 }
-                Err(ready) => return ready,
+                Ok(len) => bytes += len,
+                Err(ready) => {
+                    self.streak = 0;
+                    return ready;
+                }
             }
         }
         Ready::More

@@ -28,6 +28,13 @@ use crate::worker::Worker;
 /// A port that becomes ready waits for at most so many turns of each busy one.
 const BREATHS_MAX: usize = 4;
 
+/// Rounds of a spinning thread between two looks at the readiness queue; in the others it asks the
+/// ports that spoke lately, where the next frame most likely is.
+const ROUNDS_MAX: usize = 4;
+
+/// Rounds after which a thread that never rests forgets who spoke lately, and learns it anew.
+const RECALL_ROUNDS: usize = 256;
+
 /// Sleep at most this long, so that timers of the slow path run.
 const SLEEP_MAX: Duration = Duration::from_millis(100);
 
@@ -97,8 +104,8 @@ impl<P: Port + Send + 'static> Lane<P> {
         Arc::clone(&self.waker)
     }
 
-    pub(super) fn board(&self) -> &Board {
-        &self.board
+    pub(super) fn board(&self) -> Arc<Board> {
+        Arc::clone(&self.board)
     }
 
     pub(super) fn attach(&self, id: PortId, port: P) -> io::Result<()> {
@@ -178,20 +185,36 @@ struct Runner<P> {
 impl<P: Port> Runner<P> {
     fn run(mut self) {
         let mut events = Events::with_capacity(64);
-        let mut busy_until = self.clock.elapsed();
         loop {
+            self.spin(&mut events);
+            self.worker.forget_recent();
+            if !self.listen(&mut events, SLEEP_MAX) {
+                return;
+            }
+        }
+    }
+
+    /// Moves frames until none came for a while.
+    fn spin(&mut self, events: &mut Events) {
+        let mut busy_until = self.clock.elapsed();
+        for round in 0_usize.. {
             let busy = self.breathe();
             let now = self.clock.elapsed();
             if busy {
                 busy_until = now + self.spin;
-            }
-            let patience = if now < busy_until {
-                Duration::ZERO
-            } else {
-                SLEEP_MAX
-            };
-            if !self.listen(&mut events, patience) {
+            } else if now >= busy_until {
                 return;
+            }
+            if round % RECALL_ROUNDS == 0 {
+                self.worker.forget_recent();
+            }
+            if round % ROUNDS_MAX == 0 {
+                // An order ends the spin; it is then found by the sleep, which returns at once.
+                if self.look(events) {
+                    return;
+                }
+            } else {
+                self.worker.wake_recent();
             }
         }
     }
@@ -214,21 +237,35 @@ impl<P: Port> Runner<P> {
         busy
     }
 
+    /// Hears which ports have become ready, without waiting. True if orders have come.
+    fn look(&mut self, events: &mut Events) -> bool {
+        self.poll(events, Duration::ZERO);
+        !self.orders.is_empty()
+    }
+
     /// Waits for ports and orders. False when told to stop.
     fn listen(&mut self, events: &mut Events, patience: Duration) -> bool {
+        let patience = if self.orders.is_empty() {
+            patience
+        } else {
+            Duration::ZERO
+        };
+        self.poll(events, patience);
+        self.obey()
+    }
+
+    fn poll(&mut self, events: &mut Events, patience: Duration) {
         if let Err(error) = self.poll.poll(events, Some(patience)) {
             let interrupted = error.kind() == io::ErrorKind::Interrupted;
             assert!(interrupted, "the readiness queue broke: {error}");
-            return true;
+            return;
         }
-        let mut ordered = false;
         for event in events.iter() {
-            match PortId::new(event.token().0) {
-                Some(port) => self.worker.wake(port),
-                None => ordered = true,
+            // What is no port is the waker, and its orders are looked for anyway.
+            if let Some(port) = PortId::new(event.token().0) {
+                self.worker.wake(port);
             }
         }
-        !ordered || self.obey()
     }
 
     fn obey(&mut self) -> bool {

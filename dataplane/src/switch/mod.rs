@@ -146,7 +146,7 @@ impl<P: Port + Send + 'static> Switch<P> {
 
     /// The counters of all workers.
     #[must_use]
-    pub fn board(&self) -> Boards<'_> {
+    pub fn board(&self) -> Boards {
         Boards(self.lanes.iter().map(Lane::board).collect())
     }
 
@@ -167,11 +167,11 @@ impl<P: Port + Send + 'static> Switch<P> {
     }
 }
 
-/// The counters of all workers of a switch, summed as they are read.
-#[derive(Debug)]
-pub struct Boards<'a>(Vec<&'a Board>);
+/// The counters of all workers of a switch, summed as they are read. They outlive the switch.
+#[derive(Clone, Debug)]
+pub struct Boards(Vec<Arc<Board>>);
 
-impl Boards<'_> {
+impl Boards {
     /// The totals.
     #[must_use]
     pub fn counts(&self) -> Counts {

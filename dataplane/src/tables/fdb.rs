@@ -4,32 +4,34 @@
 //! Out: the port to use for a target, or nothing.
 //! Never: allocates after `new`, blocks, reads a clock, or holds a group address.
 //!
-//! Any worker may read while any other learns. An entry is two words: the key (the address and an
-//! occupied bit) and the value (port, second of last hearing, and a tag drawn from the address).
-//! A station that moves rewrites only the value, in one store. When a slot goes to another
-//! station its value is cleared first, then the key changes, then the new value is stored; a
-//! reader that meets a value whose tag is not of its own address has met such a change, and
-//! counts it as a miss.
+//! Any worker may read while any other learns. An entry is one word, the address in its high 48
+//! bits and the port in its low 16, so it changes whole: a reader meets the entry before or after a
+//! change, never a part of one. The second in which a station was last heard stands beside it, in
+//! an array that only learning and ageing touch; the worst that a race on it can do is to age a
+//! station a turn early or late.
 //!
-//! A station lives in one of [`WINDOW`] neighbouring slots. A full window gives up the entry
-//! heard longest ago, so the table is bounded and never refuses the living for the silent.
+//! A station lives in one of [`WINDOW`] neighbouring slots, which are one cache line. The slot that
+//! its hash names is tried first, and holds it nearly always; then all eight are compared without a
+//! branch, since a search that ends anywhere is a branch that no processor foresees. A full window
+//! gives up the entry heard longest ago, so the table is bounded and never refuses the living for
+//! the silent.
 
 use crate::addr::{Mac, PortId, Station};
 use crate::clock::Tick;
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
-/// Slots in which a station may live: one cache line of keys.
+/// Slots in which a station may live: one cache line.
 const WINDOW: usize = 8;
 
-/// The bit that tells an occupied key from an empty one; addresses use the low 48.
-const OCCUPIED: u64 = 1 << 63;
+/// Bits of a port in an entry, below those of the address.
+const PORT_BITS: u32 = 16;
 
 /// How long an entry outlives its last hearing: 300 s, the default of IEEE 802.1D table 7-5 and
 /// of the Linux bridge.
 pub const AGE_SECONDS_DEFAULT: u32 = 300;
 
 /// Stations for which a switch has room by default: 250 pods with a few addresses each is under
-/// 1,024, and a table kept half empty keeps its windows open. 8,192 slots are 128 KB.
+/// 1,024, and a table kept half empty keeps its windows open. 8,192 slots are 96 KB.
 pub const CAPACITY_DEFAULT: usize = 8_192;
 
 /// What became of an address offered for learning.
@@ -51,11 +53,16 @@ pub enum Learned {
     },
 }
 
+/// The slots of one window, in one cache line.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Window([AtomicU64; WINDOW]);
+
 /// Learned addresses of one switch, shared by its workers.
 #[derive(Debug)]
 pub struct Fdb {
-    keys: Box<[AtomicU64]>,
-    values: Box<[AtomicU64]>,
+    windows: Box<[Window]>,
+    heard: Box<[AtomicU32]>,
     shift: u32,
     seed: u64,
 }
@@ -66,10 +73,9 @@ impl Fdb {
     #[must_use]
     pub fn new(capacity: usize, seed: u64) -> Fdb {
         let slots = capacity.max(WINDOW).next_power_of_two();
-        let words = || (0..slots).map(|_| AtomicU64::new(0)).collect();
         Fdb {
-            keys: words(),
-            values: words(),
+            windows: (0..slots / WINDOW).map(|_| Window::default()).collect(),
+            heard: (0..slots).map(|_| AtomicU32::new(0)).collect(),
             shift: 64 - slots.trailing_zeros(),
             seed: seed | 1,
         }
@@ -79,97 +85,104 @@ impl Fdb {
     #[inline]
     #[must_use]
     pub fn find(&self, target: Mac) -> Option<PortId> {
-        let (home, tag) = self.hash(target);
-        let key = target.bits() | OCCUPIED;
-        let slot = self
-            .window(home)
-            .find(|slot| self.keys[*slot].load(Ordering::Acquire) == key)?;
-        Entry::read(self.values[slot].load(Ordering::Acquire), tag).map(|entry| entry.port)
+        self.seek(self.home(target), target)
+            .and_then(|(_, word)| port_of(word))
+    }
+
+    /// The slot of `mac`, and its entry.
+    #[inline]
+    fn seek(&self, home: usize, mac: Mac) -> Option<(usize, u64)> {
+        let window = &self.windows[home / WINDOW].0;
+        let first = window[home % WINDOW].load(Ordering::Acquire);
+        if holds(first, mac) {
+            return Some((home, first));
+        }
+        let mut found = 0;
+        for (at, slot) in window.iter().enumerate() {
+            found |= u32::from(holds(slot.load(Ordering::Relaxed), mac)) << at;
+        }
+        if found == 0 {
+            return None;
+        }
+        let at = found.trailing_zeros() as usize;
+        let word = window[at].load(Ordering::Acquire);
+        // It may have gone since; then it is not there.
+        holds(word, mac).then_some((home - home % WINDOW + at, word))
     }
 
     /// Notes that `station` was heard on `port`.
+    #[inline]
     pub fn learn(&self, station: Station, port: PortId, now: Tick) -> Learned {
         let mac = station.mac();
-        let (home, tag) = self.hash(mac);
-        let key = mac.bits() | OCCUPIED;
-        let fresh = Entry {
-            port,
-            heard: seconds(now),
-        };
-        let mut oldest = (u32::MAX, home, 0);
-        let mut empty = None;
-        for slot in self.window(home) {
-            let held = self.keys[slot].load(Ordering::Acquire);
-            if held == 0 {
-                empty = empty.or(Some(slot));
-                continue;
+        let home = self.home(mac);
+        let fresh = mac.bits() << PORT_BITS | port.index() as u64;
+        match self.seek(home, mac) {
+            Some((slot, word)) => {
+                // What is known already is left alone, so that a busy station does not dirty a
+                // shared cache line for every frame.
+                if self.heard[slot].load(Ordering::Relaxed) != seconds(now) {
+                    self.heard[slot].store(seconds(now), Ordering::Relaxed);
+                }
+                if word == fresh {
+                    Learned::Known
+                } else {
+                    self.relearn(slot, word, fresh)
+                }
             }
-            let word = self.values[slot].load(Ordering::Acquire);
-            if held == key {
-                return self.refresh(slot, word, fresh, tag);
-            }
-            let heard = Entry::heard(word);
-            if heard < oldest.0 {
-                oldest = (heard, slot, held);
-            }
-        }
-        // Only now is it known to be new: an empty slot may stand before the one it lives in.
-        match empty {
-            Some(slot) => self.settle(slot, key, fresh.word(tag)),
-            None => self.replace(oldest.1, oldest.2, key, fresh.word(tag)),
+            None => self.settle(home, fresh, seconds(now)),
         }
     }
 
-    fn settle(&self, slot: usize, key: u64, word: u64) -> Learned {
-        match self.keys[slot].compare_exchange(0, key, Ordering::AcqRel, Ordering::Acquire) {
-            Ok(_) => {
-                self.values[slot].store(word, Ordering::Release);
-                Learned::New
-            }
-            // Another worker took the slot at this moment: learn next time.
-            Err(_) => Learned::Known,
+    #[cold]
+    fn relearn(&self, slot: usize, word: u64, fresh: u64) -> Learned {
+        match (self.swap(slot, word, fresh), port_of(word)) {
+            (true, Some(from)) => Learned::Moved { from },
+            // Another worker changed the slot at this moment: learn next time.
+            _ => Learned::Known,
         }
     }
 
-    /// Updates a slot that is this station's. An entry of the same second on the same port is
-    /// left alone, so that a busy station does not dirty a shared cache line for every frame.
-    fn refresh(&self, slot: usize, word: u64, fresh: Entry, tag: u16) -> Learned {
-        let before = Entry::read(word, tag);
-        if before != Some(fresh) {
-            self.values[slot].store(fresh.word(tag), Ordering::Release);
-        }
-        match before {
-            Some(entry) if entry.port != fresh.port => Learned::Moved { from: entry.port },
-            Some(_) => Learned::Known,
-            None => Learned::New,
+    /// Takes the first free slot from `home` on, or else that of the station heard longest ago.
+    #[cold]
+    fn settle(&self, home: usize, fresh: u64, second: u32) -> Learned {
+        let slots = (0..WINDOW).map(|step| home ^ step);
+        let heard = |slot: &usize| self.heard[*slot].load(Ordering::Relaxed);
+        let free = slots.clone().find(|slot| self.word(*slot) == 0);
+        let slot = free.or_else(|| slots.min_by_key(heard)).unwrap_or(home);
+        let held = self.word(slot);
+        self.heard[slot].store(second, Ordering::Relaxed);
+        match self.swap(slot, held, fresh) {
+            false => Learned::Known, // as in `relearn`
+            true if held == 0 => Learned::New,
+            true => Learned::Evicted { gone: mac_of(held) },
         }
     }
 
-    fn replace(&self, slot: usize, held: u64, key: u64, word: u64) -> Learned {
-        self.values[slot].store(0, Ordering::Release);
-        let swap = self.keys[slot].compare_exchange(held, key, Ordering::AcqRel, Ordering::Acquire);
-        if swap.is_err() {
-            return Learned::Known; // as in `settle`
-        }
-        self.values[slot].store(word, Ordering::Release);
-        let gone = (held & !OCCUPIED).to_be_bytes();
-        Learned::Evicted {
-            gone: Mac([gone[2], gone[3], gone[4], gone[5], gone[6], gone[7]]),
-        }
+    fn slot(&self, slot: usize) -> &AtomicU64 {
+        &self.windows[slot / WINDOW].0[slot % WINDOW]
+    }
+
+    fn word(&self, slot: usize) -> u64 {
+        self.slot(slot).load(Ordering::Acquire)
+    }
+
+    fn swap(&self, slot: usize, from: u64, to: u64) -> bool {
+        self.slot(slot)
+            .compare_exchange(from, to, Ordering::AcqRel, Ordering::Relaxed)
+            .is_ok()
     }
 
     /// Forgets stations not heard for `age_seconds`, looking at `slots` slots from `cursor` on.
     /// Returns how many it forgot and the cursor to go on with. One worker does this.
     pub fn age(&self, cursor: usize, slots: usize, age_seconds: u32, now: Tick) -> (u64, usize) {
         let mut gone = 0;
-        let mask = self.keys.len() - 1;
-        for step in 0..slots.min(self.keys.len()) {
+        let mask = self.capacity() - 1;
+        for step in 0..slots.min(self.capacity()) {
             let slot = (cursor + step) & mask;
-            let key = self.keys[slot].load(Ordering::Acquire);
-            let heard = Entry::heard(self.values[slot].load(Ordering::Acquire));
-            if key != 0 && seconds(now).saturating_sub(heard) >= age_seconds {
-                self.values[slot].store(0, Ordering::Release);
-                self.keys[slot].store(0, Ordering::Release);
+            let word = self.word(slot);
+            let heard = self.heard[slot].load(Ordering::Relaxed);
+            let silent = seconds(now).saturating_sub(heard) >= age_seconds;
+            if word != 0 && silent && self.swap(slot, word, 0) {
                 gone += 1;
             }
         }
@@ -178,84 +191,53 @@ impl Fdb {
 
     /// Forgets every station heard on `port`: it was detached.
     pub fn forget_port(&self, port: PortId) {
-        for (key, value) in self.keys.iter().zip(&self.values) {
-            let word = value.load(Ordering::Acquire);
-            if word != 0 && Entry::port_bits(word) == port.index() as u16 {
-                value.store(0, Ordering::Release);
-                key.store(0, Ordering::Release);
+        for slot in 0..self.capacity() {
+            let word = self.word(slot);
+            if word != 0 && port_of(word) == Some(port) {
+                self.swap(slot, word, 0);
             }
         }
     }
 
     /// Every station known now, with its port and the second of its last hearing. For views.
     pub fn entries(&self) -> impl Iterator<Item = (Mac, PortId, u32)> + '_ {
-        self.keys
-            .iter()
-            .zip(&self.values)
-            .filter_map(|(key, value)| {
-                let key = key.load(Ordering::Acquire);
-                let [_, _, a, b, c, d, e, f] = (key & !OCCUPIED).to_be_bytes();
-                let mac = Mac([a, b, c, d, e, f]);
-                let entry = Entry::read(value.load(Ordering::Acquire), self.hash(mac).1)?;
-                (key != 0).then_some((mac, entry.port, entry.heard))
-            })
+        (0..self.capacity()).filter_map(|slot| {
+            let word = self.word(slot);
+            let heard = self.heard[slot].load(Ordering::Relaxed);
+            let port = port_of(word).filter(|_| word != 0)?;
+            Some((mac_of(word), port, heard))
+        })
     }
 
     /// Slots in all.
     #[must_use]
     pub fn capacity(&self) -> usize {
-        self.keys.len()
+        self.heard.len()
     }
 
-    /// The first slot of the station's window, and its tag.
+    /// The slot that a station's hash names.
     #[inline]
-    fn hash(&self, mac: Mac) -> (usize, u16) {
+    fn home(&self, mac: Mac) -> usize {
         let stirred = (mac.bits() ^ self.seed.rotate_left(17)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let stirred = (stirred ^ (stirred >> 29)).wrapping_mul(self.seed ^ 0xbf58_476d_1ce4_e5b9);
-        let home = (stirred >> self.shift) as usize & (self.keys.len() - 1);
-        (home & !(WINDOW - 1), (stirred as u16) | 1)
-    }
-
-    #[inline]
-    fn window(&self, home: usize) -> std::ops::Range<usize> {
-        home..home + WINDOW
+        let stirred = (stirred ^ (stirred >> 29)).wrapping_mul(self.seed ^ 0xbf58_476d_1ce4_e5b8);
+        (stirred >> self.shift) as usize & (self.heard.len() - 1)
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Entry {
-    port: PortId,
-    heard: u32,
+/// True if `word` is the entry of `mac`. An empty slot is the entry of nobody, not of zero.
+#[inline]
+fn holds(word: u64, mac: Mac) -> bool {
+    word >> PORT_BITS == mac.bits() && word != 0
 }
 
-impl Entry {
-    /// `port | heard | tag`, 16, 32 and 16 bits. A tag is odd, so no value of an entry is zero.
-    #[inline]
-    fn word(self, tag: u16) -> u64 {
-        (self.port.index() as u64) << 48 | u64::from(self.heard) << 16 | u64::from(tag)
-    }
+#[inline]
+fn port_of(word: u64) -> Option<PortId> {
+    PortId::new(usize::from(word as u16))
+}
 
-    #[inline]
-    fn read(word: u64, tag: u16) -> Option<Entry> {
-        if word as u16 != tag {
-            return None;
-        }
-        let port = PortId::new(usize::from(Entry::port_bits(word)))?;
-        Some(Entry {
-            port,
-            heard: Entry::heard(word),
-        })
-    }
-
-    #[inline]
-    fn heard(word: u64) -> u32 {
-        (word >> 16) as u32
-    }
-
-    #[inline]
-    fn port_bits(word: u64) -> u16 {
-        (word >> 48) as u16
-    }
+fn mac_of(word: u64) -> Mac {
+    let [a, b, c, d, e, f, _, _] = word.to_be_bytes();
+    Mac([a, b, c, d, e, f])
 }
 
 /// Whole seconds of a tick; 32 bits of them are 136 years.
@@ -320,6 +302,41 @@ mod tests {
         assert_eq!(fdb.find(station(0).mac()), None);
         assert_eq!(fdb.find(station(100).mac()), Some(port(2)));
         assert_eq!(fdb.entries().count(), 8);
+    }
+
+    #[test]
+    fn nobody_is_found_where_nobody_was_heard() {
+        let fdb = Fdb::new(8, 7);
+        fdb.learn(station(1), port(0), Tick(0));
+        assert_eq!(fdb.find(Mac::ZERO), None);
+        assert_eq!(fdb.find(Mac::BROADCAST), None);
+        assert_eq!(fdb.find(station(2).mac()), None);
+    }
+
+    #[test]
+    fn readers_never_meet_a_port_that_the_station_was_not_on() {
+        // Each station hops between two ports of its own, while others push it out of its window.
+        let fdb = Fdb::new(16, 7);
+        std::thread::scope(|scope| {
+            for half in 0..2u32 {
+                let fdb = &fdb;
+                scope.spawn(move || {
+                    for round in 0..20_000u32 {
+                        let n = round % 20;
+                        let at = 2 * n + (round / 20 + half) % 2;
+                        fdb.learn(station(n), port(at as usize), Tick(u64::from(round)));
+                        fdb.age((round % 16) as usize, 1, 1, Tick(u64::from(round) + 900));
+                    }
+                });
+            }
+            scope.spawn(|| {
+                for n in (0..20u32).cycle().take(40_000) {
+                    if let Some(found) = fdb.find(station(n).mac()) {
+                        assert_eq!(found.index() as u32 / 2, n);
+                    }
+                }
+            });
+        });
     }
 
     #[test]

@@ -15,7 +15,7 @@ use ipnet::IpNet;
 use rustc_hash::FxBuildHasher;
 
 use crate::addr::{Mac, PortId, Station};
-use fib::{Conflict, Fib, NextHop};
+use fib::{Fib, NextHop, Refusal};
 
 /// What hangs on a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,9 +115,9 @@ pub enum Fault {
     /// A route to the host without a host port, or to a neighbour without an uplink.
     #[error("route {0} needs a {1:?} port, and there is none")]
     NoPortFor(IpNet, PortRole),
-    /// Two routes for one prefix.
+    /// Two routes for one prefix, or too many routes.
     #[error(transparent)]
-    Route(#[from] Conflict),
+    Route(#[from] Refusal),
 }
 
 /// A port's row.
@@ -165,8 +165,8 @@ impl Tables {
                 _ => {}
             }
         }
-        let fib = Fib::build(spec.routes.iter().copied()).unwrap_or_else(|conflicts| {
-            faults.extend(conflicts.into_iter().map(Fault::Route));
+        let fib = Fib::build(spec.routes.iter().copied()).unwrap_or_else(|refusals| {
+            faults.extend(refusals.into_iter().map(Fault::Route));
             Fib::default()
         });
         if !faults.is_empty() {

@@ -10,7 +10,7 @@
 //! four bytes of payload escape to the kernel.
 
 use ipnet::{Ipv4Net, Ipv6Net};
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
+use netlink_packet_core::{DefaultNla, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::tc::{
     TcAction, TcActionAttribute, TcActionMirror, TcActionMirrorOption, TcActionOption,
@@ -24,6 +24,8 @@ use crate::devices::name::DeviceName;
 
 /// What marks an action as ours, in the 16 bytes that the kernel keeps for its owner.
 const COOKIE: &[u8] = b"tapline";
+/// Where the drop-all stands: behind every rule of ours.
+const DROP_PRIORITY: u16 = 7499;
 /// Bytes of `struct tcmsg`.
 const HEADER_LENGTH: usize = 20;
 /// Where the keys start in `struct tc_u32_sel`.
@@ -45,6 +47,11 @@ mod number {
     pub(super) const ACTION_OPTIONS: u16 = 2;
     pub(super) const ACTION_COOKIE: u16 = 6;
     pub(super) const MIRRED_PARAMETERS: u16 = 2;
+    pub(super) const BPF_OPS_LEN: u16 = 4;
+    pub(super) const BPF_OPS: u16 = 5;
+    pub(super) const BPF_FLAGS: u16 = 8;
+    /// The program's answer is the deed itself (`TCA_BPF_FLAG_ACT_DIRECT`).
+    pub(super) const BPF_DIRECT: u32 = 1;
 }
 
 /// Which frames a rule is for. IPv4 and IPv6 are untagged: a VLAN tag hides them from these.
@@ -303,6 +310,39 @@ impl Netlink {
         let attempt = format!("take the queue from {device}");
         let message = RouteNetlinkMessage::NewQueueDiscipline(message);
         self.change(&attempt, message, NLM_F_CREATE | NLM_F_REPLACE)
+    }
+
+    /// Keeps everything that comes in by a device from the host's own stack: for a device that a
+    /// packet port listens on, since taps hear a frame before this drops it. The device must have a
+    /// clsact, which takes the filter with it when it goes. A drop that is there stays.
+    ///
+    /// The filter is one instruction of classic BPF, "return `TC_ACT_SHOT`": kernels that we have
+    /// to serve lack the `gact` action, and this needs no right to load programs.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn drop_all(&self, device: &DeviceName) -> Result<(), DeviceError> {
+        let mut message = TcMessage::with_index(self.index(device)? as i32);
+        message.header.parent = INGRESS;
+        message.header.info = u32::from(DROP_PRIORITY) << 16 | u32::from(0x0003_u16.to_be());
+        let option = |kind, value: &[u8]| TcOption::Other(DefaultNla::new(kind, value.to_vec()));
+        // `struct sock_filter`: code BPF_RET | BPF_K, no jumps, and the value.
+        let [c0, c1] = 0x06_u16.to_ne_bytes();
+        let [k0, k1, k2, k3] = 2_u32.to_ne_bytes();
+        message.attributes = vec![
+            TcAttribute::Kind("bpf".into()),
+            TcAttribute::Options(vec![
+                option(number::BPF_OPS_LEN, &1_u16.to_ne_bytes()),
+                option(number::BPF_OPS, &[c0, c1, 0, 0, k0, k1, k2, k3]),
+                option(number::BPF_FLAGS, &number::BPF_DIRECT.to_ne_bytes()),
+            ]),
+        ];
+        let attempt = format!("drop what comes in by {device}");
+        let message = RouteNetlinkMessage::NewTrafficFilter(message);
+        match self.change(&attempt, message, NLM_F_CREATE | NLM_F_EXCL) {
+            Err(refused) if refused.is(nix::libc::EEXIST) => Ok(()),
+            other => other,
+        }
     }
 
     /// Every filter on the device's ingress, ours and others'.

@@ -5,5 +5,17 @@
 
 #![allow(unsafe_code)]
 
+pub(crate) mod packet;
 pub(crate) mod tun;
 pub(crate) mod uring;
+
+use std::io;
+
+/// A system call's answer: negative means that it failed.
+fn check(answer: libc::c_int) -> io::Result<()> {
+    if answer < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}

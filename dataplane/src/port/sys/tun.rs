@@ -10,6 +10,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags};
 
+use super::check;
 use crate::frame::offload::HEADER_LEN;
 
 /// Checksums and TCP and UDP segmentation, and then ever fewer of them: a kernel before 6.2 knows
@@ -92,14 +93,6 @@ fn device_name(name: &str) -> io::Result<[u8; libc::IFNAMSIZ]> {
     let mut padded = [0; libc::IFNAMSIZ];
     padded[..bytes.len()].copy_from_slice(bytes);
     Ok(padded)
-}
-
-fn check(answer: libc::c_int) -> io::Result<()> {
-    if answer < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(())
-    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,206 @@
+//! Tapline itself: the shipped switch and the shipped attachments.
+//!
+//! In: pods, and how they are attached. Out: a [`Rig`] around a running switch.
+//! Never: sets anything that the program would not set on a node, but for `--spin`.
+//!
+//! The ways to attach differ in three places only: how a pod hangs on the node, which port the
+//! switch opens for it, and whose frames it is. A further kind of port is a further [`Way`].
+
+use std::fs;
+use std::net::IpAddr;
+
+use control::compile::{FIRST_POD_PORT, HOST_PORT};
+use control::devices::attach::{HostPort, PodEnd, PodTap, PodVeth};
+use control::devices::tap::TapSpec;
+use control::devices::{DeviceName, Netlink, Netns};
+use dataplane::addr::PortId;
+use dataplane::port::tap::{Queues, TapPort};
+use dataplane::switch::{Options, Switch};
+use dataplane::tables::fib::NextHop;
+use dataplane::tables::{Crossing, Owner, PortRole, PortSpec, Tables, TablesSpec, Unknown};
+use ipnet::IpNet;
+
+use super::{Env, MTU, Pod, Rig, Shape, Unbuilt, device, paths, pods, rps, station, veth_ends};
+use crate::names::Subject;
+
+/// How the switch's thread is called, so that its time can be told from the generator's.
+const THREAD: &str = "tl-compare";
+
+/// How pods are attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// A veth whose host end is tied to a TAP.
+    Veth,
+    /// A TAP inside the pod.
+    Tap,
+}
+
+/// Builds it.
+///
+/// # Errors
+/// What failed, or that the port is not there yet.
+pub fn build(env: &Env, subject: Subject, shape: Shape) -> Result<Rig, Unbuilt> {
+    let way = match subject {
+        Subject::TaplineTap => Way::Tap,
+        Subject::TaplineAfpacket => return Err("the switch has no AF_PACKET port yet".into()),
+        _ => Way::Veth,
+    };
+    let node = Netns::create("node")?;
+    let net = Netlink::open(&node)?;
+    let pods = pods(shape)?;
+    let mut options = Options::named(THREAD);
+    options.spin = env.spin.unwrap_or(options.spin);
+    let tables = Tables::build(&tables(&pods)).map_err(|faults| format!("{faults:?}"))?;
+    let switch = Switch::start(&options, tables)?;
+    let host = host_port();
+    host.attach(&net)?;
+    switch.attach(HOST_PORT, open(&node, &host.tap.name)?)?;
+    for (at, pod) in pods.iter().enumerate() {
+        let (netns, tap) = way.attach(&net, pod)?;
+        switch.attach(port(at), open(netns, tap)?)?;
+    }
+    let (path, flood) = paths(&pods, shape);
+    let rps = match way {
+        Way::Veth => veth_ends(&node, &pods),
+        Way::Tap => pod_ends(&pods),
+    };
+    let board = switch.board();
+    let taps: Vec<(Netns, DeviceName)> = pods[..2].iter().map(|pod| way.tap(&node, pod)).collect();
+    let pair_drops = move || {
+        let in_switch = (0..2).map(|at| board.port(port(at)).dropped.total());
+        let in_taps = taps.iter().map(|(netns, tap)| transmit_drops(netns, tap));
+        in_switch.chain(in_taps).sum()
+    };
+    Ok(Rig {
+        path,
+        flood,
+        rps,
+        settings: vec![format!("spin {} us", options.spin.as_micros())],
+        threads: Some((std::process::id(), THREAD)),
+        pair_drops: Some(Box::new(pair_drops)),
+        hold: Box::new((switch, node, pods)),
+    })
+}
+
+impl Way {
+    /// Hangs the pod on the node; returns the TAP for the switch.
+    fn attach<'a>(
+        self,
+        node: &'a Netlink,
+        pod: &'a Pod,
+    ) -> Result<(&'a Netns, &'a DeviceName), Unbuilt> {
+        let pod_net = Netlink::open(&pod.netns)?;
+        let end = PodEnd {
+            name: pod.device.clone(),
+            mac: pod.mac.mac(),
+            addresses: pod.addresses(),
+            gateways: Vec::new(),
+            mtu: MTU.into(),
+        };
+        match self {
+            Way::Veth => {
+                let veth = PodVeth {
+                    host_end: pod.host_end.clone(),
+                    tap: TapSpec::new(pod.tap.clone(), MTU.into()),
+                    pod: end,
+                    alias: None,
+                };
+                veth.attach(node, &pod_net)?;
+                Ok((node.namespace(), &pod.tap))
+            }
+            Way::Tap => {
+                let tap = PodTap {
+                    tap: TapSpec::new(pod.device.clone(), MTU.into()),
+                    pod: end,
+                    alias: None,
+                };
+                tap.attach(&pod_net)?;
+                Ok((&pod.netns, &pod.device))
+            }
+        }
+    }
+
+    /// Where the TAP of a pod is.
+    fn tap(self, node: &Netns, pod: &Pod) -> (Netns, DeviceName) {
+        match self {
+            Way::Veth => (node.clone(), pod.tap.clone()),
+            Way::Tap => (pod.netns.clone(), pod.device.clone()),
+        }
+    }
+}
+
+fn open(netns: &Netns, tap: &DeviceName) -> std::io::Result<TapPort> {
+    netns.run(|| TapPort::open(tap.as_str(), Queues::Single))
+}
+
+fn port(pod: usize) -> PortId {
+    PortId::new(FIRST_POD_PORT + pod).expect("fewer pods than a node may have")
+}
+
+fn pod_ends(pods: &[Pod]) -> rps::Ends {
+    let ends = pods.iter().filter(|pod| pod.active);
+    rps::Ends(
+        ends.map(|pod| (pod.netns.clone(), pod.device.clone()))
+            .collect(),
+    )
+}
+
+/// What the kernel dropped because the switch had not read it yet: `tx_dropped` of the TAP, the
+/// twelfth number of its line.
+fn transmit_drops(netns: &Netns, tap: &DeviceName) -> u64 {
+    let table = netns.run(|| fs::read_to_string("/proc/thread-self/net/dev"));
+    let table = table.unwrap_or_default();
+    let line = table
+        .lines()
+        .find_map(|line| line.trim().strip_prefix(&format!("{tap}:")));
+    line.and_then(|rest| rest.split_whitespace().nth(11)?.parse().ok())
+        .unwrap_or_default()
+}
+
+fn host_port() -> HostPort {
+    HostPort {
+        tap: TapSpec::new(device("azure0"), MTU.into()),
+        mac: station([0x00, 0x0d, 0x3a, 10, 20, 1]).mac(),
+        addresses: Vec::new(),
+        alias: None,
+    }
+}
+
+/// An azure node without an uplink: everything here stays on the node.
+fn tables(pods: &[Pod]) -> TablesSpec {
+    let host = PortSpec {
+        id: HOST_PORT,
+        role: PortRole::Host,
+        mac: station(host_port().mac.0),
+        mtu: MTU,
+        hairpin: false,
+    };
+    let rows = pods.iter().enumerate().map(|(at, pod)| PortSpec {
+        id: port(at),
+        role: PortRole::Pod,
+        mac: pod.mac,
+        ..host
+    });
+    let owner = |(at, pod): (usize, &Pod)| {
+        let owner = Owner {
+            port: port(at),
+            mac: pod.mac.mac(),
+        };
+        (IpAddr::V4(pod.address), owner)
+    };
+    let route = |(at, pod): (usize, &Pod)| {
+        let hop = NextHop::Station {
+            port: port(at),
+            mac: pod.mac.mac(),
+        };
+        (IpNet::from(IpAddr::V4(pod.address)), hop)
+    };
+    TablesSpec {
+        ports: std::iter::once(host).chain(rows).collect(),
+        owners: pods.iter().enumerate().map(owner).collect(),
+        router_macs: vec![host.mac.mac()],
+        routes: pods.iter().enumerate().map(route).collect(),
+        crossing: Crossing::Bridged,
+        unknown: Unknown::Flood,
+    }
+}

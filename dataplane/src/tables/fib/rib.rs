@@ -1,0 +1,370 @@
+//! The routing information base: the routes behind a [`Fib`], which may change.
+//!
+//! In: routes to set and to remove, or a whole new set of them.
+//! Out: a [`Fib`] that shares with the one before it whatever did not change.
+//! Never: is read by a worker, or takes half of what it was asked: it refuses all or does all.
+//!
+//! A change of a route longer than its slot recompiles that slot's chunk and copies the piece the
+//! chunk lies in. A change of a shorter one paints the covers anew and leaves all chunks alone.
+//! Either way the slots are copied once. So the cost of a change does not grow with the table,
+//! except with the routes of the slot it is in.
+
+use std::collections::BTreeMap;
+
+use ipnet::IpNet;
+
+use super::hops::Hops;
+use super::v4::V4;
+use super::v6::V6;
+use super::{Conflict, Entry, Family, Fib, HOPS_MAX, NextHop, PIECES, ROUTES_MAX, Refusal, Shape};
+use crate::sync::Arc;
+
+/// A routing table of both families.
+#[derive(Debug, Default)]
+pub struct Rib {
+    v4: Side<V4>,
+    v6: Side<V6>,
+    hops: Hops,
+    rows: Arc<[Option<NextHop>]>,
+}
+
+/// A prefix that gets a next hop, or loses it.
+pub type Change = (IpNet, Option<NextHop>);
+
+impl Rib {
+    /// Makes all `changes`; of two for one prefix the later counts. Host bits are ignored, and so
+    /// is the removal of a route that is not there. Gives the number of routes that differ now.
+    ///
+    /// # Errors
+    /// There would be too much of something. Nothing has changed then.
+    pub fn apply(
+        &mut self,
+        changes: impl IntoIterator<Item = Change>,
+    ) -> Result<usize, Vec<Refusal>> {
+        let mut sorted: Vec<Change> = changes
+            .into_iter()
+            .map(|(prefix, hop)| (prefix.trunc(), hop))
+            .collect();
+        sorted.sort_by_key(|(prefix, _)| *prefix);
+        sorted.dedup_by(|later, kept| {
+            let same = later.0 == kept.0;
+            if same {
+                kept.1 = later.1;
+            }
+            same
+        });
+        sorted.retain(|(prefix, hop)| self.get(*prefix) != *hop);
+        self.settle(&sorted)
+    }
+
+    /// Makes `routes` the whole table. Gives the number of routes that differ now.
+    ///
+    /// # Errors
+    /// Every prefix with two different next hops, or that there is too much of something. Nothing
+    /// has changed then.
+    pub fn replace(
+        &mut self,
+        routes: impl IntoIterator<Item = (IpNet, NextHop)>,
+    ) -> Result<usize, Vec<Refusal>> {
+        let mut wanted: Vec<(IpNet, NextHop)> = routes
+            .into_iter()
+            .map(|(prefix, hop)| (prefix.trunc(), hop))
+            .collect();
+        wanted.sort_by_key(|(prefix, _)| *prefix);
+        let mut conflicts: Vec<Refusal> = Vec::new();
+        wanted.dedup_by(|(prefix, second), (kept, first)| {
+            if prefix == kept && second != first {
+                conflicts.push(Refusal::Conflict(Conflict {
+                    prefix: *prefix,
+                    first: *first,
+                    second: *second,
+                }));
+            }
+            prefix == kept
+        });
+        if !conflicts.is_empty() {
+            return Err(conflicts);
+        }
+        let has = |prefix: &IpNet| wanted.binary_search_by_key(prefix, |(p, _)| *p).is_ok();
+        let mut changes: Vec<Change> = self
+            .iter()
+            .filter(|(prefix, _)| !has(prefix))
+            .map(|(prefix, _)| (prefix, None))
+            .collect();
+        let new = wanted.iter().map(|(prefix, hop)| (*prefix, Some(*hop)));
+        changes.extend(new.filter(|(prefix, hop)| self.get(*prefix) != *hop));
+        changes.sort_by_key(|(prefix, _)| *prefix);
+        self.settle(&changes)
+    }
+
+    /// The table, compiled. This is cheap: the work was done with the change.
+    #[must_use]
+    pub fn fib(&self) -> Fib {
+        Fib {
+            v4: self.v4.shape.clone(),
+            v6: self.v6.shape.clone(),
+            hops: self.rows.clone(),
+            len: self.len(),
+        }
+    }
+
+    /// The next hop of exactly this prefix.
+    #[must_use]
+    pub fn get(&self, prefix: IpNet) -> Option<NextHop> {
+        self.hops.get(self.number(prefix)?)
+    }
+
+    /// All routes.
+    pub fn iter(&self) -> impl Iterator<Item = (IpNet, NextHop)> {
+        let v4 = self.v4.iter().filter_map(|((bits, len), number)| {
+            let net = ipnet::Ipv4Net::new(bits.into(), len).ok()?;
+            Some((net.into(), self.hops.get(number)?))
+        });
+        let v6 = self.v6.iter().filter_map(|((bits, len), number)| {
+            let net = ipnet::Ipv6Net::new(bits.into(), len).ok()?;
+            Some((net.into(), self.hops.get(number)?))
+        });
+        v4.chain(v6)
+    }
+
+    /// How many routes there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.v4.len() + self.v6.len()
+    }
+
+    /// True for a table without routes.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Makes changes that are sorted, single and real, if there is room for them.
+    fn settle(&mut self, changes: &[Change]) -> Result<usize, Vec<Refusal>> {
+        let v4_count = changes.partition_point(|(prefix, _)| matches!(prefix, IpNet::V4(_)));
+        let (v4, v6) = changes.split_at(v4_count);
+        let after = [
+            self.v4.len() + self.gain(v4) - loss(v4),
+            self.v6.len() + self.gain(v6) - loss(v6),
+        ];
+        let too_many = after.into_iter().filter(|count| *count > ROUTES_MAX);
+        let refusals: Vec<Refusal> = too_many.map(Refusal::TooManyRoutes).collect();
+        if !refusals.is_empty() {
+            return Err(refusals);
+        }
+        let Some(numbers) = self.renumber(changes) else {
+            return Err(vec![Refusal::TooManyHops]);
+        };
+        self.rows = self.hops.share();
+        let (v4_numbers, v6_numbers) = numbers.split_at(v4_count);
+        self.v4.change(v4, v4_numbers);
+        self.v6.change(v6, v6_numbers);
+        Ok(changes.len())
+    }
+
+    /// How many of real changes are new prefixes.
+    fn gain(&self, changes: &[Change]) -> usize {
+        let new = |(prefix, hop): &&Change| hop.is_some() && self.get(*prefix).is_none();
+        changes.iter().filter(new).count()
+    }
+
+    /// Numbers the next hops of `changes` and lets go of those before, or leaves all as it was.
+    fn renumber(&mut self, changes: &[Change]) -> Option<Vec<u16>> {
+        // Only near the limit can it fail, so only there do we pay for a way back.
+        let near = self.hops.len() + changes.len() > HOPS_MAX;
+        let spare = near.then(|| self.hops.clone());
+        for (prefix, _) in changes {
+            if let Some(number) = self.number(*prefix) {
+                self.hops.release(number);
+            }
+        }
+        let take = |(_, hop): &Change| hop.map_or(Some(0), |hop| self.hops.take(hop));
+        let numbers = changes.iter().map(take).collect();
+        if let (None, Some(spare)) = (&numbers, spare) {
+            self.hops = spare;
+        }
+        numbers
+    }
+
+    fn number(&self, prefix: IpNet) -> Option<u16> {
+        match prefix {
+            IpNet::V4(_) => self.v4.get(key::<V4>(prefix)),
+            IpNet::V6(_) => self.v6.get(key::<V6>(prefix)),
+        }
+    }
+}
+
+/// How many of real changes are removals.
+fn loss(changes: &[Change]) -> usize {
+    changes.iter().filter(|(_, hop)| hop.is_none()).count()
+}
+
+fn key<F: Family>(prefix: IpNet) -> Key<F::Bits> {
+    (F::bits(prefix.network()), prefix.prefix_len())
+}
+
+type Key<B> = (B, u8);
+
+/// The routes of one family, and what they were compiled to.
+#[derive(Debug)]
+struct Side<F: Family> {
+    /// Routes no longer than a slot: they make the covers.
+    short: BTreeMap<Key<F::Bits>, u16>,
+    /// The others: they make the chunks.
+    long: BTreeMap<Key<F::Bits>, u16>,
+    shape: Shape<F::Line>,
+    /// How many lines the chunk of each slot has.
+    sizes: Vec<u32>,
+}
+
+impl<F: Family> Default for Side<F> {
+    fn default() -> Self {
+        Side {
+            short: BTreeMap::new(),
+            long: BTreeMap::new(),
+            shape: Shape::default(),
+            sizes: Vec::new(),
+        }
+    }
+}
+
+impl<F: Family> Side<F> {
+    const SLOTS: usize = 1 << F::SLOT_BITS;
+    const SLOTS_OF_PIECE: usize = Self::SLOTS / PIECES;
+
+    fn len(&self) -> usize {
+        self.short.len() + self.long.len()
+    }
+
+    fn get(&self, key: Key<F::Bits>) -> Option<u16> {
+        self.routes(key.1).get(&key).copied()
+    }
+
+    fn routes(&self, len: u8) -> &BTreeMap<Key<F::Bits>, u16> {
+        if len <= F::SLOT_BITS {
+            &self.short
+        } else {
+            &self.long
+        }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (Key<F::Bits>, u16)> {
+        self.short
+            .iter()
+            .chain(&self.long)
+            .map(|(key, number)| (*key, *number))
+    }
+
+    /// Makes `changes`, whose next hops have these `numbers`, and compiles what they touch.
+    fn change(&mut self, changes: &[Change], numbers: &[u16]) {
+        let (mut covers, mut slots) = (false, Vec::new());
+        for ((prefix, hop), number) in changes.iter().zip(numbers) {
+            let key = key::<F>(*prefix);
+            let short = key.1 <= F::SLOT_BITS;
+            let routes = if short {
+                &mut self.short
+            } else {
+                &mut self.long
+            };
+            match hop {
+                Some(_) => routes.insert(key, *number),
+                None => routes.remove(&key),
+            };
+            if short {
+                covers = true;
+            } else {
+                slots.push(F::slot(key.0));
+            }
+        }
+        if self.len() == 0 {
+            *self = Side::default();
+        } else if !changes.is_empty() {
+            slots.dedup();
+            self.compile(covers, &slots);
+        }
+    }
+
+    /// Compiles `slots`, sorted, and the covers if `covers`.
+    fn compile(&mut self, covers: bool, slots: &[usize]) {
+        let before = self.shape.clone();
+        let mut root = or_new(&before.root, Self::SLOTS, 0);
+        self.sizes.resize(Self::SLOTS, 0);
+        if covers || before.cover.is_empty() {
+            self.shape.cover = self.covers().into();
+        }
+        let mut pieces = or_new(&before.pieces, PIECES, Arc::new([]));
+        for slots in slots.chunk_by(|a, b| a / Self::SLOTS_OF_PIECE == b / Self::SLOTS_OF_PIECE) {
+            let piece = slots[0] / Self::SLOTS_OF_PIECE;
+            pieces[piece] = self.piece(piece, slots, &pieces[piece], &mut root);
+        }
+        for ((entry, size), cover) in root.iter_mut().zip(&self.sizes).zip(&*self.shape.cover) {
+            if *size == 0 {
+                *entry = u32::from(*cover);
+            }
+        }
+        self.shape.root = root.into();
+        self.shape.pieces = pieces.into();
+    }
+
+    /// The lines of a piece, of which the chunks of `slots` are compiled and the rest is copied.
+    fn piece(
+        &mut self,
+        piece: usize,
+        mut slots: &[usize],
+        old: &[F::Line],
+        root: &mut [u32],
+    ) -> Arc<[F::Line]> {
+        let mut lines: Vec<F::Line> = Vec::with_capacity(old.len() + slots.len());
+        let mut old_chunks = old;
+        let of_piece = piece * Self::SLOTS_OF_PIECE..(piece + 1) * Self::SLOTS_OF_PIECE;
+        for slot in of_piece {
+            let (entry, size) = (&mut root[slot], self.sizes[slot] as usize);
+            let start = lines.len();
+            let (old_chunk, rest) = old_chunks.split_at(size);
+            old_chunks = rest;
+            if slots.first() == Some(&slot) {
+                slots = &slots[1..];
+                let routes = self.routes_of_slot(slot);
+                if !routes.is_empty() {
+                    *entry = F::compile(&routes, start, &mut lines);
+                }
+                self.sizes[slot] = (lines.len() - start) as u32;
+            } else if !old_chunk.is_empty() {
+                lines.extend_from_slice(old_chunk);
+                *entry = F::moved(*entry, start);
+            }
+        }
+        lines.into()
+    }
+
+    /// The routes that make the chunk of `slot`, sorted by address and length.
+    fn routes_of_slot(&self, slot: usize) -> Vec<Entry<F::Bits>> {
+        let all = (F::first(slot), 0)..=(F::last(slot), F::WIDTH);
+        let entry = |((bits, len), hop): (&Key<F::Bits>, &u16)| Entry {
+            bits: *bits,
+            len: *len,
+            hop: *hop,
+        };
+        self.long.range(all).map(entry).collect()
+    }
+
+    /// For each slot the longest of the short routes. Sorted as they are, inner routes come after
+    /// the outer ones and paint over them.
+    fn covers(&self) -> Vec<u16> {
+        let mut covers = vec![0; Self::SLOTS];
+        for (&(bits, len), &number) in &self.short {
+            let first = F::slot(bits);
+            covers[first..first + (Self::SLOTS >> len)].fill(number);
+        }
+        covers
+    }
+}
+
+/// A copy to change, or `count` times `fresh` if there is nothing yet.
+fn or_new<T: Clone>(old: &[T], count: usize, fresh: T) -> Vec<T> {
+    if old.is_empty() {
+        vec![fresh; count]
+    } else {
+        old.to_vec()
+    }
+}

@@ -1,0 +1,154 @@
+//! IPv4: chunks of ranges over the bits behind the slot.
+//!
+//! In: the routes of one slot. Out: lines, and the number of a next hop for an address.
+//! Never: resolves a number to a next hop.
+//!
+//! A chunk is a tree of 16 branches whose leaves are [`Line`]s of up to 16 ranges. A slot of random
+//! routes seldom has more than one line, so most lookups read a root entry and one cache line.
+//! The tree is at most four deep, since 16 to the fourth is more than a slot has addresses.
+
+use std::net::IpAddr;
+
+use super::paint::{Painter, Range, Span, rank, signed};
+use super::{Entry, Family, LINE, Shape};
+
+/// How many ranges a line holds.
+const FAN: usize = 16;
+
+/// The bits behind the slot.
+const LOW_BITS: u8 = 32 - V4::SLOT_BITS;
+
+/// Where the number of levels above the leaves is kept in a root entry.
+const LEVELS_SHIFT: u32 = 29;
+
+/// The line number in a root entry: half a billion, while [`super::ROUTES_MAX`] routes need less
+/// than three million.
+const START: u32 = (1 << LEVELS_SHIFT) - 1;
+
+/// The family.
+#[derive(Debug)]
+pub(super) enum V4 {}
+
+/// Sixteen ranges of the low bits. Unused ones repeat the last end.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+pub(super) struct Line {
+    /// Where each range ends, with the top bit turned (see [`signed`]).
+    ends: [i16; FAN],
+    /// In a leaf: the next hops' numbers, 0 for the cover's. Above: the lines below begin behind
+    /// `meanings[0]`, counted from the chunk's first.
+    meanings: [u16; FAN],
+}
+
+/// The number of the next hop for `address`, 0 for none.
+#[inline]
+pub(super) fn find(table: &Shape<Line>, address: u32) -> u16 {
+    let slot = V4::slot(address);
+    let Some(&entry) = table.root.get(slot) else {
+        return 0;
+    };
+    if entry < LINE {
+        return entry as u16;
+    }
+    let hop = find_in_chunk(table, entry, address);
+    if hop == 0 {
+        return table.cover.get(slot).copied().unwrap_or(0);
+    }
+    hop
+}
+
+#[inline]
+fn find_in_chunk(table: &Shape<Line>, entry: u32, address: u32) -> u16 {
+    let Some(lines) = table.pieces.get((address >> 24) as usize) else {
+        return 0;
+    };
+    let value = signed(address as u16 & (u16::MAX >> (16 - LOW_BITS)));
+    let start = (entry & START) as usize;
+    let mut at = start;
+    for _ in 0..(entry & !LINE) >> LEVELS_SHIFT {
+        let Some(line) = lines.get(at) else {
+            return 0;
+        };
+        at = start + usize::from(line.meanings[0]) + rank(&line.ends, value);
+    }
+    match lines.get(at) {
+        Some(line) => line.meanings[rank(&line.ends, value) % FAN],
+        None => 0,
+    }
+}
+
+impl Family for V4 {
+    type Bits = u32;
+    type Line = Line;
+    const WIDTH: u8 = 32;
+    const SLOT_BITS: u8 = 16;
+
+    fn bits(address: IpAddr) -> u32 {
+        match address {
+            IpAddr::V4(address) => address.to_bits(),
+            IpAddr::V6(_) => 0,
+        }
+    }
+
+    #[inline]
+    fn slot(bits: u32) -> usize {
+        (bits >> LOW_BITS) as usize
+    }
+
+    fn first(slot: usize) -> u32 {
+        (slot as u32) << LOW_BITS
+    }
+
+    fn last(slot: usize) -> u32 {
+        V4::first(slot) | (u32::MAX >> V4::SLOT_BITS)
+    }
+
+    fn compile(routes: &[Entry<u32>], start: usize, lines: &mut Vec<Line>) -> u32 {
+        let low = |bits: u32| bits as u16 & (u16::MAX >> (16 - LOW_BITS));
+        let mut painter = Painter::new(0);
+        for route in routes {
+            let host_bits = u32::MAX.checked_shr(route.len.into()).unwrap_or(0);
+            painter.add(Span {
+                first: low(route.bits),
+                last: low(route.bits | host_bits),
+                meaning: route.hop.into(),
+            });
+        }
+        let mut levels = vec![leaves(&painter.finish())];
+        while levels[levels.len() - 1].len() > 1 {
+            levels.push(branches(&levels[levels.len() - 1]));
+        }
+        // The top comes first, so that a chunk is entered at its start.
+        let mut below = 0;
+        for (depth, mut level) in levels.iter().cloned().enumerate().rev() {
+            below += level.len();
+            if depth > 0 {
+                for (nth, line) in level.iter_mut().enumerate() {
+                    line.meanings[0] = (below + nth * FAN) as u16;
+                }
+            }
+            lines.extend(level);
+        }
+        LINE | ((levels.len() as u32 - 1) << LEVELS_SHIFT) | (start as u32 & START)
+    }
+
+    fn moved(entry: u32, start: usize) -> u32 {
+        (entry & !START) | (start as u32 & START)
+    }
+}
+
+fn leaves(ranges: &[Range]) -> Vec<Line> {
+    let leaf = |ranges: &[Range]| Line {
+        ends: std::array::from_fn(|i| signed(ranges[i.min(ranges.len() - 1)].end)),
+        meanings: std::array::from_fn(|i| ranges[i.min(ranges.len() - 1)].meaning as u16),
+    };
+    ranges.chunks(FAN).map(leaf).collect()
+}
+
+fn branches(below: &[Line]) -> Vec<Line> {
+    let branch = |lines: &[Line]| Line {
+        ends: std::array::from_fn(|i| lines[i.min(lines.len() - 1)].ends[FAN - 1]),
+        meanings: [0; FAN],
+    };
+    below.chunks(FAN).map(branch).collect()
+}

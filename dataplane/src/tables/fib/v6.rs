@@ -1,0 +1,217 @@
+//! IPv6: a trie of 16-bit windows that skips the bits on which all routes agree.
+//!
+//! In: the routes of one slot. Out: lines, and the number of a next hop for an address.
+//! Never: resolves a number to a next hop.
+//!
+//! A line holds the bits that an address must have to be here at all, and up to eight ranges of
+//! the 16 bits behind them. A range means a next hop, or a line below: one of more ranges of the
+//! same window, or of a window further on. Prefixes of a real plan share long heads (a cluster's
+//! /48) and differ in one window, so a lookup reads a root entry and a few lines.
+
+use std::net::IpAddr;
+
+use super::paint::{Painter, Range, Span, rank, signed};
+use super::{Entry, Family, LINE, Shape};
+
+/// How many ranges a line holds.
+const FAN: usize = 8;
+
+/// Where the width of the tail behind the required bits is kept beside a line number.
+const TAIL_SHIFT: u32 = 24;
+
+/// The line number: sixteen million, while [`super::ROUTES_MAX`] routes need less than four.
+const START: u32 = (1 << TAIL_SHIFT) - 1;
+
+/// The bits of a window.
+const WINDOW: u8 = 16;
+
+/// The family.
+#[derive(Debug)]
+pub(super) enum V6 {}
+
+/// Eight ranges of a window behind a common head. Unused ones repeat the last end.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+pub(super) struct Line {
+    /// The head, shifted left by 16, and in the low 16 bits the number of the next hop for
+    /// addresses with another head. A head has at most 112 bits.
+    head: u128,
+    /// Where each range ends, with the top bit turned (see [`signed`]).
+    ends: [i16; FAN],
+    /// A next hop's number, 0 for the cover's; or [`LINE`], the tail's width, and the line's
+    /// number counted from the chunk's first.
+    meanings: [u32; FAN],
+}
+
+/// The number of the next hop for `address`, 0 for none.
+#[inline]
+pub(super) fn find(table: &Shape<Line>, address: u128) -> u16 {
+    let slot = V6::slot(address);
+    let Some(&entry) = table.root.get(slot) else {
+        return 0;
+    };
+    if entry < LINE {
+        return entry as u16;
+    }
+    let hop = find_in_chunk(table, entry, address);
+    if hop == 0 {
+        return table.cover.get(slot).copied().unwrap_or(0);
+    }
+    hop
+}
+
+#[inline]
+fn find_in_chunk(table: &Shape<Line>, entry: u32, address: u128) -> u16 {
+    let Some(lines) = table.pieces.get((address >> 120) as usize) else {
+        return 0;
+    };
+    let start = (entry & START) as usize;
+    let (mut at, mut way) = (start, entry);
+    // Every step goes down a tree, so this ends.
+    while let Some(line) = lines.get(at) {
+        let tail = (way >> TAIL_SHIFT) & 0x7f;
+        if address >> tail != line.head >> 16 {
+            return line.head as u16;
+        }
+        let window = (address >> (tail.wrapping_sub(16) & 0x7f)) as u16;
+        way = line.meanings[rank(&line.ends, signed(window)) % FAN];
+        if way < LINE {
+            return way as u16;
+        }
+        at = start + (way & START) as usize;
+    }
+    0
+}
+
+impl Family for V6 {
+    type Bits = u128;
+    type Line = Line;
+    const WIDTH: u8 = 128;
+    const SLOT_BITS: u8 = 16;
+
+    fn bits(address: IpAddr) -> u128 {
+        match address {
+            IpAddr::V6(address) => address.to_bits(),
+            IpAddr::V4(_) => 0,
+        }
+    }
+
+    #[inline]
+    fn slot(bits: u128) -> usize {
+        (bits >> (V6::WIDTH - V6::SLOT_BITS)) as usize
+    }
+
+    fn first(slot: usize) -> u128 {
+        (slot as u128) << (V6::WIDTH - V6::SLOT_BITS)
+    }
+
+    fn last(slot: usize) -> u128 {
+        V6::first(slot) | (u128::MAX >> V6::SLOT_BITS)
+    }
+
+    fn compile(routes: &[Entry<u128>], start: usize, lines: &mut Vec<Line>) -> u32 {
+        let mut chunk = Chunk {
+            first: lines.len(),
+            lines,
+        };
+        // A chunk is entered at its start, but its top is known last: keep the place.
+        chunk.lines.push(Line {
+            head: 0,
+            ends: [0; FAN],
+            meanings: [0; FAN],
+        });
+        let (top, way) = chunk.node(routes, 0);
+        chunk.lines[chunk.first] = top;
+        V6::moved(way, start)
+    }
+
+    fn moved(entry: u32, start: usize) -> u32 {
+        (entry & !START) | (start as u32 & START)
+    }
+}
+
+/// A chunk that grows at the end of a piece.
+struct Chunk<'a> {
+    first: usize,
+    lines: &'a mut Vec<Line>,
+}
+
+impl Chunk<'_> {
+    /// Appends a line, and gives the way to it.
+    fn push(&mut self, line: Line, way: u32) -> u32 {
+        let at = self.lines.len() - self.first;
+        self.lines.push(line);
+        way | (at as u32 & START)
+    }
+
+    /// The top line for `routes`, and the way to it less its number. The lines below it are
+    /// appended. `outer` is the next hop of the longest route around all of them.
+    ///
+    /// Each call goes on behind at least 16 more bits, so calls nest seven deep at most.
+    fn node(&mut self, routes: &[Entry<u128>], outer: u16) -> (Line, u32) {
+        let head_bits = agreed(routes).min(V6::WIDTH - WINDOW);
+        let tail = V6::WIDTH - head_bits;
+        let head = ((routes.first().map_or(0, |r| r.bits) >> tail) << 16) | u128::from(outer);
+        let way = LINE | (u32::from(tail) << TAIL_SHIFT);
+        let mut ranges = self.window(routes, head_bits, outer);
+        let line = |ranges: &[Range]| Line {
+            head,
+            ends: std::array::from_fn(|i| signed(ranges[i.min(ranges.len() - 1)].end)),
+            meanings: std::array::from_fn(|i| ranges[i.min(ranges.len() - 1)].meaning),
+        };
+        while ranges.len() > FAN {
+            ranges = ranges
+                .chunks(FAN)
+                .map(|few| Range {
+                    end: few[few.len() - 1].end,
+                    meaning: self.push(line(few), way),
+                })
+                .collect();
+        }
+        (line(&ranges), way)
+    }
+
+    /// What each value of the window behind `head_bits` means.
+    fn window(&mut self, routes: &[Entry<u128>], head_bits: u8, outer: u16) -> Vec<Range> {
+        let reach = head_bits + WINDOW;
+        let value = |bits: u128| (bits >> (V6::WIDTH - reach)) as u16;
+        // A route as long as the head holds the whole window; only the first can be one.
+        let (inner, routes) = match routes.split_first() {
+            Some((first, others)) if first.len <= head_bits => (first.hop, others),
+            _ => (outer, routes),
+        };
+        let mut painter = Painter::new(inner.into());
+        let same = |a: &Entry<u128>, b: &Entry<u128>| {
+            a.len > reach && b.len > reach && value(a.bits) == value(b.bits)
+        };
+        for group in routes.chunk_by(same) {
+            let (first, len) = (group[0], group[0].len);
+            if len <= reach {
+                painter.add(Span {
+                    first: value(first.bits),
+                    last: value(first.bits | u128::MAX.checked_shr(len.into()).unwrap_or(0)),
+                    meaning: first.hop.into(),
+                });
+                continue;
+            }
+            let at = value(first.bits);
+            let around = painter.reach(at) as u16;
+            let (top, way) = self.node(group, around);
+            painter.add(Span {
+                first: at,
+                last: at,
+                meaning: self.push(top, way),
+            });
+        }
+        painter.finish()
+    }
+}
+
+/// On how many first bits all routes agree and none ends before.
+fn agreed(routes: &[Entry<u128>]) -> u8 {
+    let (Some(first), Some(last)) = (routes.first(), routes.last()) else {
+        return V6::SLOT_BITS;
+    };
+    let common = (first.bits ^ last.bits).leading_zeros() as u8;
+    routes.iter().map(|r| r.len).min().unwrap_or(0).min(common)
+}
