@@ -5,6 +5,8 @@
 use std::hint::black_box;
 use std::net::Ipv4Addr;
 
+use benches::scales::{Numbers, criterion, stir, weigh};
+use benches::world::{FABRIC, GATEWAY, POD, azure, kubenet, pod_ip, port, station, udp};
 use criterion::{Criterion, criterion_group, criterion_main};
 use dataplane::addr::Mac;
 use dataplane::forward::{World, decide};
@@ -14,8 +16,6 @@ use dataplane::tables::fdb::Fdb;
 use dataplane::tables::neighbour::Neighbours;
 use dataplane::tables::{Tables, TablesSpec};
 use dataplane::verdict::Verdict;
-use benches::scales::{Numbers, criterion, stir, weigh};
-use benches::world::{FABRIC, GATEWAY, POD, azure, kubenet, pod_ip, port, station, udp};
 
 const PODS: usize = 110;
 const FRAMES: usize = 256;

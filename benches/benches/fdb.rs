@@ -4,12 +4,12 @@
 
 use std::hint::black_box;
 
+use benches::scales::{Numbers, criterion, stir, weigh};
+use benches::world::{port, station};
 use criterion::{Criterion, criterion_group, criterion_main};
 use dataplane::addr::{Mac, Station};
 use dataplane::clock::Tick;
 use dataplane::tables::fdb::{Fdb, Learned};
-use benches::scales::{Numbers, criterion, stir, weigh};
-use benches::world::{port, station};
 
 fn fdb(criterion: &mut Criterion) {
     for (stations, capacity) in [(1000, 8192), (65_536, 1 << 17)] {

@@ -6,11 +6,11 @@
 use std::hint::black_box;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use benches::scales::{Numbers, criterion, stir, weigh};
+use benches::world::{azure, kubenet, pod_ip, port, station};
 use criterion::{Criterion, criterion_group, criterion_main};
 use dataplane::tables::fib::{Fib, NextHop};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use benches::scales::{Numbers, criterion, stir, weigh};
-use benches::world::{azure, kubenet, pod_ip, port, station};
 
 const LOOKUPS: usize = 1024;
 

@@ -5,10 +5,10 @@
 use std::hint::black_box;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use criterion::{Criterion, criterion_group, criterion_main};
-use dataplane::frame::{FrameView, Network};
 use benches::scales::{criterion, stir, weigh};
 use benches::world::{pod_ip, station, udp, udp6};
+use criterion::{Criterion, criterion_group, criterion_main};
+use dataplane::frame::{FrameView, Network};
 
 fn turn(frames: &[Vec<u8>]) -> u64 {
     frames.iter().fold(0, |hash, frame| {

@@ -5,12 +5,12 @@
 use std::hint::black_box;
 use std::net::Ipv6Addr;
 
+use benches::scales::{criterion, stir, weigh};
+use benches::world::{FABRIC, NIC, pod_ip, station, udp, udp6};
 use criterion::{Criterion, criterion_group, criterion_main};
 use dataplane::frame::FrameView;
 use dataplane::rewrite::rewrite;
 use dataplane::verdict::Rewrite;
-use benches::scales::{criterion, stir, weigh};
-use benches::world::{FABRIC, NIC, pod_ip, station, udp, udp6};
 
 fn edits(criterion: &mut Criterion) {
     let (a, b) = (station(0), station(1));

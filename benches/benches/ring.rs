@@ -7,9 +7,9 @@ use std::hint::spin_loop;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use benches::scales::{criterion, stir, weigh};
 use criterion::{Criterion, criterion_group, criterion_main};
 use crossbeam::queue::ArrayQueue;
-use benches::scales::{criterion, stir, weigh};
 
 const BATCH: u64 = 64;
 

@@ -5,12 +5,12 @@
 
 use std::hint::black_box;
 
+use benches::scales::{criterion, stir, weigh};
+use benches::world::{station, super_frame};
 use criterion::{Criterion, criterion_group, criterion_main};
 use dataplane::frame::checksum::sum;
 use dataplane::frame::offload::Offload;
 use dataplane::segment::{Cut, complete};
-use benches::scales::{criterion, stir, weigh};
-use benches::world::{station, super_frame};
 
 fn sums(criterion: &mut Criterion) {
     for len in [20, 64, 1500, 64_000] {

@@ -6,6 +6,9 @@
 //! `worker/null` copies each frame in and out and nothing else, as DPDK's `net_null copy=1` does;
 //! `worker/memory` has the queues of the memory port around it, and their other end.
 
+use benches::null::NullPort;
+use benches::scales::{Numbers, criterion, stir, weigh};
+use benches::world::{GATEWAY, POD, UPLINK, kubenet, pod_ip, port, station, super_frame, udp};
 use criterion::{Criterion, criterion_group, criterion_main};
 use dataplane::addr::Mac;
 use dataplane::buffer::FRAME_MAX;
@@ -19,11 +22,6 @@ use dataplane::tables::fdb::Fdb;
 use dataplane::tables::{Tables, TablesSpec};
 use dataplane::worker::Worker;
 use std::net::Ipv4Addr;
-use benches::null::NullPort;
-use benches::scales::{Numbers, criterion, stir, weigh};
-use benches::world::{
-    GATEWAY, POD, UPLINK, kubenet, pod_ip, port, station, super_frame, udp,
-};
 
 /// Breaths of one turn, and their frames: two ports with a burst of 64 each.
 const BREATHS: usize = 64;

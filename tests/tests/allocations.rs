@@ -7,6 +7,7 @@
 
 use std::net::Ipv4Addr;
 
+use benches::world::{FABRIC, GATEWAY, POD, azure, kubenet, pod_ip, station, super_frame, udp};
 use dataplane::addr::Mac;
 use dataplane::buffer::FRAME_MAX;
 use dataplane::clock::Tick;
@@ -18,9 +19,6 @@ use dataplane::sync::Arc;
 use dataplane::tables::fdb::Fdb;
 use dataplane::tables::{Tables, TablesSpec};
 use dataplane::worker::Worker;
-use benches::world::{
-    FABRIC, GATEWAY, POD, azure, kubenet, pod_ip, station, super_frame, udp,
-};
 
 const FRAMES: usize = 100_000;
 const BURST: usize = 60;
