@@ -218,6 +218,21 @@ impl Metric {
         }
     }
 
+    /// The metric by which settings are chosen where this one is measured: all that one
+    /// measurement says is shown under the same settings.
+    #[must_use]
+    pub fn headline(self) -> Metric {
+        use Metric as M;
+        match self {
+            M::CpuPerGbit | M::SwitchCpuPerGbit => M::Tcp1,
+            M::CpuPerMframes | M::SwitchCpuPerMframes => M::Udp64,
+            M::RttFloodP99 | M::RttFloodP999 => M::RttFloodP50,
+            M::RttPacedP99 | M::RttPacedP999 => M::RttPacedP50,
+            M::PairLost | M::PairDropped | M::PairRttP50 => M::PairRttP99,
+            other => other,
+        }
+    }
+
     /// Its name in the output.
     #[must_use]
     pub fn name(self) -> &'static str {
