@@ -151,9 +151,6 @@ impl Scenario {
             Scenario::CoreL2 | Scenario::CoreL2Large => &[S::TaplineCore, S::DpdkTestpmd],
             Scenario::CoreL3 => &[S::TaplineCore],
             Scenario::CoreLpm => &[S::TaplineCore, S::DpdkTestFib],
-            Scenario::PodsTwoNodesAzure | Scenario::PodsTwoNodesKubenet => {
-                &[S::LinuxBridge, S::TaplineVeth]
-            }
             _ => &[
                 S::LinuxBridge,
                 S::LinuxBridgeNf,
