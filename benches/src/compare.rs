@@ -80,6 +80,9 @@ fn reading(metric: Metric, value: f64) -> Reading {
 
 /// Round trips every 2 ms: often enough for a p99 in a second, seldom enough that all sleep.
 const PACE: Duration = Duration::from_millis(2);
+/// Between building, measuring and building again: the kernel takes namespaces down in the
+/// background, and that is not the next subject's cost.
+const SETTLE: Duration = Duration::from_millis(250);
 /// The pair beside a flood: 1,000 packets a second.
 const PAIR_PACE: Duration = Duration::from_millis(1);
 
@@ -214,6 +217,7 @@ impl Runner<'_> {
     ) -> Result<(), Unbuilt> {
         let env = walls(env)?;
         let rig = build(env, scenario, subject)?;
+        thread::sleep(SETTLE);
         for task in tasks(scenario, self.options.quick) {
             for rps in self.rps_settings(scenario, subject, *task, round) {
                 if let Err(error) = self.task(&rig, (scenario, subject), *task, rps) {
@@ -222,6 +226,8 @@ impl Runner<'_> {
             }
             self.note_better(scenario, subject, *task);
         }
+        drop(rig);
+        thread::sleep(SETTLE);
         Ok(())
     }
 
