@@ -42,6 +42,12 @@ enum Command {
     /// Tapline beside the Linux bridge and others, in alternating rounds.
     #[command(after_long_help = EXAMPLES)]
     Compare(CompareArgs),
+    /// What a process holds that runs the switch for 110 pods.
+    #[command(name = compare::RESIDENT, hide = true)]
+    Resident {
+        #[arg(value_enum)]
+        subject: Subject,
+    },
 }
 
 #[derive(clap::Args, Debug)]
@@ -92,7 +98,10 @@ fn main() -> ExitCode {
     if words.next().is_some_and(|word| word == reaper::COMMAND) {
         return reaper::main(&words.collect::<Vec<OsString>>());
     }
-    let Command::Compare(args) = Cli::parse().command;
+    let args = match Cli::parse().command {
+        Command::Compare(args) => args,
+        Command::Resident { subject } => return resident(subject),
+    };
     // The chart's file is opened first: the folder may be one that our mounts will hide, and a
     // long run should not end in a path that cannot be written.
     let chart = match args.svg.as_ref().map(std::fs::File::create).transpose() {
@@ -119,6 +128,21 @@ fn main() -> ExitCode {
     match report.rows.is_empty() {
         true => ExitCode::FAILURE,
         false => ExitCode::SUCCESS,
+    }
+}
+
+fn resident(subject: Subject) -> ExitCode {
+    let mut env = enter(None);
+    let found = match &mut env {
+        Ok(env) => compare::resident(env, subject).map_err(|error| error.to_string()),
+        Err(why) => Err(why.clone()),
+    };
+    match found {
+        Ok(bytes) => {
+            println!("{bytes}");
+            ExitCode::SUCCESS
+        }
+        Err(why) => refuse(&why),
     }
 }
 

@@ -151,9 +151,6 @@ impl Scenario {
             Scenario::CoreL2 | Scenario::CoreL2Large => &[S::TaplineCore, S::DpdkTestpmd],
             Scenario::CoreL3 => &[S::TaplineCore],
             Scenario::CoreLpm => &[S::TaplineCore, S::DpdkTestFib],
-            Scenario::PodsTwoNodesAzure | Scenario::PodsTwoNodesKubenet => {
-                &[S::LinuxBridge, S::TaplineVeth]
-            }
             _ => &[
                 S::LinuxBridge,
                 S::LinuxBridgeNf,
@@ -215,6 +212,21 @@ impl Metric {
             Metric::Cycles => ("cycles", "cycles", false),
             Metric::Cycles400 => ("cycles_400", "cycles", false),
             Metric::Cycles500000 => ("cycles_500000", "cycles", false),
+        }
+    }
+
+    /// The metric by which settings are chosen where this one is measured: all that one
+    /// measurement says is shown under the same settings.
+    #[must_use]
+    pub fn headline(self) -> Metric {
+        use Metric as M;
+        match self {
+            M::CpuPerGbit | M::SwitchCpuPerGbit => M::Tcp1,
+            M::CpuPerMframes | M::SwitchCpuPerMframes => M::Udp64,
+            M::RttFloodP99 | M::RttFloodP999 => M::RttFloodP50,
+            M::RttPacedP99 | M::RttPacedP999 => M::RttPacedP50,
+            M::PairLost | M::PairDropped | M::PairRttP50 => M::PairRttP99,
+            other => other,
         }
     }
 

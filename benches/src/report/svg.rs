@@ -36,9 +36,9 @@ const PANELS: [(&str, &str, &str); 8] = [
     ("core-l2-65536", "mpps", "In memory, one core, 65,536 MACs"),
 ];
 
-const WIDTH: usize = 860;
+const WIDTH: usize = 900;
 const LABELS: usize = 130;
-const BAR_MAX: f64 = 500.0;
+const BAR_MAX: f64 = 480.0;
 const BAR: usize = 18;
 const STEP: usize = 24;
 const HEADING: usize = 34;

@@ -6,6 +6,9 @@ use comfy_table::{CellAlignment, ContentArrangement, Table, TableStyle, presets}
 
 use super::{Report, Row};
 
+/// So many busy processors make every figure worse than it should be.
+const NOT_IDLE: f64 = 0.1;
+
 const HEADER: [&str; 7] = [
     "metric",
     "subject",
@@ -38,6 +41,12 @@ fn render(report: &Report, preset: TableStyle, mark: &str, markdown: bool) -> St
         "{}; {rounds}{rough}; TCP by {}\n",
         report.machine, report.congestion_control
     );
+    if report.busy_before > NOT_IDLE {
+        text += &format!(
+            "The machine was not idle: {:.2} processors were busy before this began.\n",
+            report.busy_before
+        );
+    }
     let mut scenarios: Vec<&str> = report.rows.iter().map(|r| r.scenario.as_str()).collect();
     scenarios.dedup();
     for scenario in scenarios {
