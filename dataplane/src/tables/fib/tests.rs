@@ -244,6 +244,54 @@ fn a_slot_full_of_host_routes_is_right_at_every_address() {
 }
 
 #[test]
+fn a_window_of_any_density_is_right_at_every_value() {
+    // Few, many and very many ranges in the 256ths of one window, first and last value included,
+    // with longer prefixes behind some values and shorter ones around.
+    let base = 0xfd00_0000_0007_u128 << 80;
+    let prefix = |bits: u128, len| {
+        let net = ipnet::Ipv6Net::new(bits.into(), len).expect("length in range");
+        IpNet::from(net).trunc()
+    };
+    let mut routes = Model::from([(net("fd00::/16"), hop(255)), (prefix(base, 47), hop(254))]);
+    for value in 0..=u16::MAX {
+        let kept = match value >> 8 {
+            0 | 255 => true,
+            high if high % 4 == 1 => value % 3 == 0,
+            high if high % 4 == 2 => value % 29 == 0,
+            high if high % 4 == 3 => value % 251 == 0,
+            _ => false,
+        };
+        let bits = base | (u128::from(value) << 64);
+        if kept {
+            routes.insert(prefix(bits, 64), hop((value % 200) as u8));
+        }
+        if value % 499 == 0 {
+            routes.insert(prefix(bits | 9, 128), hop(201));
+            routes.insert(prefix(bits | (7 << 32), 100), hop(202));
+        }
+    }
+    let fib = build(&routes);
+    for value in 0..=u16::MAX {
+        for low in [0, 8, 9, 10, 7 << 32, u128::from(u64::MAX)] {
+            let bits = base | (u128::from(value) << 64) | low;
+            let longest = [128, 100, 64]
+                .into_iter()
+                .find_map(|len| routes.get(&prefix(bits, len)));
+            let address = IpAddr::V6(bits.into());
+            assert_eq!(
+                find(&fib, address),
+                longest.copied().or(Some(hop(254))),
+                "{address}"
+            );
+        }
+    }
+    for outside in ["fd00:0:6:ffff::1", "fd00:0:8::"] {
+        let address = outside.parse().expect("an address");
+        assert_eq!(find(&fib, address), scan(&routes, address), "{address}");
+    }
+}
+
+#[test]
 fn adjacent_prefixes_meet_without_a_gap() {
     let mut routes = Model::new();
     for n in 0..=255u8 {

@@ -7,6 +7,10 @@
 //! the 16 bits behind them. A range means a next hop, or a line below: one of more ranges of the
 //! same window, or of a window further on. Prefixes of a real plan share long heads (a cluster's
 //! /48) and differ in one window, so a lookup reads a root entry and a few lines.
+//!
+//! A window with many ranges, such as a node's /64 beside the next node's, goes by *pages*: 256
+//! meanings that a byte of the address chooses from directly. Without them ten thousand nodes
+//! would be five lines deep, and each one waits for the one before.
 
 use std::net::IpAddr;
 
@@ -19,8 +23,18 @@ const FAN: usize = 8;
 /// Where the width of the tail behind the required bits is kept beside a line number.
 const TAIL_SHIFT: u32 = 24;
 
-/// The line number: sixteen million, while [`super::ROUTES_MAX`] routes need less than four.
-const START: u32 = (1 << TAIL_SHIFT) - 1;
+/// Says that the way leads to a page, whose byte begins where the tail does.
+const PAGE: u32 = 1 << 23;
+
+/// The line number: eight million. [`super::ROUTES_MAX`] routes need less than six: at most two
+/// lines a route for heads, two for their ranges, and two for pages, which replace 64 ranges each.
+const START: u32 = PAGE - 1;
+
+/// The lines of a page. Only their meanings are used: half of it is air, and all code stays safe.
+const PAGE_LINES: usize = 256 / FAN;
+
+/// A window, or a 256th of it, with more ranges than this becomes a page.
+const PAGED_OVER: usize = FAN * FAN;
 
 /// The bits of a window.
 const WINDOW: u8 = 16;
@@ -75,6 +89,15 @@ fn find_in_chunk(table: &Shape<Line>, entry: u32, address: u128) -> u16 {
         }
         let window = (address >> (tail.wrapping_sub(16) & 0x7f)) as u16;
         way = line.meanings[rank(&line.ends, signed(window)) % FAN];
+        while way & (LINE | PAGE) == LINE | PAGE {
+            let tail = (way >> TAIL_SHIFT) & 0x7f;
+            let byte = (address >> (tail.wrapping_sub(8) & 0x7f)) as u8;
+            let (nth, place) = (usize::from(byte) / FAN, usize::from(byte) % FAN);
+            let Some(line) = lines.get(start + (way & START) as usize + nth) else {
+                return 0;
+            };
+            way = line.meanings[place];
+        }
         if way < LINE {
             return way as u16;
         }
@@ -130,6 +153,32 @@ impl Family for V6 {
     }
 }
 
+/// Where a line stands: what it must be told beside its ranges.
+#[derive(Clone, Copy)]
+struct Window {
+    /// The bits behind the head.
+    tail: u8,
+    /// An address with the head.
+    first: u128,
+    /// The next hop for addresses with another head.
+    outer: u16,
+}
+
+impl Window {
+    fn way(self) -> u32 {
+        LINE | (u32::from(self.tail) << TAIL_SHIFT)
+    }
+
+    fn line(self, ranges: &[Range]) -> Line {
+        let nth = |i: usize| ranges[i.min(ranges.len() - 1)];
+        Line {
+            head: ((self.first >> self.tail) << 16) | u128::from(self.outer),
+            ends: std::array::from_fn(|i| signed(nth(i).end)),
+            meanings: std::array::from_fn(|i| nth(i).meaning),
+        }
+    }
+}
+
 /// A chunk that grows at the end of a piece.
 struct Chunk<'a> {
     first: usize,
@@ -140,6 +189,7 @@ impl Chunk<'_> {
     /// Appends a line, and gives the way to it.
     fn push(&mut self, line: Line, way: u32) -> u32 {
         let at = self.lines.len() - self.first;
+        debug_assert!(at < START as usize, "ROUTES_MAX bounds the lines");
         self.lines.push(line);
         way | (at as u32 & START)
     }
@@ -149,26 +199,90 @@ impl Chunk<'_> {
     ///
     /// Each call goes on behind at least 16 more bits, so calls nest seven deep at most.
     fn node(&mut self, routes: &[Entry<u128>], outer: u16) -> (Line, u32) {
-        let head_bits = agreed(routes).min(V6::WIDTH - WINDOW);
-        let tail = V6::WIDTH - head_bits;
-        let head = ((routes.first().map_or(0, |r| r.bits) >> tail) << 16) | u128::from(outer);
-        let way = LINE | (u32::from(tail) << TAIL_SHIFT);
-        let mut ranges = self.window(routes, head_bits, outer);
-        let line = |ranges: &[Range]| Line {
-            head,
-            ends: std::array::from_fn(|i| signed(ranges[i.min(ranges.len() - 1)].end)),
-            meanings: std::array::from_fn(|i| ranges[i.min(ranges.len() - 1)].meaning),
+        // Plans divide at whole bytes, and so do pages: a window that begins at one fits both.
+        let head_bits = (agreed(routes) & !7).min(V6::WIDTH - WINDOW);
+        let window = Window {
+            tail: V6::WIDTH - head_bits,
+            first: routes.first().map_or(0, |r| r.bits),
+            outer,
         };
+        let ranges = self.window(routes, head_bits, outer);
+        let top = if ranges.len() > PAGED_OVER {
+            let meaning = self.page(window, &ranges);
+            let end = u16::MAX;
+            window.line(&[Range { end, meaning }])
+        } else {
+            self.tree(window, ranges)
+        };
+        (top, window.way())
+    }
+
+    /// The top line for `ranges`. Lines below it are appended.
+    fn tree(&mut self, window: Window, mut ranges: Vec<Range>) -> Line {
         while ranges.len() > FAN {
-            ranges = ranges
-                .chunks(FAN)
-                .map(|few| Range {
+            let mut above = Vec::with_capacity(ranges.len().div_ceil(FAN));
+            for few in ranges.chunks(FAN) {
+                above.push(Range {
                     end: few[few.len() - 1].end,
-                    meaning: self.push(line(few), way),
-                })
-                .collect();
+                    meaning: self.push(window.line(few), window.way()),
+                });
+            }
+            ranges = above;
         }
-        (line(&ranges), way)
+        window.line(&ranges)
+    }
+
+    /// The way to a page for the whole window, by its first byte.
+    fn page(&mut self, window: Window, ranges: &[Range]) -> u32 {
+        let mut meanings = [0; 256];
+        let mut left = ranges;
+        for (byte, meaning) in meanings.iter_mut().enumerate() {
+            let last = ((byte as u16) << 8) | 0xff;
+            let inside = left.partition_point(|range| range.end < last);
+            let here = &left[..(inside + 1).min(left.len())];
+            *meaning = match here {
+                [only] => only.meaning,
+                _ if here.len() > PAGED_OVER => self.page_of_values(window, here, last),
+                _ => {
+                    let mut here = here.to_vec();
+                    if let Some(range) = here.last_mut() {
+                        range.end = last;
+                    }
+                    let line = self.tree(window, here);
+                    self.push(line, window.way())
+                }
+            };
+            // The range that reaches beyond is needed again, one that ends here is not.
+            let done = left.get(inside).is_some_and(|range| range.end == last);
+            left = &left[inside + usize::from(done)..];
+        }
+        self.push_page(&meanings, window.tail)
+    }
+
+    /// The way to a page for a 256th of the window, up to `last`, by the window's second byte.
+    fn page_of_values(&mut self, window: Window, ranges: &[Range], last: u16) -> u32 {
+        let meanings = std::array::from_fn(|byte| {
+            let value = (last & 0xff00) | byte as u16;
+            let at = ranges.partition_point(|range| range.end < value);
+            ranges[at].meaning
+        });
+        self.push_page(&meanings, window.tail - 8)
+    }
+
+    /// Appends a page for the byte in front of which `tail` begins, and gives the way to it.
+    fn push_page(&mut self, meanings: &[u32; 256], tail: u8) -> u32 {
+        let at = self.lines.len() - self.first;
+        debug_assert!(
+            at + PAGE_LINES <= START as usize,
+            "ROUTES_MAX bounds the lines"
+        );
+        let line = |nth: usize| Line {
+            head: 0,
+            ends: [0; FAN],
+            meanings: std::array::from_fn(|place| meanings[nth * FAN + place]),
+        };
+        self.lines.extend((0..PAGE_LINES).map(line));
+        LINE | PAGE | (u32::from(tail) << TAIL_SHIFT) | (at as u32 & START)
     }
 
     /// What each value of the window behind `head_bits` means.
