@@ -13,7 +13,7 @@ use dataplane::frame::{FrameView, Network};
 fn turn(frames: &[Vec<u8>]) -> u64 {
     frames.iter().fold(0, |hash, frame| {
         let fact = match FrameView::parse(black_box(frame)) {
-            Ok(view) => match view.network {
+            Ok(view) => match view.network() {
                 Network::Ipv4(packet) => u64::from(packet.ttl),
                 Network::Ipv6(packet) => u64::from(packet.hop_limit),
                 Network::Arp(packet) => u64::from(packet.sender.to_bits()),

@@ -1,34 +1,46 @@
 //! The edits that a verdict asks for, made in place.
 //!
-//! In: a frame's bytes, its view, and the [`Rewrite`]. Out: the same frame, ready to leave.
+//! In: a frame's bytes, its kind, and the [`Rewrite`]. Out: the same frame, ready to leave.
 //! Never: touches layer 4 (so a partial checksum stays true), or changes the length.
 
-use crate::frame::arp::{self, Operation};
+use crate::frame::arp::{self, ArpView, Operation};
 use crate::frame::ethernet::{self, HEADER_LEN};
-use crate::frame::{FrameView, Network, ipv4, ipv6};
+use crate::frame::{Kind, ipv4, ipv6};
 use crate::verdict::Rewrite;
 
-/// Edits `frame`, whose headers `view` has checked.
+/// Edits `frame`, which is of the given kind. A hop is only asked for where `decide` has checked
+/// the header that counts it.
 #[inline]
-pub fn rewrite(frame: &mut [u8], view: &FrameView, edits: Rewrite) {
+pub fn rewrite(frame: &mut [u8], kind: Kind, edits: Rewrite) {
     if let Some(mac) = edits.target {
         ethernet::set_target(frame, mac);
     }
     if let Some(mac) = edits.source {
         ethernet::set_source(frame, mac);
     }
-    match &view.network {
-        Network::Arp(packet) => {
-            if let Some(mac) = edits.source {
-                arp::set_sender_mac(&mut frame[HEADER_LEN..], mac);
-            }
-            if let (Some(mac), Operation::Reply) = (edits.target, packet.operation) {
-                arp::set_target_mac(&mut frame[HEADER_LEN..], mac);
-            }
+    let packet = &mut frame[HEADER_LEN..];
+    match kind {
+        Kind::Ipv4 if edits.hop && packet.len() >= ipv4::HEADER_LEN_MIN => {
+            ipv4::decrement_ttl(packet);
         }
-        Network::Ipv4(_) if edits.hop => ipv4::decrement_ttl(&mut frame[HEADER_LEN..]),
-        Network::Ipv6(_) if edits.hop => ipv6::decrement_hop_limit(&mut frame[HEADER_LEN..]),
+        Kind::Ipv6 if edits.hop && packet.len() >= ipv6::HEADER_LEN => {
+            ipv6::decrement_hop_limit(packet);
+        }
+        Kind::Arp => rewrite_arp(packet, edits),
         _ => {}
+    }
+}
+
+/// The addresses that ARP repeats inside.
+fn rewrite_arp(packet: &mut [u8], edits: Rewrite) {
+    let Ok(before) = ArpView::parse(packet) else {
+        return;
+    };
+    if let Some(mac) = edits.source {
+        arp::set_sender_mac(packet, mac);
+    }
+    if let (Some(mac), Operation::Reply) = (edits.target, before.operation) {
+        arp::set_target_mac(packet, mac);
     }
 }
 
@@ -36,6 +48,7 @@ pub fn rewrite(frame: &mut [u8], view: &FrameView, edits: Rewrite) {
 mod tests {
     use super::*;
     use crate::addr::Mac;
+    use crate::frame::{FrameView, Network};
     use proptest::prelude::*;
 
     const A: Mac = Mac([2, 0, 0, 0, 0, 0xa]);
@@ -52,11 +65,11 @@ mod tests {
             let mut bytes = Vec::new();
             builder.write(&mut bytes, &payload).expect("writing to a vector cannot fail");
             let before = bytes.clone();
-            let view = FrameView::parse(&bytes).expect("sound");
-            rewrite(&mut bytes, &view, Rewrite { target: Some(A), source: Some(B), hop: true });
+            let kind = FrameView::parse(&bytes).expect("sound").kind;
+            rewrite(&mut bytes, kind, Rewrite { target: Some(A), source: Some(B), hop: true });
             let after = FrameView::parse(&bytes).expect("still sound");
             prop_assert_eq!((after.target, after.source.mac()), (A, B));
-            let Network::Ipv4(ip) = after.network else { panic!("checksum broken") };
+            let Network::Ipv4(ip) = after.network() else { panic!("checksum broken") };
             prop_assert_eq!(ip.ttl, ttl - 1);
             prop_assert_eq!(&bytes[34..], &before[34..], "layer 4 is untouched");
         }
@@ -69,14 +82,14 @@ mod tests {
         ) {
             let mut bytes = bytes;
             bytes[12..14].copy_from_slice(&ether_type.to_be_bytes());
-            if let Ok(view) = FrameView::parse(&bytes) {
+            if let Ok(kind) = FrameView::parse(&bytes).map(|view| view.kind) {
                 let len = bytes.len();
                 let edits = Rewrite {
                     target: edits.0.then_some(A),
                     source: edits.1.then_some(B),
                     hop: edits.2,
                 };
-                rewrite(&mut bytes, &view, edits);
+                rewrite(&mut bytes, kind, edits);
                 prop_assert_eq!(bytes.len(), len);
             }
         }
@@ -97,10 +110,9 @@ mod tests {
         frame[12..14].copy_from_slice(&ethernet::ARP.to_be_bytes());
         packet.write(&mut frame[HEADER_LEN..]);
         let pod = Mac([2, 0, 0, 0, 0, 0x31]);
-        let view = FrameView::parse(&frame).expect("sound");
         rewrite(
             &mut frame,
-            &view,
+            Kind::Arp,
             Rewrite {
                 target: Some(pod),
                 ..Rewrite::KEEP
@@ -109,7 +121,7 @@ mod tests {
         let view = FrameView::parse(&frame).expect("sound");
         assert_eq!(view.target, pod);
         assert_eq!(
-            view.network,
+            view.network(),
             Network::Arp(arp::ArpView {
                 target_mac: pod,
                 ..packet

@@ -185,14 +185,10 @@ mod tests {
     }
 
     fn view(frame: &[u8]) -> Ipv4View {
-        let Ok(FrameView {
-            network: Network::Ipv4(ip),
-            ..
-        }) = FrameView::parse(frame)
-        else {
-            panic!("not IPv4");
-        };
-        ip
+        match FrameView::parse(frame).map(|view| view.network()) {
+            Ok(Network::Ipv4(ip)) => ip,
+            other => panic!("not IPv4: {other:?}"),
+        }
     }
 
     fn error(reason: DropReason, frame: &[u8]) -> Option<Vec<u8>> {

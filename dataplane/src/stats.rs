@@ -11,6 +11,7 @@ use std::fmt;
 use crossbeam::utils::CachePadded;
 
 use crate::addr::PortId;
+use crate::buffer::Frame;
 use crate::sync::Counter;
 use crate::verdict::DropReason;
 
@@ -58,11 +59,16 @@ impl Default for Board {
 
 impl Board {
     #[inline]
-    pub(crate) fn received(&self, port: PortId, bytes: usize, super_frame: bool) {
-        self.received.add(1);
-        self.super_frames.add(u64::from(super_frame));
-        self.ports[port.index()].received.add(1);
-        self.ports[port.index()].received_bytes.add(bytes as u64);
+    pub(crate) fn received(&self, port: PortId, burst: &[Frame]) {
+        let (mut bytes, mut super_frames) = (0, 0);
+        for frame in burst {
+            bytes += frame.len() as u64;
+            super_frames += u64::from(frame.offload.is_super_frame());
+        }
+        self.received.add(burst.len() as u64);
+        self.super_frames.add(super_frames);
+        self.ports[port.index()].received.add(burst.len() as u64);
+        self.ports[port.index()].received_bytes.add(bytes);
     }
 
     #[inline]

@@ -7,25 +7,24 @@
 //! ([`forward::decide`]), `rewrite` ([`rewrite::rewrite`]), `transmit` (the port). A frame goes
 //! through them one at a time, while it is still in the cache, and never back.
 
-use std::net::IpAddr;
+mod aside;
+mod finish;
 
-use crate::addr::{Mac, PortId, PortSet};
+use crate::addr::{PortId, PortSet, Station};
 use crate::buffer::{FRAME_MAX, Frame, Pool};
 use crate::clock::Tick;
 use crate::forward::{self, World};
-use crate::frame::ethernet::HEADER_LEN;
-use crate::frame::{FrameView, Network};
+use crate::frame::{FrameView, Kind};
 use crate::gossip::{Gossip, Heard};
 use crate::port::{BURST_FRAMES, Flushed, Port, Ready, Taken};
 use crate::rewrite;
-use crate::slow::{self, Speaker};
 use crate::snapshot::Reader;
 use crate::stats::Board;
 use crate::sync::Arc;
-use crate::tables::fdb::{AGE_SECONDS_DEFAULT, Fdb};
-use crate::tables::neighbour::{Neighbours, Question, Refused, WAITING_TOTAL_MAX, Waiting};
-use crate::tables::{Crossing, PortRole, Tables};
-use crate::verdict::{DropReason, Punt, Rewrite, Verdict};
+use crate::tables::fdb::Fdb;
+use crate::tables::neighbour::{Neighbours, Question, WAITING_TOTAL_MAX, Waiting};
+use crate::tables::{PortRole, Tables};
+use crate::verdict::{DropReason, Rewrite, Verdict};
 
 /// Slots of a worker's pool: one burst, every frame that may wait for a neighbour, and a few for
 /// what the switch makes itself in between.
@@ -233,9 +232,8 @@ impl<P: Port> Worker<P> {
     /// Takes a burst through the other rooms, oldest first.
     fn pass_all(&mut self, ingress: PortId, tables: &Tables, now: Tick) {
         let mut batch = std::mem::take(&mut self.batch);
+        self.board.received(ingress, &batch);
         for frame in batch.drain(..) {
-            self.board
-                .received(ingress, frame.len(), frame.offload.is_super_frame());
             self.pass(frame, ingress, tables, now);
         }
         self.batch = batch;
@@ -245,26 +243,24 @@ impl<P: Port> Worker<P> {
     /// View, decide, rewrite, transmit.
     #[inline]
     fn pass(&mut self, frame: Frame, ingress: PortId, tables: &Tables, now: Tick) {
-        // By reference: a copy would read what was written a moment ago in smaller pieces, and wait
-        // until those are in the cache.
-        let parsed = FrameView::parse(self.pool.bytes(&frame));
-        let view = match &parsed {
+        let view = match FrameView::parse(self.pool.bytes(&frame)) {
             Ok(view) if frame.offload.fits(frame.len()) => view,
             Ok(_) => return self.drop(frame, ingress, DropReason::BadOffload),
-            Err(reason) => return self.drop(frame, ingress, *reason),
+            Err(reason) => return self.drop(frame, ingress, reason),
         };
         let world = World {
             tables,
             fdb: &self.fdb,
             neighbours: &self.neighbours,
         };
-        let verdict = forward::decide(view, frame.offload, ingress, world);
-        self.learn(view, verdict, ingress, tables, now);
+        let verdict = forward::decide(&view, frame.offload, ingress, world);
+        let (source, kind) = (view.source, view.kind);
+        self.learn(source, verdict, ingress, tables, now);
         match verdict {
-            Verdict::Forward { egress, rewrite } => self.send(frame, view, egress, rewrite),
+            Verdict::Forward { egress, rewrite } => self.send(frame, kind, egress, rewrite),
             Verdict::Flood => self.flood(frame, ingress, tables),
-            Verdict::Punt(punt) => self.punt(frame, view, punt, ingress, tables, now),
-            Verdict::Drop(reason) => self.refuse(frame, view, reason, ingress, tables, now),
+            Verdict::Punt(punt) => self.punt(frame, punt, ingress, tables, now),
+            Verdict::Drop(reason) => self.refuse(frame, reason, ingress, tables, now),
         }
     }
 
@@ -273,27 +269,27 @@ impl<P: Port> Worker<P> {
     #[inline]
     fn learn(
         &mut self,
-        view: &FrameView,
+        source: Station,
         verdict: Verdict,
         ingress: PortId,
         tables: &Tables,
         now: Tick,
     ) {
         let let_in = !matches!(verdict, Verdict::Drop(_));
-        let configured = tables.station(view.source.mac()).is_some();
+        let configured = tables.station(source.mac()).is_some();
         let outside = tables
             .port(ingress)
             .is_none_or(|port| port.role == PortRole::Uplink);
         if let_in && !configured && !outside {
-            self.fdb.learn(view.source, ingress, now);
+            self.fdb.learn(source, ingress, now);
         }
     }
 
     /// The last two rooms.
     #[inline]
-    fn send(&mut self, mut frame: Frame, view: &FrameView, egress: PortId, edits: Rewrite) {
+    fn send(&mut self, mut frame: Frame, kind: Kind, egress: PortId, edits: Rewrite) {
         if edits != Rewrite::KEEP {
-            rewrite::rewrite(self.pool.bytes_mut(&frame), view, edits);
+            rewrite::rewrite(self.pool.bytes_mut(&frame), kind, edits);
         }
         let taken = self.transmit(&mut frame, egress);
         self.settle(frame, taken);
@@ -378,205 +374,7 @@ impl<P: Port> Worker<P> {
         self.board.dropped(ingress, reason);
         self.pool.release(frame);
     }
-
-    /// The slow path.
-    #[cold]
-    fn punt(
-        &mut self,
-        mut frame: Frame,
-        view: &FrameView,
-        punt: Punt,
-        ingress: PortId,
-        tables: &Tables,
-        now: Tick,
-    ) {
-        match (punt, &view.network) {
-            (Punt::Resolve { next_hop, egress }, _) => {
-                self.wait(next_hop, egress, Waiting { frame, ingress }, tables, now);
-            }
-            (Punt::HearNeighbour { address, mac }, _) => {
-                self.board.punted();
-                self.pool.release(frame);
-                self.told |= self.gossip.tell(Heard { address, mac });
-                self.hear(address, mac, tables, now);
-            }
-            (Punt::AnswerArp { mac }, Network::Arp(question)) => {
-                self.board.punted();
-                let len = slow::arp_answer(self.pool.room(&frame), question, mac);
-                frame.set_len(len);
-                self.originate(frame, ingress);
-            }
-            (Punt::AnswerSolicitation { mac }, Network::Ipv6(packet)) => {
-                self.board.punted();
-                let asker = view.source.mac();
-                match slow::advertisement(self.pool.room(&frame), packet, asker, mac) {
-                    Some(len) => {
-                        frame.set_len(len);
-                        self.originate(frame, ingress);
-                    }
-                    None => self.pool.release(frame),
-                }
-            }
-            (Punt::AnswerArp { .. } | Punt::AnswerSolicitation { .. }, _) => {
-                unreachable!("decide answers a question only where it saw one");
-            }
-        }
-    }
-
-    /// Sends a frame of the switch's own making.
-    fn originate(&mut self, mut frame: Frame, egress: PortId) {
-        frame.offload = crate::frame::offload::Offload::NONE;
-        self.board.originated();
-        let taken = self.transmit(&mut frame, egress);
-        self.settle(frame, taken);
-    }
-
-    fn wait(
-        &mut self,
-        next_hop: IpAddr,
-        egress: PortId,
-        frame: Waiting,
-        tables: &Tables,
-        now: Tick,
-    ) {
-        match self.neighbours.wait(next_hop, egress, frame, now) {
-            Ok(()) => self.ask_neighbours(tables, now),
-            Err(Refused(Waiting { frame, ingress })) => {
-                self.drop(frame, ingress, DropReason::NeighbourQueueFull);
-            }
-        }
-    }
-
-    /// A neighbour told its address: what waited for it goes through `decide` once more.
-    fn hear(&mut self, address: IpAddr, mac: Mac, tables: &Tables, now: Tick) {
-        for Waiting { frame, ingress } in self.neighbours.hear(address, mac, now) {
-            self.pass(frame, ingress, tables, now);
-        }
-    }
-
-    /// A death that the sender may be told of.
-    #[inline]
-    fn refuse(
-        &mut self,
-        frame: Frame,
-        view: &FrameView,
-        reason: DropReason,
-        ingress: PortId,
-        tables: &Tables,
-        now: Tick,
-    ) {
-        if let (Crossing::Routed { .. }, Network::Ipv4(_)) = (tables.crossing(), &view.network) {
-            self.tell_sender(&frame, view, reason, ingress, tables, now);
-        }
-        self.drop(frame, ingress, reason);
-    }
-
-    #[cold]
-    fn tell_sender(
-        &mut self,
-        frame: &Frame,
-        view: &FrameView,
-        reason: DropReason,
-        ingress: PortId,
-        tables: &Tables,
-        now: Tick,
-    ) {
-        let Network::Ipv4(packet) = &view.network else {
-            return;
-        };
-        let Some(speaker) = speaker(ingress, tables) else {
-            return;
-        };
-        let Some(mut answer) = self.pool.take() else {
-            return;
-        };
-        // The quote is copied first: both frames live in the one pool.
-        let mut quote = [0; slow::QUOTE_MAX];
-        let quoted = &self.pool.bytes(frame)[HEADER_LEN..];
-        let quoted_len = quoted.len().min(quote.len());
-        quote[..quoted_len].copy_from_slice(&quoted[..quoted_len]);
-        let mtu = tables.uplink().map_or(1500, |uplink| uplink.mtu);
-        let (room, quote) = (self.pool.room(&answer), &quote[..quoted_len]);
-        let sender = view.source.mac();
-        match slow::icmp_error(room, reason, packet, quote, sender, speaker, mtu) {
-            Some(len) if self.may_speak(now) => {
-                answer.set_len(len);
-                self.originate(answer, ingress);
-            }
-            _ => self.pool.release(answer),
-        }
-    }
-
-    /// The rate limit of ICMP errors: RFC 1812 4.3.2.8.
-    fn may_speak(&mut self, now: Tick) -> bool {
-        let second = now.0 / 1000;
-        if second != self.errors_second {
-            (self.errors_second, self.errors_left) = (second, ERRORS_PER_SECOND);
-        }
-        let may = self.errors_left > 0;
-        self.errors_left = self.errors_left.saturating_sub(1);
-        may
-    }
-
-    /// What time brings: questions for neighbours, frames that waited in vain, stations that fell
-    /// silent.
-    #[cold]
-    fn chores(&mut self, tables: &Tables, now: Tick) {
-        self.chores_due = now + CHORES_MS;
-        let age = AGE_SECONDS_DEFAULT;
-        (_, self.age_cursor) = self.fdb.age(self.age_cursor, AGE_SLOTS, age, now);
-        self.ask_neighbours(tables, now);
-    }
-
-    fn ask_neighbours(&mut self, tables: &Tables, now: Tick) {
-        if self.neighbours.is_empty() {
-            return;
-        }
-        let mut questions = std::mem::take(&mut self.questions);
-        let mut failed = std::mem::take(&mut self.failed);
-        self.neighbours.tick(now, &mut questions, &mut failed);
-        for question in questions.drain(..) {
-            self.ask(&question, tables);
-        }
-        for Waiting { frame, ingress } in failed.drain(..) {
-            let reason = DropReason::NeighbourFailed;
-            match FrameView::parse(self.pool.bytes(&frame)) {
-                Ok(view) => self.refuse(frame, &view, reason, ingress, tables, now),
-                Err(_) => self.drop(frame, ingress, reason),
-            }
-        }
-        (self.questions, self.failed) = (questions, failed);
-    }
-
-    /// Asks for a neighbour's hardware address in the node's own name.
-    fn ask(&mut self, question: &Question, tables: &Tables) {
-        let (IpAddr::V4(target), Some(asker)) =
-            (question.address, speaker(question.egress, tables))
-        else {
-            return;
-        };
-        let Some(mut frame) = self.pool.take() else {
-            return;
-        };
-        let len = slow::arp_question(self.pool.room(&frame), question, target, asker);
-        frame.set_len(len);
-        self.originate(frame, question.egress);
-    }
 }
 
-/// In whose name the switch speaks on a port: the node's on the uplink, the gateway's elsewhere.
-fn speaker(port: PortId, tables: &Tables) -> Option<Speaker> {
-    let Crossing::Routed { uplink, gateway } = tables.crossing() else {
-        return None;
-    };
-    let row = tables.port(port)?;
-    let (mac, address) = match row.role {
-        PortRole::Uplink => (row.mac.mac(), uplink?),
-        PortRole::Pod | PortRole::Host => (tables.host()?.mac.mac(), gateway?),
-    };
-    Some(Speaker { mac, address })
-}
-
-mod finish;
 #[cfg(test)]
 mod tests;

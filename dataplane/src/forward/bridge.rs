@@ -12,7 +12,7 @@ use crate::verdict::{DropReason, Rewrite, Verdict};
 
 /// The port of the target, configured before learned.
 #[inline]
-pub(super) fn decide(view: &FrameView, ingress: &PortRow, world: World<'_>) -> Verdict {
+pub(super) fn decide(view: &FrameView<'_>, ingress: &PortRow, world: World<'_>) -> Verdict {
     let known = world
         .tables
         .station(view.target)

@@ -18,7 +18,7 @@ mod route;
 
 use crate::addr::PortId;
 use crate::frame::offload::Offload;
-use crate::frame::{FrameView, Network};
+use crate::frame::{FrameView, Kind, Network};
 use crate::tables::Tables;
 use crate::tables::fdb::Fdb;
 use crate::tables::neighbour::Neighbours;
@@ -39,12 +39,19 @@ pub struct World<'a> {
 /// Where should this frame go?
 #[inline]
 #[must_use]
-pub fn decide(view: &FrameView, offload: Offload, ingress: PortId, world: World<'_>) -> Verdict {
+pub fn decide(
+    view: &FrameView<'_>,
+    offload: Offload,
+    ingress: PortId,
+    world: World<'_>,
+) -> Verdict {
     let Some(port) = world.tables.port(ingress) else {
         return Verdict::Drop(DropReason::NotAttached);
     };
-    if let Network::Arp(packet) = &view.network {
-        return arp::decide(packet, port, world.tables);
+    if view.kind == Kind::Arp
+        && let Network::Arp(packet) = view.network()
+    {
+        return arp::decide(&packet, port, world.tables);
     }
     if view.target.is_group() {
         return group(view, port, world.tables);
@@ -56,9 +63,9 @@ pub fn decide(view: &FrameView, offload: Offload, ingress: PortId, world: World<
 }
 
 /// Group frames stay among pods and host.
-fn group(view: &FrameView, ingress: &PortRow, tables: &Tables) -> Verdict {
-    if let Network::Ipv6(packet) = &view.network
-        && let Some(verdict) = arp::solicited(packet, ingress, tables)
+fn group(view: &FrameView<'_>, ingress: &PortRow, tables: &Tables) -> Verdict {
+    if let Network::Ipv6(packet) = view.network()
+        && let Some(verdict) = arp::solicited(&packet, ingress, tables)
     {
         return verdict;
     }

@@ -32,12 +32,12 @@ struct Packet {
 /// The next hop for a frame that is to be routed.
 #[inline]
 pub(super) fn decide(
-    view: &FrameView,
+    view: &FrameView<'_>,
     offload: Offload,
     ingress: &PortRow,
     world: World<'_>,
 ) -> Verdict {
-    let looked_up = match &view.network {
+    let looked_up = match &view.network() {
         Network::Ipv4(ip) => look_up_v4(ip, offload, world.tables),
         Network::Ipv6(ip) => look_up_v6(ip, offload, world.tables),
         Network::Malformed(reason) => Err(*reason),

@@ -14,8 +14,6 @@ pub mod ipv6;
 pub mod offload;
 pub mod transport;
 
-use std::net::IpAddr;
-
 use crate::addr::{Mac, Station};
 use crate::verdict::DropReason;
 use arp::ArpView;
@@ -37,50 +35,65 @@ pub enum Network {
     Opaque,
 }
 
-/// A frame whose Ethernet header has been checked.
+/// What the Ethernet header says stands behind it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FrameView {
+pub enum Kind {
+    /// ARP.
+    Arp,
+    /// IPv4.
+    Ipv4,
+    /// IPv6.
+    Ipv6,
+    /// An 802.1Q tag, or another type.
+    Other,
+}
+
+/// A frame whose Ethernet header has been checked. The header behind it is checked when somebody
+/// asks for it: a bridged frame needs none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FrameView<'a> {
     /// Where it is going.
     pub target: Mac,
     /// Who sent it.
     pub source: Station,
-    /// What it carries.
-    pub network: Network,
+    /// What it says that it carries.
+    pub kind: Kind,
+    payload: &'a [u8],
 }
 
-impl FrameView {
-    /// Checks the headers of `bytes`.
+impl<'a> FrameView<'a> {
+    /// Checks the Ethernet header of `bytes`.
     ///
     /// # Errors
     /// `TooShort`, `SourceIsGroup` or `SourceIsZero`: no bridge could carry the frame.
     #[inline]
-    pub fn parse(bytes: &[u8]) -> Result<FrameView, DropReason> {
+    pub fn parse(bytes: &'a [u8]) -> Result<FrameView<'a>, DropReason> {
         let (header, payload) = ethernet::split(bytes).ok_or(DropReason::TooShort)?;
         let source = Station::new(header.source)?;
-        let network = match header.ether_type {
-            ethernet::IPV4 => {
-                Ipv4View::parse(payload).map_or_else(Network::Malformed, Network::Ipv4)
-            }
-            ethernet::IPV6 => {
-                Ipv6View::parse(payload).map_or_else(Network::Malformed, Network::Ipv6)
-            }
-            ethernet::ARP => ArpView::parse(payload).map_or_else(Network::Malformed, Network::Arp),
-            _ => Network::Opaque,
+        let kind = match header.ether_type {
+            ethernet::IPV4 => Kind::Ipv4,
+            ethernet::IPV6 => Kind::Ipv6,
+            ethernet::ARP => Kind::Arp,
+            _ => Kind::Other,
         };
         Ok(FrameView {
             target: header.target,
             source,
-            network,
+            kind,
+            payload,
         })
     }
 
-    /// Source and target addresses, where the frame carries IP.
+    /// Checks the header behind the Ethernet header.
+    #[inline]
     #[must_use]
-    pub fn addresses(&self) -> Option<(IpAddr, IpAddr)> {
-        match self.network {
-            Network::Ipv4(ip) => Some((ip.source.into(), ip.target.into())),
-            Network::Ipv6(ip) => Some((ip.source.into(), ip.target.into())),
-            _ => None,
+    pub fn network(&self) -> Network {
+        let payload = self.payload;
+        match self.kind {
+            Kind::Ipv4 => Ipv4View::parse(payload).map_or_else(Network::Malformed, Network::Ipv4),
+            Kind::Ipv6 => Ipv6View::parse(payload).map_or_else(Network::Malformed, Network::Ipv6),
+            Kind::Arp => ArpView::parse(payload).map_or_else(Network::Malformed, Network::Arp),
+            Kind::Other => Network::Opaque,
         }
     }
 }
@@ -93,7 +106,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_viewed_without_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            let _ = FrameView::parse(&bytes);
+            let _ = FrameView::parse(&bytes).map(|view| view.network());
         }
 
         #[test]
@@ -107,6 +120,7 @@ mod tests {
             bytes.push(first);
             bytes.extend(rest);
             let view = FrameView::parse(&bytes).expect("the Ethernet header is sound");
+            let _ = view.network();
             prop_assert_eq!(view.source.mac(), Mac([2, 0, 0, 0, 0, 2]));
         }
 
@@ -121,7 +135,7 @@ mod tests {
             let mut bytes = Vec::new();
             builder.write(&mut bytes, &payload).expect("writing to a vector cannot fail");
             let view = FrameView::parse(&bytes).expect("sound");
-            let Network::Ipv4(ip) = view.network else { panic!("not seen as IPv4: {view:?}") };
+            let Network::Ipv4(ip) = view.network() else { panic!("not seen as IPv4: {view:?}") };
             prop_assert_eq!((ip.source.octets(), ip.target.octets(), ip.ttl), (source, target, ttl));
             prop_assert_eq!(ip.transport.ports(), Some(ports));
         }
@@ -133,7 +147,7 @@ mod tests {
             2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 0x81, 0, 0, 5, 0x08, 0, 0x45,
         ];
         assert_eq!(
-            FrameView::parse(&tagged).expect("bridgeable").network,
+            FrameView::parse(&tagged).expect("bridgeable").network(),
             Network::Opaque
         );
         assert_eq!(FrameView::parse(&tagged[..13]), Err(DropReason::TooShort));

@@ -2,9 +2,10 @@
 //! what every port got.
 
 use super::*;
-use crate::addr::Station;
+use crate::addr::{Mac, Station};
+use crate::frame::Network;
 use crate::frame::arp::{self, ArpView, Operation};
-use crate::frame::ethernet;
+use crate::frame::ethernet::{self, HEADER_LEN};
 use crate::frame::offload::{GSO_TCPV4, NEEDS_CSUM, Offload};
 use crate::frame::transport::Transport;
 use crate::port::memory::{MemoryPort, Peer, pair};
@@ -12,7 +13,7 @@ use crate::snapshot::Publisher;
 use crate::stats::{Counts, Drops};
 use crate::tables::fib::NextHop;
 use crate::tables::neighbour::RETRY_MS;
-use crate::tables::{Owner, PortSpec, TablesSpec, Unknown};
+use crate::tables::{Crossing, Owner, PortSpec, TablesSpec, Unknown};
 use etherparse::PacketBuilder;
 use proptest::prelude::*;
 use std::net::Ipv4Addr;
@@ -140,6 +141,22 @@ struct Rig {
     _publisher: Publisher<Tables>,
 }
 
+/// What a delivered frame is.
+struct Seen {
+    target: Mac,
+    source: Station,
+    network: Network,
+}
+
+fn see(bytes: &[u8]) -> Seen {
+    let view = FrameView::parse(bytes).expect("sound");
+    Seen {
+        target: view.target,
+        source: view.source,
+        network: view.network(),
+    }
+}
+
 type Delivery = (usize, Vec<u8>);
 
 impl Rig {
@@ -201,7 +218,7 @@ impl Rig {
     }
 
     /// A frame that leaves by one port, and what it looks like there.
-    fn goes(&mut self, at: usize, frame: &[u8], egress: usize) -> FrameView {
+    fn goes(&mut self, at: usize, frame: &[u8], egress: usize) -> Seen {
         let (counts, out) = self.put(at, frame);
         assert_eq!(
             counts,
@@ -213,7 +230,7 @@ impl Rig {
         );
         assert_eq!(out.len(), 1);
         assert_eq!(out[0].0, egress);
-        FrameView::parse(&out[0].1).expect("sound")
+        see(&out[0].1)
     }
 }
 
@@ -247,14 +264,14 @@ fn asks(who: (Mac, &str), target: &str) -> Vec<u8> {
     arp(Operation::Request, who, (Mac::ZERO, target), Mac::BROADCAST)
 }
 
-fn ttl(view: &FrameView) -> u8 {
+fn ttl(view: &Seen) -> u8 {
     match view.network {
         Network::Ipv4(packet) => packet.ttl,
         other => panic!("not IPv4: {other:?}"),
     }
 }
 
-fn arp_of(view: &FrameView) -> ArpView {
+fn arp_of(view: &Seen) -> ArpView {
     match view.network {
         Network::Arp(packet) => packet,
         other => panic!("not ARP: {other:?}"),
@@ -318,7 +335,7 @@ fn azure_answers_for_pods_and_node_and_asks_the_fabric_for_the_rest() {
         };
         assert_eq!(counts, one);
         assert_eq!(out[0].0, asker.0);
-        let answer = FrameView::parse(&out[0].1).expect("sound");
+        let answer = see(&out[0].1);
         assert_eq!((answer.source.mac(), answer.target), (holder, asker.1));
         assert_eq!(
             arp_of(&answer),
@@ -402,7 +419,7 @@ fn kubenet_asks_for_the_next_hop_holds_the_frame_and_then_routes_it() {
     };
     assert_eq!(counts, held);
     assert_eq!(out[0].0, UPLINK);
-    let question = FrameView::parse(&out[0].1).expect("sound");
+    let question = see(&out[0].1);
     assert_eq!(
         (question.source.mac(), question.target),
         (NIC, Mac::BROADCAST)
@@ -430,7 +447,7 @@ fn kubenet_asks_for_the_next_hop_holds_the_frame_and_then_routes_it() {
             ..Counts::default()
         }
     );
-    let seen = FrameView::parse(&out[0].1).expect("sound");
+    let seen = see(&out[0].1);
     assert_eq!(
         (out[0].0, seen.source.mac(), seen.target, ttl(&seen)),
         (UPLINK, NIC, FABRIC, 63)
@@ -521,7 +538,7 @@ fn a_silent_next_hop_fails_the_frame_and_the_sender_is_told() {
             ..Counts::default()
         }
     );
-    let told = FrameView::parse(&out[0].1).expect("sound");
+    let told = see(&out[0].1);
     let Network::Ipv4(packet) = told.network else {
         panic!("not IPv4")
     };
@@ -543,7 +560,7 @@ fn a_router_tells_the_sender_why_it_refused() {
             ..Counts::default()
         };
         assert_eq!(counts, told);
-        let view = FrameView::parse(&out[0].1).expect("sound");
+        let view = see(&out[0].1);
         let Network::Ipv4(packet) = view.network else {
             panic!("not IPv4")
         };
