@@ -48,13 +48,18 @@ fn bench(
         neighbours: &neighbours,
     };
     let mut numbers = Numbers::seeded(4);
-    let views: Vec<_> = (0..FRAMES)
+    let frames: Vec<_> = (0..FRAMES)
         .map(|_| {
             let (from, other) = (numbers.below(PODS), numbers.below(PODS));
             let (target, address) = to.unwrap_or((station(other), pod_ip(net, other)));
             let frame = udp(station(from), target, pod_ip(net, from), address, 64);
-            (FrameView::parse(&frame).expect("sound"), port(POD + from))
+            (frame, port(POD + from))
         })
+        .collect();
+    let view = |frame| FrameView::parse(frame).expect("sound");
+    let views: Vec<_> = frames
+        .iter()
+        .map(|(frame, from)| (view(frame), *from))
         .collect();
     weigh(criterion, name, FRAMES, || {
         views.iter().fold(0, |hash, (view, ingress)| {

@@ -38,7 +38,7 @@ fn fdb(criterion: &mut Criterion) {
             stations,
             || {
                 heard.iter().fold(0, |hash, one| {
-                    let number = one.mac().0[5] as usize;
+                    let number = one.mac().octets()[5] as usize;
                     let learned = table.learn(black_box(*one), port(number % 8), Tick(0));
                     stir(hash, u64::from(learned == Learned::Known))
                 })

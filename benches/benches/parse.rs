@@ -28,9 +28,9 @@ fn turn(frames: &[Vec<u8>]) -> u64 {
 
 fn arp() -> Vec<u8> {
     let mut frame = vec![0xff; 6];
-    frame.extend(station(1).0);
+    frame.extend(station(1).octets());
     frame.extend([8, 6, 0, 1, 8, 0, 6, 4, 0, 1]);
-    frame.extend(station(1).0);
+    frame.extend(station(1).octets());
     frame.extend([10, 20, 0, 11, 0, 0, 0, 0, 0, 0, 10, 20, 0, 12]);
     frame.resize(64, 0);
     frame

@@ -148,7 +148,10 @@ fn memory(criterion: &mut Criterion) {
             worker.breathe(Tick(0));
             for (peer, ..) in &peers {
                 while let Some(frame) = peer.receive() {
-                    let target = frame.bytes.first_chunk().map_or(Mac::ZERO, |six| Mac(*six));
+                    let target = frame
+                        .bytes
+                        .first_chunk()
+                        .map_or(Mac::ZERO, |six| Mac::new(*six));
                     hash = stir(hash, target.bits());
                     peer.recycle(frame);
                 }

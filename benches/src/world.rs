@@ -20,11 +20,11 @@ pub const UPLINK: usize = 1;
 pub const POD: usize = 2;
 
 /// Azure's one hardware address for everything beyond the NIC.
-pub const FABRIC: Mac = Mac([0x12, 0x34, 0x56, 0x78, 0x9a, 0xbc]);
+pub const FABRIC: Mac = Mac::new([0x12, 0x34, 0x56, 0x78, 0x9a, 0xbc]);
 /// The node's NIC.
-pub const NIC: Mac = Mac([0, 0x0d, 0x3a, 0x21, 0xaf, 0x12]);
+pub const NIC: Mac = Mac::new([0, 0x0d, 0x3a, 0x21, 0xaf, 0x12]);
 /// kubenet's gateway.
-pub const GATEWAY: Mac = Mac([0x0a, 0x58, 0x0a, 0xf4, 1, 1]);
+pub const GATEWAY: Mac = Mac::new([0x0a, 0x58, 0x0a, 0xf4, 1, 1]);
 
 /// A port by number.
 ///
@@ -39,7 +39,7 @@ pub fn port(id: usize) -> PortId {
 #[must_use]
 pub const fn station(number: usize) -> Mac {
     let [_, _, _, _, _, a, b, c] = (number as u64).to_be_bytes();
-    Mac([2, 0, 0, a, b, c])
+    Mac::new([2, 0, 0, a, b, c])
 }
 
 /// The address of pod `number` in `net`, whose first hosts are the node's own.
@@ -128,7 +128,7 @@ pub fn kubenet(pods: usize) -> TablesSpec {
         let prefix = format!("10.245.{other}.0/24");
         let hop = NextHop::Station {
             port: port(UPLINK),
-            mac: Mac([0, 0x0d, 0x3a, 0, 1, other]),
+            mac: Mac::new([0, 0x0d, 0x3a, 0, 1, other]),
         };
         spec.routes.push(route(&prefix, hop));
     }
@@ -143,7 +143,7 @@ pub fn kubenet(pods: usize) -> TablesSpec {
 #[must_use]
 pub fn udp(source: Mac, target: Mac, from: Ipv4Addr, to: Ipv4Addr, len: usize) -> Vec<u8> {
     let mut frame = Vec::with_capacity(len);
-    PacketBuilder::ethernet2(source.0, target.0)
+    PacketBuilder::ethernet2(source.octets(), target.octets())
         .ipv4(from.octets(), to.octets(), 64)
         .udp(5000, 6000)
         .write(&mut frame, &vec![0x5a; len - 42])
@@ -158,7 +158,7 @@ pub fn udp(source: Mac, target: Mac, from: Ipv4Addr, to: Ipv4Addr, len: usize) -
 #[must_use]
 pub fn udp6(source: Mac, target: Mac, from: Ipv6Addr, to: Ipv6Addr, len: usize) -> Vec<u8> {
     let mut frame = Vec::with_capacity(len);
-    PacketBuilder::ethernet2(source.0, target.0)
+    PacketBuilder::ethernet2(source.octets(), target.octets())
         .ipv6(from.octets(), to.octets(), 64)
         .udp(5000, 6000)
         .write(&mut frame, &vec![0x5a; len - 62])
@@ -174,7 +174,7 @@ pub fn udp6(source: Mac, target: Mac, from: Ipv6Addr, to: Ipv6Addr, len: usize) 
 pub fn super_frame(source: Mac, target: Mac, payload: usize, gso_size: u16) -> (Vec<u8>, Offload) {
     let (from, to) = (Ipv4Addr::new(10, 20, 0, 10), Ipv4Addr::new(10, 20, 0, 11));
     let mut frame = Vec::with_capacity(payload + 54);
-    PacketBuilder::ethernet2(source.0, target.0)
+    PacketBuilder::ethernet2(source.octets(), target.octets())
         .ipv4(from.octets(), to.octets(), 64)
         .tcp(5000, 6000, 1, 1024)
         .write(&mut frame, &vec![0x5a; payload])

@@ -24,7 +24,7 @@ use crate::plan::{Node, Plan, Plugin};
 
 /// The hardware address with which Azure's fabric answers for every address of a VNet
 /// (azure-container-networking, `network/network.go`, `virtualMacAddress`).
-pub const FABRIC_MAC: Mac = Mac([0x12, 0x34, 0x56, 0x78, 0x9a, 0xbc]);
+pub const FABRIC_MAC: Mac = Mac::new([0x12, 0x34, 0x56, 0x78, 0x9a, 0xbc]);
 
 /// The port of the node's own kernel.
 pub const HOST_PORT: PortId = port(0);

@@ -57,14 +57,14 @@ fn raw(ns: &Netns) -> OwnedFd {
 fn asks(target: Ipv4Addr) -> Vec<u8> {
     let packet = ArpEthIpv4Packet {
         operation: ArpOperation::REQUEST,
-        sender_mac: MAC_0.0,
+        sender_mac: MAC_0.octets(),
         sender_ipv4: NODE_0.octets(),
         target_mac: [0; 6],
         target_ipv4: target.octets(),
     };
     [
-        &Mac::BROADCAST.0[..],
-        &MAC_0.0,
+        &Mac::BROADCAST.octets()[..],
+        &MAC_0.octets(),
         &[0x08, 0x06],
         &packet.to_bytes(),
     ]
@@ -183,10 +183,10 @@ fn an_arp_request_for_the_own_primary_address_stays_unanswered() {
         "the second address and the gateway: {answers:?}"
     );
     for (answer, asked) in answers.into_iter().zip([POD_A, GATEWAY]) {
-        assert_eq!(answer.bytes[..6], MAC_0.0);
+        assert_eq!(answer.bytes[..6], MAC_0.octets());
         assert_eq!(
             answer.bytes[22..28],
-            VIRTUAL_MAC.0,
+            VIRTUAL_MAC.octets(),
             "the sender hardware address"
         );
         assert_eq!(answer.bytes[28..32], asked.octets());
@@ -292,7 +292,7 @@ fn a_removed_nic_takes_its_device_and_its_addresses_along() {
 #[test]
 fn a_nic_that_cannot_be_made_leaves_nothing_behind() {
     let nodes = two_nodes();
-    let mac = Mac([0x00, 0x0d, 0x3a, 0x21, 0xaf, 0x14]);
+    let mac = Mac::new([0x00, 0x0d, 0x3a, 0x21, 0xaf, 0x14]);
     let spec = nic("node-2", mac, &[Ipv4Addr::new(10, 20, 0, 66)], false);
     let refused = nodes.fabric.add_nic(&nodes.node_0, spec.clone());
     let refused = refused.expect_err("node-0 has an eth0 already").to_string();
@@ -347,7 +347,7 @@ fn frames_of_any_content_are_carried_or_counted() {
     for round in 0..2000 {
         let mut frame: Vec<u8> = (0..14 + round % 200).map(|_| random()).collect();
         if round % 2 == 0 {
-            frame[6..12].copy_from_slice(&MAC_0.0);
+            frame[6..12].copy_from_slice(&MAC_0.octets());
             let ethertypes = [[0x08, 0x00], [0x08, 0x06], [0x86, 0xdd], [0x81, 0x00]];
             frame[12..14].copy_from_slice(&ethertypes[round / 2 % 4]);
         }

@@ -5,55 +5,71 @@
 //! Never: a group address where one station is meant.
 
 use std::fmt;
-use std::hash::{Hash, Hasher};
 use std::str::FromStr;
 
 use crate::verdict::DropReason;
 
-/// An IEEE 802 MAC address, six octets in transmission order.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Mac(pub [u8; 6]);
-
-/// As one word: a hash of an array would take its length in as well, and byte by byte.
-impl Hash for Mac {
-    #[inline]
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        state.write_u64(self.bits());
-    }
-}
+/// An IEEE 802 MAC address.
+///
+/// Held as one word, the first octet highest: an address is compared, hashed and looked up far more
+/// often than it is written, and a word stays in a register where six octets would not.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Mac(u64);
 
 impl Mac {
     /// The broadcast address, `ff:ff:ff:ff:ff:ff`.
-    pub const BROADCAST: Mac = Mac([0xff; 6]);
+    pub const BROADCAST: Mac = Mac::new([0xff; 6]);
     /// The all-zero address: what ARP writes where a hardware address is unknown.
-    pub const ZERO: Mac = Mac([0; 6]);
+    pub const ZERO: Mac = Mac::new([0; 6]);
+
+    /// The address of these octets, in transmission order.
+    #[inline]
+    #[must_use]
+    pub const fn new(octets: [u8; 6]) -> Mac {
+        let [a, b, c, d, e, f] = octets;
+        Mac(u64::from_be_bytes([0, 0, a, b, c, d, e, f]))
+    }
+
+    /// The octets, in transmission order.
+    #[inline]
+    #[must_use]
+    pub const fn octets(self) -> [u8; 6] {
+        let [_, _, a, b, c, d, e, f] = self.0.to_be_bytes();
+        [a, b, c, d, e, f]
+    }
 
     /// True for group addresses: multicast and broadcast (the I/G bit, IEEE 802-2014 8.2.2).
     #[inline]
     #[must_use]
     pub const fn is_group(self) -> bool {
-        self.0[0] & 1 != 0
+        self.0 & 1 << 40 != 0
     }
 
     /// True for `00:00:00:00:00:00`.
     #[inline]
     #[must_use]
     pub const fn is_zero(self) -> bool {
-        self.bits() == 0
+        self.0 == 0
     }
 
     /// The address as the low 48 bits of a word, first octet highest.
     #[inline]
     #[must_use]
     pub const fn bits(self) -> u64 {
-        let [a, b, c, d, e, f] = self.0;
-        u64::from_be_bytes([0, 0, a, b, c, d, e, f])
+        self.0
+    }
+
+    /// The address in the low 48 bits of `word`; what is above them is left out.
+    #[inline]
+    #[must_use]
+    pub(crate) const fn from_bits(word: u64) -> Mac {
+        Mac(word & 0xffff_ffff_ffff)
     }
 }
 
 impl fmt::Display for Mac {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [a, b, c, d, e, g] = self.0;
+        let [a, b, c, d, e, g] = self.octets();
         write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
     }
 }
@@ -86,7 +102,7 @@ impl FromStr for Mac {
         if parts.next().is_some() {
             Err(bad())
         } else {
-            Ok(Mac(octets))
+            Ok(Mac::new(octets))
         }
     }
 }
@@ -258,6 +274,6 @@ mod tests {
     fn a_station_is_never_group_or_zero() {
         assert_eq!(Station::new(Mac::BROADCAST), Err(DropReason::SourceIsGroup));
         assert_eq!(Station::new(Mac::ZERO), Err(DropReason::SourceIsZero));
-        assert!(Station::new(Mac([2, 0, 0, 0, 0, 1])).is_ok());
+        assert!(Station::new(Mac::new([2, 0, 0, 0, 0, 1])).is_ok());
     }
 }

@@ -74,7 +74,7 @@ mod tests {
         let circle = Gossip::circle(3);
         let news = Heard {
             address: [10, 20, 0, 5].into(),
-            mac: Mac([2; 6]),
+            mac: Mac::new([2; 6]),
         };
         assert!(circle[1].tell(news));
         assert_eq!(circle[0].listen(), Some(news));

@@ -51,8 +51,8 @@ mod tests {
     use crate::frame::{FrameView, Network};
     use proptest::prelude::*;
 
-    const A: Mac = Mac([2, 0, 0, 0, 0, 0xa]);
-    const B: Mac = Mac([2, 0, 0, 0, 0, 0xb]);
+    const A: Mac = Mac::new([2, 0, 0, 0, 0, 0xa]);
+    const B: Mac = Mac::new([2, 0, 0, 0, 0, 0xb]);
 
     proptest! {
         #[test]
@@ -109,7 +109,7 @@ mod tests {
         ethernet::set_source(&mut frame, A);
         frame[12..14].copy_from_slice(&ethernet::ARP.to_be_bytes());
         packet.write(&mut frame[HEADER_LEN..]);
-        let pod = Mac([2, 0, 0, 0, 0, 0x31]);
+        let pod = Mac::new([2, 0, 0, 0, 0, 0x31]);
         rewrite(
             &mut frame,
             Kind::Arp,

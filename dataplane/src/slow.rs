@@ -89,9 +89,9 @@ pub(crate) fn advertisement(
     let mut message = [0; 24];
     message[..16].copy_from_slice(&target.octets());
     message[16..18].copy_from_slice(&[2, 1]); // target link-layer address, one unit of 8 bytes
-    message[18..24].copy_from_slice(&mac.0);
+    message[18..24].copy_from_slice(&mac.octets());
     // Solicited and override: RFC 4861 4.4, bits 30 and 29 of the word behind the checksum.
-    let builder = PacketBuilder::ethernet2(mac.0, asker.0)
+    let builder = PacketBuilder::ethernet2(mac.octets(), asker.octets())
         .ipv6(target.octets(), packet.source.octets(), 255)
         .icmpv6_raw(136, 0, [0x60, 0, 0, 0]);
     finish(room, builder.size(message.len()), |out| {
@@ -145,7 +145,7 @@ pub(crate) fn icmp_error(
         .len()
         .min(usize::from(packet.total_len))
         .min(QUOTE_MAX)];
-    let builder = PacketBuilder::ethernet2(speaker.mac.0, sender.0)
+    let builder = PacketBuilder::ethernet2(speaker.mac.octets(), sender.octets())
         .ipv4(speaker.address.octets(), packet.source.octets(), TTL)
         .icmpv4(kind);
     finish(room, builder.size(quote.len()), |out| {
@@ -168,20 +168,22 @@ mod tests {
     use super::*;
     use crate::frame::{FrameView, Network};
 
-    const POD: Mac = Mac([2, 0, 0, 0, 0, 0x31]);
+    const POD: Mac = Mac::new([2, 0, 0, 0, 0, 0x31]);
     const GATEWAY: Speaker = Speaker {
-        mac: Mac([2, 0, 0, 0, 0, 1]),
+        mac: Mac::new([2, 0, 0, 0, 0, 1]),
         address: Ipv4Addr::new(10, 244, 1, 1),
     };
 
     fn packet(
         write: impl FnOnce(etherparse::PacketBuilderStep<etherparse::IpHeaders>) -> Vec<u8>,
     ) -> Vec<u8> {
-        write(PacketBuilder::ethernet2(POD.0, GATEWAY.mac.0).ipv4(
-            [10, 244, 1, 6],
-            [10, 244, 0, 7],
-            1,
-        ))
+        write(
+            PacketBuilder::ethernet2(POD.octets(), GATEWAY.mac.octets()).ipv4(
+                [10, 244, 1, 6],
+                [10, 244, 0, 7],
+                1,
+            ),
+        )
     }
 
     fn view(frame: &[u8]) -> Ipv4View {
@@ -230,7 +232,7 @@ mod tests {
             ping()[14..],
             "the whole original is quoted"
         );
-        assert_eq!(&answer[..6], &POD.0);
+        assert_eq!(&answer[..6], &POD.octets());
     }
 
     #[test]

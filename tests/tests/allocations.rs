@@ -28,9 +28,9 @@ type Sent = Vec<(Vec<u8>, Offload)>;
 
 fn arp_request(from: Mac, sender: Ipv4Addr, target: Ipv4Addr) -> Vec<u8> {
     let mut frame = vec![0xff; 6];
-    frame.extend(from.0);
+    frame.extend(from.octets());
     frame.extend([8, 6, 0, 1, 8, 0, 6, 4, 0, 1]);
-    frame.extend(from.0);
+    frame.extend(from.octets());
     frame.extend(sender.octets());
     frame.extend([0; 6]);
     frame.extend(target.octets());

@@ -37,7 +37,7 @@ fn device(name: &str) -> DeviceName {
 }
 
 fn station(bytes: [u8; 6]) -> Station {
-    Station::new(Mac(bytes)).expect("neither group nor zero")
+    Station::new(Mac::new(bytes)).expect("neither group nor zero")
 }
 
 /// One node of the seed's azure cluster, without its NIC, and what hangs on its switch.
@@ -369,7 +369,7 @@ impl Dice {
             from.mac,
             FABRIC,
             Mac::BROADCAST,
-            Mac([1, 0, 94, 0, 0, 1]),
+            Mac::new([1, 0, 94, 0, 0, 1]),
         ]);
         let source = self.of(&[from.mac, from.mac, to.mac, Mac::ZERO, Mac::BROADCAST]);
         let mut frame = match self.below(4) {
@@ -379,7 +379,7 @@ impl Dice {
             }
             1 => {
                 let kind = self.of(&[[8, 0], [8, 6], [0x86, 0xdd], [0x81, 0]]);
-                [&target.0[..], &source.0, &kind].concat()
+                [&target.octets()[..], &source.octets(), &kind].concat()
             }
             _ => self.datagram(from, to, target, source),
         };
@@ -412,7 +412,7 @@ impl Dice {
         let len = self.below(1400);
         let payload = self.bytes(len);
         let mut frame = Vec::new();
-        PacketBuilder::ethernet2(source.0, target.0)
+        PacketBuilder::ethernet2(source.octets(), target.octets())
             .ipv4(from.address.octets(), address.octets(), ttl)
             .udp(4000, 4001)
             .write(&mut frame, &payload)

@@ -26,7 +26,10 @@ use dataplane::tables::fib::NextHop;
 use dataplane::tables::{Crossing, Owner, PortRole, PortSpec, Tables, TablesSpec, Unknown};
 use etherparse::PacketBuilder;
 
-const MACS: [Mac; 2] = [Mac([2, 0, 0, 0, 0, 0xa]), Mac([2, 0, 0, 0, 0, 0xb])];
+const MACS: [Mac; 2] = [
+    Mac::new([2, 0, 0, 0, 0, 0xa]),
+    Mac::new([2, 0, 0, 0, 0, 0xb]),
+];
 const ADDRESSES: [&str; 2] = ["10.244.1.6", "10.244.1.7"];
 
 fn namespace(name: &str) -> Netns {
@@ -268,7 +271,7 @@ impl Wire {
 
 fn tcp(payload: usize) -> Vec<u8> {
     let mut frame = Vec::new();
-    PacketBuilder::ethernet2(MACS[1].0, MACS[0].0)
+    PacketBuilder::ethernet2(MACS[1].octets(), MACS[0].octets())
         .ipv4([10, 9, 9, 1], [10, 9, 9, 2], 64)
         .tcp(4000, 80, 1, 1024)
         .write(&mut frame, &vec![7; payload])

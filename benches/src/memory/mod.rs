@@ -252,7 +252,7 @@ fn routed() -> Workload {
     let source = |side: u8| [0x02, side, 0, 0, 0, 9];
     let hop = |port_at: usize, at: usize| NextHop::Station {
         port: port(port_at),
-        mac: Mac([0x02, 9, port_at as u8, 0, (at >> 8) as u8, at as u8]),
+        mac: Mac::new([0x02, 9, port_at as u8, 0, (at >> 8) as u8, at as u8]),
     };
     let net = |address: [u8; 4], length| {
         IpNet::V4(Ipv4Net::new(address.into(), length).expect("a legal length")).trunc()
@@ -293,7 +293,7 @@ fn spec(second: PortRole, routes: Vec<(IpNet, NextHop)>, crossing: Crossing) -> 
     TablesSpec {
         ports: vec![row(0, PortRole::Pod), row(1, second)],
         owners: Vec::new(),
-        router_macs: vec![Mac(ROUTER)],
+        router_macs: vec![Mac::new(ROUTER)],
         routes,
         crossing,
         unknown: Unknown::Flood,

@@ -74,7 +74,7 @@ fn routes(count: usize, random: &mut Shuffle) -> Vec<(Ipv4Net, NextHop)> {
         let net = net.expect("at most 32 bits").trunc();
         let hop = NextHop::Station {
             port: PortId::new((drawn >> 16) as usize % PortId::COUNT_MAX).expect("in range"),
-            mac: Mac([2, 0, 0, 0, 0, drawn as u8]),
+            mac: Mac::new([2, 0, 0, 0, 0, drawn as u8]),
         };
         known.insert(net, hop);
     }

@@ -209,5 +209,5 @@ pub(crate) fn device(name: &str) -> DeviceName {
 }
 
 pub(crate) fn station(mac: [u8; 6]) -> Station {
-    Station::new(Mac(mac)).expect("neither a group's nor zero")
+    Station::new(Mac::new(mac)).expect("neither a group's nor zero")
 }

@@ -180,7 +180,7 @@ fn bridge_node(fabric: &Fabric, plugin: Plugin, node: Node) -> Result<(Netns, Po
         &netns,
         NicSpec {
             name: node.name.into(),
-            mac: Mac([0x00, 0x0d, 0x3a, b, c, d]),
+            mac: Mac::new([0x00, 0x0d, 0x3a, b, c, d]),
             addresses,
             subnet: "agents".into(),
             forwarding: plugin == Plugin::Kubenet,

@@ -171,7 +171,7 @@ fn tables(pods: &[Pod]) -> TablesSpec {
     let host = PortSpec {
         id: HOST_PORT,
         role: PortRole::Host,
-        mac: station(host_port().mac.0),
+        mac: station(host_port().mac.octets()),
         mtu: MTU,
         hairpin: false,
     };

@@ -537,7 +537,7 @@ fn pod_addresses(node: &Node) -> Box<dyn Iterator<Item = Ipv4Addr> + '_> {
 /// one made of its IP address, as the bridge plugin makes them.
 fn node_macs(plan: &Plan, node: &Node) -> NodeMacs {
     let [_, b, c, d] = node.primary_ip.octets();
-    let nic = Station::new(Mac([0x00, 0x0d, 0x3a, b, c, d])).expect("neither group nor zero");
+    let nic = Station::new(Mac::new([0x00, 0x0d, 0x3a, b, c, d])).expect("neither group nor zero");
     let host = match (plan.plugin, compile::gateway(node)) {
         (Plugin::Kubenet, Some(gateway)) => station([0x0a, 0x58], gateway),
         _ => nic,
@@ -547,7 +547,7 @@ fn node_macs(plan: &Plan, node: &Node) -> NodeMacs {
 
 fn station(prefix: [u8; 2], address: Ipv4Addr) -> Station {
     let [a, b, c, d] = address.octets();
-    Station::new(Mac([prefix[0], prefix[1], a, b, c, d])).expect("the prefix is no group's")
+    Station::new(Mac::new([prefix[0], prefix[1], a, b, c, d])).expect("the prefix is no group's")
 }
 
 /// The names that the seed shows, of digits that follow from the pod's: `azv` and 11 hexadecimal

@@ -272,7 +272,7 @@ fn devices(around: &Surroundings, open_tap: OpenTap<'_>) -> Vec<Check> {
     let (tap, end) = (name("check-tap"), name("check-end"));
     let peer = VethEnd {
         name: name("eth0"),
-        mac: Some(Mac([2, 0, 0, 0, 0, 1])),
+        mac: Some(Mac::new([2, 0, 0, 0, 0, 1])),
     };
     let veth = net.add_veth(
         &VethEnd {

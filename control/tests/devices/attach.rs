@@ -22,9 +22,9 @@ use crate::support::{
     Wire, arp, devices, ethernet, fresh, link, name, packet_counts, running, snapshot, udp, udp6,
 };
 
-const NIC: Mac = Mac([0x00, 0x0d, 0x3a, 0x21, 0xaf, 0x12]);
-const POD: Mac = Mac([0x0a, 0x58, 0x0a, 0x14, 0x00, 0x1f]);
-const FABRIC: Mac = Mac([0x12, 0x34, 0x56, 0x78, 0x9a, 0xbc]);
+const NIC: Mac = Mac::new([0x00, 0x0d, 0x3a, 0x21, 0xaf, 0x12]);
+const POD: Mac = Mac::new([0x0a, 0x58, 0x0a, 0x14, 0x00, 0x1f]);
+const FABRIC: Mac = Mac::new([0x12, 0x34, 0x56, 0x78, 0x9a, 0xbc]);
 const NODE_IP: Ipv4Addr = Ipv4Addr::new(10, 20, 0, 4);
 const POD_IP: Ipv4Addr = Ipv4Addr::new(10, 20, 0, 31);
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 20, 0, 1);
@@ -184,7 +184,12 @@ pub(crate) fn a_frame_without_payload_does_not_escape_the_redirect() {
     )
     .expect("set");
     near.send(&ethernet(NIC, POD, 0x88b5));
-    let tagged = [&NIC.0[..], &POD.0, &[0x81, 0, 0, 5, 0x88, 0xb5, 1, 2]].concat();
+    let tagged = [
+        &NIC.octets()[..],
+        &POD.octets(),
+        &[0x81, 0, 0, 5, 0x88, 0xb5, 1, 2],
+    ]
+    .concat();
     near.send(&tagged);
     let frames = far.soon();
     assert_eq!(frames, [ethernet(NIC, POD, 0x88b5), tagged]);

@@ -139,7 +139,7 @@ pub(crate) fn packet_counts(net: &Netlink) -> Vec<(String, u64, u64)> {
 
 /// An Ethernet header.
 pub(crate) fn ethernet(target: Mac, source: Mac, kind: u16) -> Vec<u8> {
-    [&target.0[..], &source.0, &kind.to_be_bytes()].concat()
+    [&target.octets()[..], &source.octets(), &kind.to_be_bytes()].concat()
 }
 
 /// An ARP frame: `operation` 1 asks, 2 answers.
@@ -156,9 +156,9 @@ pub(crate) fn arp(
     let mut frame = ethernet(to, sender_mac, 0x0806);
     frame.extend([0, 1, 8, 0, 6, 4]);
     frame.extend(operation.to_be_bytes());
-    frame.extend(sender_mac.0);
+    frame.extend(sender_mac.octets());
     frame.extend(sender.octets());
-    frame.extend(target_mac.0);
+    frame.extend(target_mac.octets());
     frame.extend(target.octets());
     frame
 }

@@ -36,9 +36,9 @@ pub(crate) const POD_C: Ipv4Addr = Ipv4Addr::new(10, 244, 0, 7);
 /// The subnet's gateway.
 pub(crate) const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 20, 0, 1);
 /// node-0's MAC.
-pub(crate) const MAC_0: Mac = Mac([0x00, 0x0d, 0x3a, 0x21, 0xaf, 0x12]);
+pub(crate) const MAC_0: Mac = Mac::new([0x00, 0x0d, 0x3a, 0x21, 0xaf, 0x12]);
 /// node-1's MAC.
-pub(crate) const MAC_1: Mac = Mac([0x00, 0x0d, 0x3a, 0x21, 0xaf, 0x13]);
+pub(crate) const MAC_1: Mac = Mac::new([0x00, 0x0d, 0x3a, 0x21, 0xaf, 0x13]);
 
 /// Two nodes and their fabric.
 pub(crate) struct TwoNodes {

@@ -17,6 +17,7 @@ use crate::tables::{Crossing, Owner, PortRole, PortRow, Tables, Unknown};
 use crate::verdict::{DropReason, Punt, Rewrite, Verdict};
 
 /// What becomes of an ARP packet.
+#[inline(never)]
 pub(super) fn decide(packet: &ArpView, ingress: &PortRow, tables: &Tables) -> Verdict {
     match (packet.operation, ingress.role) {
         (Operation::Reply, PortRole::Uplink) => reply_from_uplink(packet, tables),

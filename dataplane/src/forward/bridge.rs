@@ -11,7 +11,7 @@ use crate::tables::{PortRow, Unknown};
 use crate::verdict::{DropReason, Rewrite, Verdict};
 
 /// The port of the target, configured before learned.
-#[inline]
+#[inline(always)]
 pub(super) fn decide(view: &FrameView<'_>, ingress: &PortRow, world: World<'_>) -> Verdict {
     let known = world
         .tables

@@ -30,7 +30,7 @@ struct Packet {
 }
 
 /// The next hop for a frame that is to be routed.
-#[inline]
+#[inline(never)]
 pub(super) fn decide(
     view: &FrameView<'_>,
     offload: Offload,

@@ -93,9 +93,9 @@ impl ArpView {
         };
         Ok(ArpView {
             operation,
-            sender_mac: Mac([a, b, c, d, e, f]),
+            sender_mac: Mac::new([a, b, c, d, e, f]),
             sender: Ipv4Addr::new(s0, s1, s2, s3),
-            target_mac: Mac([g, h, i, j, k, l]),
+            target_mac: Mac::new([g, h, i, j, k, l]),
             target: Ipv4Addr::new(t0, t1, t2, t3),
         })
     }
@@ -121,9 +121,9 @@ impl ArpView {
             Operation::Request => &[0, 1],
             Operation::Reply => &[0, 2],
         });
-        packet[8..14].copy_from_slice(&self.sender_mac.0);
+        packet[8..14].copy_from_slice(&self.sender_mac.octets());
         packet[14..18].copy_from_slice(&self.sender.octets());
-        packet[18..24].copy_from_slice(&self.target_mac.0);
+        packet[18..24].copy_from_slice(&self.target_mac.octets());
         packet[24..28].copy_from_slice(&self.target.octets());
     }
 }
@@ -131,13 +131,13 @@ impl ArpView {
 /// Overwrites the sender hardware address of the packet at the start of `packet`.
 #[inline]
 pub(crate) fn set_sender_mac(packet: &mut [u8], mac: Mac) {
-    packet[SENDER_MAC_AT..SENDER_MAC_AT + 6].copy_from_slice(&mac.0);
+    packet[SENDER_MAC_AT..SENDER_MAC_AT + 6].copy_from_slice(&mac.octets());
 }
 
 /// Overwrites the target hardware address of the packet at the start of `packet`.
 #[inline]
 pub(crate) fn set_target_mac(packet: &mut [u8], mac: Mac) {
-    packet[TARGET_MAC_AT..TARGET_MAC_AT + 6].copy_from_slice(&mac.0);
+    packet[TARGET_MAC_AT..TARGET_MAC_AT + 6].copy_from_slice(&mac.octets());
 }
 
 #[cfg(test)]
@@ -152,9 +152,9 @@ mod tests {
         ) {
             let view = ArpView {
                 operation: if reply { Operation::Reply } else { Operation::Request },
-                sender_mac: Mac(macs.0),
+                sender_mac: Mac::new(macs.0),
                 sender: ips.0.into(),
-                target_mac: Mac(macs.1),
+                target_mac: Mac::new(macs.1),
                 target: ips.1.into(),
             };
             let mut bytes = [0; LEN];

@@ -31,15 +31,19 @@ pub struct Header {
 }
 
 /// The header, and what follows it.
-#[inline]
+#[inline(always)]
 #[must_use]
 pub fn split(bytes: &[u8]) -> Option<(Header, &[u8])> {
-    let (&[a, b, c, d, e, f, g, h, i, j, k, l, m, n], payload) =
-        bytes.split_first_chunk::<HEADER_LEN>()?;
+    let (header, payload) = bytes.split_first_chunk::<HEADER_LEN>()?;
+    // Two loads of a word each: target and two octets of the source, then source and type.
+    let &[a, b, c, d, e, f, g, h, rest @ ..] = header;
+    let [i, j, k, l, m, n] = rest;
+    let first = u64::from_be_bytes([a, b, c, d, e, f, g, h]);
+    let second = u64::from_be_bytes([g, h, i, j, k, l, m, n]);
     let header = Header {
-        target: Mac([a, b, c, d, e, f]),
-        source: Mac([g, h, i, j, k, l]),
-        ether_type: u16::from_be_bytes([m, n]),
+        target: Mac::from_bits(first >> 16),
+        source: Mac::from_bits(second >> 16),
+        ether_type: second as u16,
     };
     Some((header, payload))
 }
@@ -54,13 +58,13 @@ pub const fn is_reserved_group(mac: Mac) -> bool {
 /// Overwrites the target address.
 #[inline]
 pub(crate) fn set_target(frame: &mut [u8], mac: Mac) {
-    frame[0..6].copy_from_slice(&mac.0);
+    frame[0..6].copy_from_slice(&mac.octets());
 }
 
 /// Overwrites the source address.
 #[inline]
 pub(crate) fn set_source(frame: &mut [u8], mac: Mac) {
-    frame[6..12].copy_from_slice(&mac.0);
+    frame[6..12].copy_from_slice(&mac.octets());
 }
 
 #[cfg(test)]
@@ -69,9 +73,9 @@ mod tests {
 
     #[test]
     fn control_addresses_are_told_from_their_neighbours() {
-        assert!(is_reserved_group(Mac([1, 0x80, 0xc2, 0, 0, 0])));
-        assert!(is_reserved_group(Mac([1, 0x80, 0xc2, 0, 0, 0x0e])));
-        assert!(!is_reserved_group(Mac([1, 0x80, 0xc2, 0, 0, 0x10])));
+        assert!(is_reserved_group(Mac::new([1, 0x80, 0xc2, 0, 0, 0])));
+        assert!(is_reserved_group(Mac::new([1, 0x80, 0xc2, 0, 0, 0x0e])));
+        assert!(!is_reserved_group(Mac::new([1, 0x80, 0xc2, 0, 0, 0x10])));
         assert!(!is_reserved_group(Mac::BROADCAST));
     }
 }

@@ -122,7 +122,7 @@ fn target_mac(mut options: &[u8]) -> Option<Mac> {
         }
         if kind == 2 && len == 8 {
             let mac: [u8; 6] = options[2..8].try_into().ok()?;
-            return Some(Mac(mac));
+            return Some(Mac::new(mac));
         }
         options = &options[len..];
     }
@@ -177,7 +177,7 @@ mod tests {
         let option = [2, 1, 2, 0, 0, 0, 0, 7];
         let view = Ipv6View::parse(&advertisement(255, &option)).expect("sound");
         let target = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1);
-        let mac = Some(Mac([2, 0, 0, 0, 0, 7]));
+        let mac = Some(Mac::new([2, 0, 0, 0, 0, 7]));
         assert_eq!(
             view.discovery,
             Some(Discovery::Advertisement { target, mac })

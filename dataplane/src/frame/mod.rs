@@ -66,7 +66,7 @@ impl<'a> FrameView<'a> {
     ///
     /// # Errors
     /// `TooShort`, `SourceIsGroup` or `SourceIsZero`: no bridge could carry the frame.
-    #[inline]
+    #[inline(always)]
     pub fn parse(bytes: &'a [u8]) -> Result<FrameView<'a>, DropReason> {
         let (header, payload) = ethernet::split(bytes).ok_or(DropReason::TooShort)?;
         let source = Station::new(header.source)?;
@@ -121,7 +121,7 @@ mod tests {
             bytes.extend(rest);
             let view = FrameView::parse(&bytes).expect("the Ethernet header is sound");
             let _ = view.network();
-            prop_assert_eq!(view.source.mac(), Mac([2, 0, 0, 0, 0, 2]));
+            prop_assert_eq!(view.source.mac(), Mac::new([2, 0, 0, 0, 0, 2]));
         }
 
         #[test]

@@ -82,7 +82,7 @@ impl Fdb {
     }
 
     /// The port that last heard from `target`.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub fn find(&self, target: Mac) -> Option<PortId> {
         self.seek(self.home(target), target)
@@ -90,13 +90,19 @@ impl Fdb {
     }
 
     /// The slot of `mac`, and its entry.
-    #[inline]
+    #[inline(always)]
     fn seek(&self, home: usize, mac: Mac) -> Option<(usize, u64)> {
-        let window = &self.windows[home / WINDOW].0;
-        let first = window[home % WINDOW].load(Ordering::Acquire);
+        let first = self.slot(home).load(Ordering::Acquire);
         if holds(first, mac) {
             return Some((home, first));
         }
+        self.scan(home, mac)
+    }
+
+    /// As `seek`, where the slot that the hash names is somebody else's.
+    #[inline(never)]
+    fn scan(&self, home: usize, mac: Mac) -> Option<(usize, u64)> {
+        let window = &self.windows[home / WINDOW].0;
         let mut found = 0;
         for (at, slot) in window.iter().enumerate() {
             found |= u32::from(holds(slot.load(Ordering::Relaxed), mac)) << at;
@@ -111,7 +117,7 @@ impl Fdb {
     }
 
     /// Notes that `station` was heard on `port`.
-    #[inline]
+    #[inline(always)]
     pub fn learn(&self, station: Station, port: PortId, now: Tick) -> Learned {
         let mac = station.mac();
         let home = self.home(mac);
@@ -158,6 +164,7 @@ impl Fdb {
         }
     }
 
+    #[inline(always)]
     fn slot(&self, slot: usize) -> &AtomicU64 {
         &self.windows[slot / WINDOW].0[slot % WINDOW]
     }
@@ -216,7 +223,7 @@ impl Fdb {
     }
 
     /// The slot that a station's hash names.
-    #[inline]
+    #[inline(always)]
     fn home(&self, mac: Mac) -> usize {
         let stirred = (mac.bits() ^ self.seed.rotate_left(17)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let stirred = (stirred ^ (stirred >> 29)).wrapping_mul(self.seed ^ 0xbf58_476d_1ce4_e5b8);
@@ -236,8 +243,7 @@ fn port_of(word: u64) -> Option<PortId> {
 }
 
 fn mac_of(word: u64) -> Mac {
-    let [a, b, c, d, e, f, _, _] = word.to_be_bytes();
-    Mac([a, b, c, d, e, f])
+    Mac::from_bits(word >> PORT_BITS)
 }
 
 /// Whole seconds of a tick; 32 bits of them are 136 years.
@@ -254,7 +260,7 @@ mod tests {
 
     fn station(n: u32) -> Station {
         let [a, b, c, d] = n.to_be_bytes();
-        Station::new(Mac([2, 0, a, b, c, d])).expect("a station")
+        Station::new(Mac::new([2, 0, a, b, c, d])).expect("a station")
     }
 
     fn port(n: usize) -> PortId {

@@ -349,7 +349,7 @@ mod tests {
         PortSpec {
             id: PortId::new(id).expect("in range"),
             role,
-            mac: Station::new(Mac([2, 0, 0, 0, 0, last])).expect("a station"),
+            mac: Station::new(Mac::new([2, 0, 0, 0, 0, last])).expect("a station"),
             mtu: 1500,
             hairpin: false,
         }
@@ -375,14 +375,14 @@ mod tests {
                     address,
                     Owner {
                         port: zero,
-                        mac: Mac([2, 0, 0, 0, 0, 1]),
+                        mac: Mac::new([2, 0, 0, 0, 0, 1]),
                     },
                 ),
                 (
                     address,
                     Owner {
                         port: ghost,
-                        mac: Mac([2, 0, 0, 0, 0, 2]),
+                        mac: Mac::new([2, 0, 0, 0, 0, 2]),
                     },
                 ),
             ],

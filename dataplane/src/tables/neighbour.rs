@@ -173,7 +173,7 @@ mod tests {
     use crate::buffer::Pool;
 
     const HOP: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 20, 0, 5));
-    const ROUTER: Mac = Mac([0x12, 0x34, 0x56, 0x78, 0x9a, 0xbc]);
+    const ROUTER: Mac = Mac::new([0x12, 0x34, 0x56, 0x78, 0x9a, 0xbc]);
 
     fn egress() -> PortId {
         PortId::new(1).expect("in range")

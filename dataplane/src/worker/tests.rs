@@ -20,12 +20,12 @@ use std::net::Ipv4Addr;
 
 mod finish;
 
-const FABRIC: Mac = Mac([0x12, 0x34, 0x56, 0x78, 0x9a, 0xbc]);
-const NIC: Mac = Mac([0, 0x0d, 0x3a, 0x21, 0xaf, 0x12]);
-const GATEWAY: Mac = Mac([0x0a, 0x58, 0x0a, 0xf4, 1, 1]);
-const POD_A: Mac = Mac([2, 0, 0, 0, 0, 0xa]);
-const POD_B: Mac = Mac([2, 0, 0, 0, 0, 0xb]);
-const STRANGER: Mac = Mac([2, 0, 0, 0, 9, 9]);
+const FABRIC: Mac = Mac::new([0x12, 0x34, 0x56, 0x78, 0x9a, 0xbc]);
+const NIC: Mac = Mac::new([0, 0x0d, 0x3a, 0x21, 0xaf, 0x12]);
+const GATEWAY: Mac = Mac::new([0x0a, 0x58, 0x0a, 0xf4, 1, 1]);
+const POD_A: Mac = Mac::new([2, 0, 0, 0, 0, 0xa]);
+const POD_B: Mac = Mac::new([2, 0, 0, 0, 0, 0xb]);
+const STRANGER: Mac = Mac::new([2, 0, 0, 0, 9, 9]);
 
 const HOST: usize = 0;
 const UPLINK: usize = 1;
@@ -236,7 +236,7 @@ impl Rig {
 
 fn ping(source: Mac, target: Mac, from: &str, to: &str, ttl: u8) -> Vec<u8> {
     let mut out = Vec::new();
-    PacketBuilder::ethernet2(source.0, target.0)
+    PacketBuilder::ethernet2(source.octets(), target.octets())
         .ipv4(ip(from).octets(), ip(to).octets(), ttl)
         .icmpv4_echo_request(7, 1)
         .write(&mut out, &[0; 56])
@@ -595,7 +595,7 @@ fn azure_has_no_hops_so_nothing_expires_there() {
 fn a_super_frame_is_measured_by_its_segments() {
     let tcp = |len| {
         let mut out = Vec::new();
-        PacketBuilder::ethernet2(FABRIC.0, NIC.0)
+        PacketBuilder::ethernet2(FABRIC.octets(), NIC.octets())
             .ipv4(ip("10.244.0.7").octets(), ip("10.244.1.6").octets(), 63)
             .tcp(1, 2, 3, 4)
             .write(&mut out, &vec![0; len])
@@ -663,7 +663,7 @@ fn broadcasts_reach_pods_and_host_and_never_the_uplink() {
         }
     );
     assert_eq!(out.iter().map(|d| d.0).collect::<Vec<_>>(), [HOST, B]);
-    ethernet::set_target(&mut frame, Mac([1, 0x80, 0xc2, 0, 0, 0]));
+    ethernet::set_target(&mut frame, Mac::new([1, 0x80, 0xc2, 0, 0, 0]));
     Rig::new(&azure()).dies(A, &frame, DropReason::ReservedGroup);
     ethernet::set_target(&mut frame, Mac::BROADCAST);
     Rig::new(&azure()).dies(UPLINK, &frame, DropReason::UplinkNotOurs);
@@ -785,8 +785,8 @@ prop_compose! {
         head in prop::sample::select(vec![vec![0x45u8], vec![0x60], vec![0, 1, 8, 0, 6, 4, 0, 1], vec![0, 1, 8, 0, 6, 4, 0, 2], vec![]]),
         rest in prop::collection::vec(any::<u8>(), 0..80),
     ) -> Vec<u8> {
-        let mut bytes = target.0.to_vec();
-        bytes.extend(source.0);
+        let mut bytes = target.octets().to_vec();
+        bytes.extend(source.octets());
         bytes.extend(ether_type.to_be_bytes());
         bytes.extend(head);
         bytes.extend(rest);

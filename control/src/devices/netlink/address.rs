@@ -216,7 +216,7 @@ impl Netlink {
                 IpAddr::V4(v4) => NeighbourAddress::Inet(v4),
                 IpAddr::V6(v6) => NeighbourAddress::Inet6(v6),
             }),
-            NeighbourAttribute::LinkLayerAddress(mac.0.to_vec()),
+            NeighbourAttribute::LinkLayerAddress(mac.octets().to_vec()),
         ];
         let attempt = format!("tell {name} that {neighbour} is at {mac}");
         let message = RouteNetlinkMessage::NewNeighbour(message);

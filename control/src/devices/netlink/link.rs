@@ -120,7 +120,7 @@ impl Link {
             mac: found
                 .find(number::ADDRESS)
                 .and_then(|v| v.try_into().ok())
-                .map(Mac),
+                .map(Mac::new),
             mtu: found.number(number::MTU).unwrap_or_default(),
             up: flags.contains(LinkFlags::Up),
             running: flags.contains(LinkFlags::Running),
@@ -295,7 +295,11 @@ impl Netlink {
     /// What the kernel says.
     pub fn set_mac(&self, name: &DeviceName, mac: Mac) -> Result<(), DeviceError> {
         let attempt = format!("set the MAC address of {name} to {mac}");
-        self.set(&attempt, name, LinkAttribute::Address(mac.0.to_vec()))
+        self.set(
+            &attempt,
+            name,
+            LinkAttribute::Address(mac.octets().to_vec()),
+        )
     }
 
     /// Sets the MTU.
@@ -410,9 +414,10 @@ fn named(name: &DeviceName) -> LinkMessage {
 fn end(end: &VethEnd, mtu: u32) -> LinkMessage {
     let mut message = named(&end.name);
     message.attributes.push(LinkAttribute::Mtu(mtu));
-    message
-        .attributes
-        .extend(end.mac.map(|mac| LinkAttribute::Address(mac.0.to_vec())));
+    message.attributes.extend(
+        end.mac
+            .map(|mac| LinkAttribute::Address(mac.octets().to_vec())),
+    );
     message
 }
 

@@ -60,8 +60,8 @@ pub fn decide(vnet: &Vnet, from: NicId, frame: &[u8]) -> Verdict {
 /// Writes the addresses of a delivered frame: to the target's NIC, from the fabric.
 pub fn rewrite(frame: &mut [u8], target: Mac) {
     if let Some(addresses) = frame.first_chunk_mut::<12>() {
-        addresses[..6].copy_from_slice(&target.0);
-        addresses[6..].copy_from_slice(&VIRTUAL_MAC.0);
+        addresses[..6].copy_from_slice(&target.octets());
+        addresses[6..].copy_from_slice(&VIRTUAL_MAC.octets());
     }
 }
 
@@ -73,7 +73,7 @@ fn judge(vnet: &Vnet, nic: &Nic, frame: &[u8]) -> Judged {
         .ok_or(FabricDrop::TooShort)?;
     let [t0, t1, t2, t3, t4, t5, source @ .., e0, e1] = *header;
     let ethertype = EtherType(u16::from_be_bytes([e0, e1]));
-    if Mac(source) != nic.spec().mac {
+    if Mac::new(source) != nic.spec().mac {
         return Err(FabricDrop::SourceMacSpoofed);
     }
     if ethertype_is_tag(ethertype) {
@@ -82,7 +82,7 @@ fn judge(vnet: &Vnet, nic: &Nic, frame: &[u8]) -> Judged {
     if packet.len() > usize::from(nic.spec().mtu) {
         return Err(FabricDrop::TooLong);
     }
-    let to_group = Mac([t0, t1, t2, t3, t4, t5]).is_group();
+    let to_group = Mac::new([t0, t1, t2, t3, t4, t5]).is_group();
     match ethertype {
         EtherType::ARP => answer_arp(vnet, nic, packet),
         EtherType::IPV4 => judge_ipv4(vnet, nic, packet, to_group),
@@ -104,7 +104,7 @@ fn ethertype_is_tag(ethertype: EtherType) -> bool {
 /// answer. The target's owner is not asked, and need not exist: the gateway does not.
 fn answer_arp(vnet: &Vnet, nic: &Nic, packet: &[u8]) -> Judged {
     let arp = read_arp(packet).ok_or(FabricDrop::ArpMalformed)?;
-    if Mac(arp.sender_mac) != nic.spec().mac {
+    if Mac::new(arp.sender_mac) != nic.spec().mac {
         return Err(FabricDrop::LinkAddressSpoofed);
     }
     if arp.operation != ArpOperation::REQUEST {
@@ -119,14 +119,14 @@ fn answer_arp(vnet: &Vnet, nic: &Nic, packet: &[u8]) -> Judged {
     }
     let reply = ArpEthIpv4Packet {
         operation: ArpOperation::REPLY,
-        sender_mac: VIRTUAL_MAC.0,
+        sender_mac: VIRTUAL_MAC.octets(),
         sender_ipv4: arp.target_ipv4,
         target_mac: arp.sender_mac,
         target_ipv4: arp.sender_ipv4,
     };
     let mut frame = Vec::with_capacity(ETHERNET_LEN + ArpEthIpv4Packet::LEN);
     frame.extend_from_slice(&arp.sender_mac);
-    frame.extend_from_slice(&VIRTUAL_MAC.0);
+    frame.extend_from_slice(&VIRTUAL_MAC.octets());
     frame.extend_from_slice(&EtherType::ARP.0.to_be_bytes());
     frame.extend_from_slice(&reply.to_bytes());
     Ok(Verdict::Answer(frame))
@@ -294,7 +294,7 @@ fn answer_solicitation(vnet: &Vnet, nic: &Nic, slice: &Ipv6Slice<'_>) -> Judged 
         return Err(malformed);
     }
     if let [ND_SOURCE_LINK_ADDRESS, 1, mac @ ..] = options
-        && mac.get(..6) != Some(&nic.spec().mac.0)
+        && mac.get(..6) != Some(&nic.spec().mac.octets())
     {
         return Err(FabricDrop::LinkAddressSpoofed);
     }
@@ -308,8 +308,8 @@ fn answer_solicitation(vnet: &Vnet, nic: &Nic, slice: &Ipv6Slice<'_>) -> Judged 
     let mut payload = [0u8; 24];
     payload[..16].copy_from_slice(&asked.octets());
     payload[16..18].copy_from_slice(&[ND_TARGET_LINK_ADDRESS, 1]);
-    payload[18..].copy_from_slice(&VIRTUAL_MAC.0);
-    let builder = PacketBuilder::ethernet2(VIRTUAL_MAC.0, nic.spec().mac.0)
+    payload[18..].copy_from_slice(&VIRTUAL_MAC.octets());
+    let builder = PacketBuilder::ethernet2(VIRTUAL_MAC.octets(), nic.spec().mac.octets())
         .ipv6(asked.octets(), asker.octets(), 255)
         .icmpv6_raw(ND_ADVERTISE, 0, ND_FLAGS);
     let mut frame = Vec::with_capacity(builder.size(payload.len()));

@@ -84,7 +84,8 @@ fn bring_up(index: u32, mac: Mac) -> io::Result<()> {
     link.header.index = index;
     link.header.flags = LinkFlags::Up;
     link.header.change_mask = LinkFlags::Up;
-    link.attributes.push(LinkAttribute::Address(mac.0.to_vec()));
+    link.attributes
+        .push(LinkAttribute::Address(mac.octets().to_vec()));
     acknowledged(RouteNetlinkMessage::SetLink(link))
 }
 

@@ -14,7 +14,7 @@ use super::spec::{Misfit, NicSpec, UserRoute, VnetSpec};
 
 /// The MAC behind which Azure hides everybody: it answers every ARP request, and frames that
 /// enter a VM come from it.
-pub const VIRTUAL_MAC: Mac = Mac([0x12, 0x34, 0x56, 0x78, 0x9a, 0xbc]);
+pub const VIRTUAL_MAC: Mac = Mac::new([0x12, 0x34, 0x56, 0x78, 0x9a, 0xbc]);
 
 /// One NIC of one fabric; never used again after the NIC is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -268,7 +268,7 @@ mod tests {
     fn nic(name: &str, mac: [u8; 6], addresses: &[&str]) -> NicSpec {
         NicSpec {
             name: name.into(),
-            mac: Mac(mac),
+            mac: Mac::new(mac),
             addresses: addresses
                 .iter()
                 .map(|text| text.parse().expect("well-formed"))

@@ -326,8 +326,8 @@ struct Seen {
 impl Seen {
     /// None for what is not IP. Only the headers need be there.
     fn read(bytes: &[u8]) -> Option<Seen> {
-        let target_mac = Mac(*bytes.first_chunk()?);
-        let source_mac = Mac(*bytes.get(6..)?.first_chunk()?);
+        let target_mac = Mac::new(*bytes.first_chunk()?);
+        let source_mac = Mac::new(*bytes.get(6..)?.first_chunk()?);
         let packet = LaxSlicedPacket::from_ethernet(bytes).ok()?;
         let (pair, ttl): ((IpAddr, IpAddr), u8) = match packet.net? {
             LaxNetSlice::Ipv4(ip) => {
@@ -413,8 +413,8 @@ mod tests {
             frames: 2,
             source_ip: A.into(),
             target_ip: B.into(),
-            source_mac: Mac([2; 6]),
-            target_mac: Mac([4; 6]),
+            source_mac: Mac::new([2; 6]),
+            target_mac: Mac::new([4; 6]),
             ttl: 64,
             differing: 1,
         };

@@ -13,7 +13,7 @@ fn takes_finished_only(rig: &mut Rig, at: usize) {
 /// TCP from pod-a with its checksum undone, to `to` at `target`.
 fn undone(target: Mac, to: &str, payload: usize, gso_size: u16) -> (Vec<u8>, Offload) {
     let mut frame = Vec::new();
-    PacketBuilder::ethernet2(POD_A.0, target.0)
+    PacketBuilder::ethernet2(POD_A.octets(), target.octets())
         .ipv4(ip("10.244.1.6").octets(), ip(to).octets(), 64)
         .tcp(4000, 80, 1, 1024)
         .write(&mut frame, &vec![7; payload])
@@ -76,7 +76,7 @@ fn a_super_frame_of_one_piece_and_a_partial_sum_are_completed() {
 
 #[test]
 fn a_flood_gives_each_port_what_it_can_take_and_spoils_it_for_none() {
-    let nobody = Mac([2, 0, 0, 0, 0, 0x77]);
+    let nobody = Mac::new([2, 0, 0, 0, 0, 0x77]);
     for (finished, whole) in [(HOST, B), (B, HOST)] {
         for gso_size in [0, 1000] {
             let mut rig = Rig::new(&kubenet());

@@ -538,15 +538,15 @@ fn a_solicitation_is_answered_by_the_virtual_mac() {
     let Verdict::Answer(frame) = decide(&w.vnet, w.node_0, &asked) else {
         panic!("no answer")
     };
-    assert_eq!(frame[..6], NODE_0.0);
-    assert_eq!(frame[6..12], VIRTUAL_MAC.0);
+    assert_eq!(frame[..6], NODE_0.octets());
+    assert_eq!(frame[6..12], VIRTUAL_MAC.octets());
     let packet = Ipv6Slice::from_slice(&frame[ETHERNET_LEN..]).expect("a whole packet");
     assert_eq!(packet.header().source(), six("fd00:20::23"));
     assert_eq!(packet.header().destination(), six("fd00:20::4"));
     let icmp = etherparse::Icmpv6Slice::from_slice(packet.payload().payload).expect("ICMPv6");
     assert!(icmp.is_checksum_valid(packet.header().source(), packet.header().destination()));
     assert_eq!((icmp.type_u8(), icmp.bytes5to8()), (ND_ADVERTISE, ND_FLAGS));
-    assert_eq!(icmp.payload()[18..24], VIRTUAL_MAC.0);
+    assert_eq!(icmp.payload()[18..24], VIRTUAL_MAC.octets());
 }
 
 #[test]
@@ -582,8 +582,8 @@ fn rewriting_touches_the_two_addresses_and_nothing_else() {
     let before = ping("10.20.0.31", "10.20.0.43");
     let mut after = before.clone();
     rewrite(&mut after, NODE_1);
-    assert_eq!(after[..6], NODE_1.0);
-    assert_eq!(after[6..12], VIRTUAL_MAC.0);
+    assert_eq!(after[..6], NODE_1.octets());
+    assert_eq!(after[6..12], VIRTUAL_MAC.octets());
     assert_eq!(after[12..], before[12..]);
 }
 
@@ -626,11 +626,11 @@ proptest! {
         match decide(&w.vnet, w.node_0, &frame) {
             Verdict::Deliver { to, target } => {
                 prop_assert_eq!(w.vnet.nic(to).map(|nic| nic.spec().mac), Some(target));
-                prop_assert_eq!(&frame[6..12], &NODE_0.0);
+                prop_assert_eq!(&frame[6..12], &NODE_0.octets());
             }
             Verdict::Answer(answer) => {
-                prop_assert_eq!(&answer[..6], &NODE_0.0);
-                prop_assert_eq!(&answer[6..12], &VIRTUAL_MAC.0);
+                prop_assert_eq!(&answer[..6], &NODE_0.octets());
+                prop_assert_eq!(&answer[6..12], &VIRTUAL_MAC.octets());
             }
             Verdict::Drop(reason) => prop_assert!(FabricDrop::ALL.contains(&reason)),
         }

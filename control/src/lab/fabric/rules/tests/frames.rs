@@ -14,9 +14,9 @@ use super::super::{ND_SOLICIT, Verdict};
 use crate::lab::fabric::spec::{NextHop, NicSpec, SubnetSpec, UserRoute, VnetSpec};
 use crate::lab::fabric::vnet::{NicId, VIRTUAL_MAC, Vnet};
 
-pub(super) const NODE_0: Mac = Mac([0x00, 0x0d, 0x3a, 0x21, 0xaf, 0x12]);
-pub(super) const NODE_1: Mac = Mac([0x00, 0x0d, 0x3a, 0x21, 0xaf, 0x13]);
-pub(super) const MASTER: Mac = Mac([0x00, 0x0d, 0x3a, 0x21, 0xaf, 0x14]);
+pub(super) const NODE_0: Mac = Mac::new([0x00, 0x0d, 0x3a, 0x21, 0xaf, 0x12]);
+pub(super) const NODE_1: Mac = Mac::new([0x00, 0x0d, 0x3a, 0x21, 0xaf, 0x13]);
+pub(super) const MASTER: Mac = Mac::new([0x00, 0x0d, 0x3a, 0x21, 0xaf, 0x14]);
 
 pub(super) struct World {
     pub(super) vnet: Vnet,
@@ -91,7 +91,12 @@ pub(super) fn world() -> World {
         &["10.20.0.35", "10.20.0.43", "fd00:20::23"],
     );
     attach("master-0", MASTER, "masters", &["10.10.0.5"]);
-    let gone = attach("node-2", Mac([2, 0, 0, 0, 0, 9]), "agents", &["10.20.0.66"]);
+    let gone = attach(
+        "node-2",
+        Mac::new([2, 0, 0, 0, 0, 9]),
+        "agents",
+        &["10.20.0.66"],
+    );
     vnet.detach(gone);
     World {
         vnet,
@@ -112,8 +117,8 @@ pub(super) fn six(text: &str) -> [u8; 16] {
 /// A whole frame from node-0 to the virtual MAC.
 pub(super) fn frame(ethertype: EtherType, packet: &[u8]) -> Vec<u8> {
     [
-        &VIRTUAL_MAC.0[..],
-        &NODE_0.0,
+        &VIRTUAL_MAC.octets()[..],
+        &NODE_0.octets(),
         &ethertype.0.to_be_bytes(),
         packet,
     ]
@@ -121,13 +126,13 @@ pub(super) fn frame(ethertype: EtherType, packet: &[u8]) -> Vec<u8> {
 }
 
 pub(super) fn addressed(target: Mac, source: Mac, mut frame: Vec<u8>) -> Vec<u8> {
-    frame[..6].copy_from_slice(&target.0);
-    frame[6..12].copy_from_slice(&source.0);
+    frame[..6].copy_from_slice(&target.octets());
+    frame[6..12].copy_from_slice(&source.octets());
     frame
 }
 
 pub(super) fn ping(source: &str, target: &str) -> Vec<u8> {
-    let builder = PacketBuilder::ethernet2(NODE_0.0, VIRTUAL_MAC.0)
+    let builder = PacketBuilder::ethernet2(NODE_0.octets(), VIRTUAL_MAC.octets())
         .ipv4(four(source), four(target), 64)
         .icmpv4_echo_request(1, 1);
     let mut frame = Vec::new();
@@ -136,7 +141,7 @@ pub(super) fn ping(source: &str, target: &str) -> Vec<u8> {
 }
 
 pub(super) fn udp(source: (&str, u16), target: (&str, u16)) -> Vec<u8> {
-    let builder = PacketBuilder::ethernet2(NODE_0.0, VIRTUAL_MAC.0)
+    let builder = PacketBuilder::ethernet2(NODE_0.octets(), VIRTUAL_MAC.octets())
         .ipv4(four(source.0), four(target.0), 64)
         .udp(source.1, target.1);
     let mut frame = Vec::new();
@@ -165,7 +170,7 @@ pub(super) fn raw_ipv4(protocol: u8, offset: u16, payload: &[u8]) -> Vec<u8> {
 pub(super) fn arp(operation: ArpOperation, sender_mac: Mac, sender: &str, target: &str) -> Vec<u8> {
     let packet = ArpEthIpv4Packet {
         operation,
-        sender_mac: sender_mac.0,
+        sender_mac: sender_mac.octets(),
         sender_ipv4: four(sender),
         target_mac: [0; 6],
         target_ipv4: four(target),
@@ -184,9 +189,9 @@ pub(super) fn asks(target: &str) -> Vec<u8> {
 pub(super) fn says(target: &str) -> Verdict {
     let packet = ArpEthIpv4Packet {
         operation: ArpOperation::REPLY,
-        sender_mac: VIRTUAL_MAC.0,
+        sender_mac: VIRTUAL_MAC.octets(),
         sender_ipv4: four(target),
-        target_mac: NODE_0.0,
+        target_mac: NODE_0.octets(),
         target_ipv4: four("10.20.0.31"),
     };
     Verdict::Answer(addressed(
@@ -197,7 +202,7 @@ pub(super) fn says(target: &str) -> Verdict {
 }
 
 pub(super) fn ping6(source: &str, target: &str) -> Vec<u8> {
-    let builder = PacketBuilder::ethernet2(NODE_0.0, VIRTUAL_MAC.0)
+    let builder = PacketBuilder::ethernet2(NODE_0.octets(), VIRTUAL_MAC.octets())
         .ipv6(six(source), six(target), 64)
         .icmpv6_echo_request(1, 1);
     let mut frame = Vec::new();
@@ -209,9 +214,9 @@ pub(super) fn solicits(source: &str, hops: u8, asked: &str, link: Option<Mac>) -
     let mut body = six(asked).to_vec();
     if let Some(mac) = link {
         body.extend([1, 1]);
-        body.extend(mac.0);
+        body.extend(mac.octets());
     }
-    let builder = PacketBuilder::ethernet2(NODE_0.0, [0x33, 0x33, 0xff, 0, 0, 1])
+    let builder = PacketBuilder::ethernet2(NODE_0.octets(), [0x33, 0x33, 0xff, 0, 0, 1])
         .ipv6(six(source), six("ff02::1:ff00:1"), hops)
         .icmpv6_raw(ND_SOLICIT, 0, [0; 4]);
     let mut frame = Vec::new();
