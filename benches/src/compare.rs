@@ -273,7 +273,10 @@ impl Runner<'_> {
             }
         };
         let own = || rig.switch_time();
-        let mut meter = Meter::new(&own, self.baseline);
+        let foreign = rig
+            .threads
+            .is_some_and(|(pid, _)| pid != std::process::id());
+        let mut meter = Meter::new(&own, self.baseline, foreign);
         let readings = match task {
             Task::Tcp(flows) => tcp_rates(rig, flows, self.options.time, &mut meter)?,
             Task::Udp(payload) => udp_rates(rig, payload, self.options.time, &mut meter, &rps)?,
@@ -284,6 +287,9 @@ impl Runner<'_> {
         };
         let mut settings = rig.settings.clone();
         settings.insert(0, rps);
+        if self.baseline > cpu::NOT_IDLE {
+            settings.push("machine not idle".into());
+        }
         for reading in readings {
             self.samples.push(Sample {
                 scenario,

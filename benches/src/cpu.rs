@@ -62,6 +62,20 @@ pub fn resident_bytes(pid: u32) -> u64 {
         .map_or(0, |kib| kib << 10)
 }
 
+/// Processor time of this process so far, threads that have ended included: fields 14 and 15,
+/// counted behind the program's name, which may hold spaces.
+#[must_use]
+pub fn process() -> Duration {
+    let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let behind_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+    let fields = behind_name.split_whitespace().skip(11).take(2);
+    let ticks: u64 = fields.filter_map(|field| field.parse::<u64>().ok()).sum();
+    Duration::from_secs_f64(ticks as f64 / ticks_per_second())
+}
+
+/// So many busy processors before we begin make the whole machine's account useless.
+pub const NOT_IDLE: f64 = 0.1;
+
 /// How many processors' worth of time the machine spends while we do nothing.
 #[must_use]
 pub fn baseline(span: Duration) -> f64 {
@@ -74,19 +88,24 @@ pub fn baseline(span: Duration) -> f64 {
 pub struct Meter<'a> {
     own: &'a dyn Fn() -> Duration,
     baseline: f64,
+    /// The switch is another process.
+    foreign: bool,
     began: Option<(Instant, Duration, Duration)>,
-    /// Seconds of the whole machine, less the baseline.
+    /// Seconds of the whole machine, less the baseline; on a machine that others use, of this
+    /// process and the switch, with what softirqs did in their time.
     pub machine: f64,
     /// Seconds of the switch itself.
     pub switch: f64,
 }
 
 impl<'a> Meter<'a> {
-    /// `own` says how much time the switch itself has used so far.
-    pub fn new(own: &'a dyn Fn() -> Duration, baseline: f64) -> Meter<'a> {
+    /// `own` says how much time the switch itself has used so far; `foreign`, that it is another
+    /// process than this.
+    pub fn new(own: &'a dyn Fn() -> Duration, baseline: f64, foreign: bool) -> Meter<'a> {
         Meter {
             own,
             baseline,
+            foreign,
             began: None,
             machine: 0.0,
             switch: 0.0,
@@ -95,7 +114,19 @@ impl<'a> Meter<'a> {
 
     /// The span begins.
     pub fn start(&mut self) {
-        self.began = Some((Instant::now(), machine(), (self.own)()));
+        self.began = Some((Instant::now(), self.all(), (self.own)()));
+    }
+
+    fn is_shared(&self) -> bool {
+        self.baseline > NOT_IDLE
+    }
+
+    fn all(&self) -> Duration {
+        match (self.is_shared(), self.foreign) {
+            (false, _) => machine(),
+            (true, false) => process(),
+            (true, true) => process() + (self.own)(),
+        }
     }
 
     /// The span ends; several spans add up.
@@ -103,8 +134,11 @@ impl<'a> Meter<'a> {
         let Some((began, before, own)) = self.began.take() else {
             return;
         };
-        let spent = machine().saturating_sub(before).as_secs_f64();
-        let idle = self.baseline * began.elapsed().as_secs_f64();
+        let spent = self.all().saturating_sub(before).as_secs_f64();
+        let idle = match self.is_shared() {
+            true => 0.0,
+            false => self.baseline * began.elapsed().as_secs_f64(),
+        };
         self.machine += (spent - idle).max(0.0);
         self.switch += (self.own)().saturating_sub(own).as_secs_f64();
     }
@@ -138,5 +172,6 @@ mod tests {
         let spent = spun.expect("started").join().expect("no panic");
         assert!(spent > Duration::ZERO, "{spent:?}");
         assert_eq!(threads(std::process::id(), "nobody"), Duration::ZERO);
+        assert!(process() > Duration::ZERO);
     }
 }

@@ -5,9 +5,7 @@
 use comfy_table::{CellAlignment, ContentArrangement, Table, TableStyle, presets};
 
 use super::{Report, Row};
-
-/// So many busy processors make every figure worse than it should be.
-const NOT_IDLE: f64 = 0.1;
+use crate::cpu::NOT_IDLE;
 
 const HEADER: [&str; 7] = [
     "metric",
@@ -43,7 +41,8 @@ fn render(report: &Report, preset: TableStyle, mark: &str, markdown: bool) -> St
     );
     if report.busy_before > NOT_IDLE {
         text += &format!(
-            "The machine was not idle: {:.2} processors were busy before this began.\n",
+            "The machine was not idle: {:.2} processors were busy before this began. Figures are \
+             rough, and processor time is that of the programs alone.\n",
             report.busy_before
         );
     }

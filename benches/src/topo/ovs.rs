@@ -50,7 +50,7 @@ pub fn build(env: &mut Env, shape: Shape) -> Result<Rig, Unbuilt> {
 fn carries_tcp(path: &Path) -> bool {
     let own = || Duration::ZERO;
     let time = Duration::from_millis(300);
-    tcp::run(path, 1, time, &mut Meter::new(&own, 0.0))
+    tcp::run(path, 1, time, &mut Meter::new(&own, 0.0, false))
         .is_ok_and(|outcome| outcome.gbit_per_second() > TCP_ALIVE_GBIT)
 }
 
