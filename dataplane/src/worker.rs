@@ -275,14 +275,17 @@ impl<P: Port> Worker<P> {
         tables: &Tables,
         now: Tick,
     ) {
-        let let_in = !matches!(verdict, Verdict::Drop(_));
-        let configured = tables.station(source.mac()).is_some();
-        let outside = tables
-            .port(ingress)
-            .is_none_or(|port| port.role == PortRole::Uplink);
-        if let_in && !configured && !outside {
-            self.fdb.learn(source, ingress, now);
+        let Some(row) = tables.port(ingress) else {
+            return;
+        };
+        // Most often a pod speaks for itself, and then there is nothing to look up.
+        let itself = row.mac == source;
+        let outside = row.role == PortRole::Uplink;
+        let refused = matches!(verdict, Verdict::Drop(_));
+        if itself || outside || refused || tables.station(source.mac()).is_some() {
+            return;
         }
+        self.fdb.learn(source, ingress, now);
     }
 
     /// The last two rooms.

@@ -13,10 +13,10 @@ use crate::verdict::{DropReason, Rewrite, Verdict};
 /// The port of the target, configured before learned.
 #[inline(always)]
 pub(super) fn decide(view: &FrameView<'_>, ingress: &PortRow, world: World<'_>) -> Verdict {
-    let known = world
-        .tables
-        .station(view.target)
-        .or_else(|| world.fdb.find(view.target));
+    let known = match world.tables.station(view.target) {
+        Some(port) => Some(port),
+        None => world.fdb.find(view.target),
+    };
     match known {
         Some(egress) if egress == ingress.id && !ingress.hairpin => {
             Verdict::Drop(DropReason::SamePort)

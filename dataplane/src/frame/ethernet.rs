@@ -36,10 +36,8 @@ pub struct Header {
 pub fn split(bytes: &[u8]) -> Option<(Header, &[u8])> {
     let (header, payload) = bytes.split_first_chunk::<HEADER_LEN>()?;
     // Two loads of a word each: target and two octets of the source, then source and type.
-    let &[a, b, c, d, e, f, g, h, rest @ ..] = header;
-    let [i, j, k, l, m, n] = rest;
-    let first = u64::from_be_bytes([a, b, c, d, e, f, g, h]);
-    let second = u64::from_be_bytes([g, h, i, j, k, l, m, n]);
+    let first = u64::from_be_bytes(*header.first_chunk()?);
+    let second = u64::from_be_bytes(*header.last_chunk()?);
     let header = Header {
         target: Mac::from_bits(first >> 16),
         source: Mac::from_bits(second >> 16),
