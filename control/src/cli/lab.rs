@@ -275,9 +275,8 @@ fn build_and_walk(args: &LabArgs, plans: &[Plan]) -> Exit {
             };
         }
     }
-    if args.json {
-        let text = serde_json::to_string_pretty(&lab.reports).expect("a report is always JSON");
-        put(&text);
+    if args.json && !args.hold {
+        put_json(&lab.reports);
     }
     if lab.reports.iter().all(|report| report.ok) {
         Exit::Ok
@@ -291,6 +290,10 @@ fn unsupported(missing: &[Check]) -> Exit {
         eprintln!("{check}");
     }
     Exit::Unsupported
+}
+
+fn put_json(reports: &[Report]) {
+    put(&serde_json::to_string_pretty(reports).expect("a report is always JSON"));
 }
 
 /// Writes to standard output; a reader that went away is no fault of ours.
@@ -307,7 +310,8 @@ struct Lab<'a> {
 
 impl Lab<'_> {
     fn run(&mut self, plan: &Plan) -> Result<(), Box<dyn std::error::Error>> {
-        for warning in &plan.warnings {
+        // What there is to say of the built-in example, the lab sees to: it attaches the table.
+        for warning in plan.warnings.iter().filter(|_| self.args.model.is_some()) {
             eprintln!("warning: {warning}");
         }
         let mut say = |stage: &str| eprintln!("[{}] {stage}", plan.plugin);
@@ -320,10 +324,13 @@ impl Lab<'_> {
         if !self.args.json {
             put(&print::to_text(&report, io::stdout().is_terminal()));
         }
+        self.reports.push(report);
         if self.args.hold {
+            if self.args.json {
+                put_json(&self.reports);
+            }
             self.hold(&cluster)?;
         }
-        self.reports.push(report);
         cluster.stop()?;
         Ok(())
     }

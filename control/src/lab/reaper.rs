@@ -222,6 +222,7 @@ impl Estate {
         }
         for file in &self.files {
             let _ = fs::remove_file(file);
+            remove_own_folder(file);
         }
     }
 }
@@ -278,6 +279,19 @@ impl Held {
             &mut [PollFd::new(&self.descriptor, PollFlags::IN)],
             Some(&wait),
         ) == Ok(1)
+    }
+}
+
+/// The folder that a lab made for its file goes with the last file in it; one that holds more, or
+/// that is not ours by its name, stays.
+fn remove_own_folder(file: &Path) {
+    let folder = file.parent();
+    let ours = |folder: &&Path| {
+        let name = folder.file_name().and_then(|name| name.to_str());
+        name.is_some_and(|name| name == "tapline" || name.starts_with("tapline-"))
+    };
+    if let Some(folder) = folder.filter(ours) {
+        let _ = fs::remove_dir(folder);
     }
 }
 

@@ -21,7 +21,7 @@ use super::report::{
 use crate::compile;
 use crate::devices::name::DeviceName;
 use crate::devices::netns::Netns;
-use crate::lab::fabric::DEVICE;
+use crate::lab::fabric::{DEVICE, NextHop};
 use crate::plan::{Plugin, Role};
 
 /// Bytes of each transfer.
@@ -235,7 +235,7 @@ impl<'a> Walk<'a> {
         }
         if let (Plugin::Kubenet, Some(c)) = (self.plugin(), self.pod("pod-c")) {
             self.unused_address(c, a)?;
-            self.route_check(c);
+            self.route_check(a, c);
         }
         Ok(())
     }
@@ -269,21 +269,17 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    fn route_check(&mut self, pod: &LabPod) {
-        let node = self.node_of(pod);
-        let Some(prefix) = node.plan.pod_cidr.map(|cidr| cidr.to_string()) else {
-            return;
-        };
-        let found = self
-            .report
-            .routes
-            .iter()
-            .find(|route| route.prefix == prefix);
-        let ok = found.is_some_and(|route| route.next_hop == node.plan.primary_ip.to_string());
-        let detail = match found {
-            Some(route) => format!("{prefix} -> {}", route.next_hop),
-            None => format!("no route for {prefix}"),
-        };
+    /// The route that is in force for the far pod at this node's NIC: a table that no subnet has
+    /// leads nowhere.
+    fn route_check(&mut self, from: &LabPod, to: &LabPod) {
+        let (here, there) = (self.node_of(from), self.node_of(to));
+        let vnet = self.cluster.fabric.vnet();
+        let nic = vnet.owner(here.plan.primary_ip.into());
+        let route = nic.and_then(|nic| vnet.routes(nic).find(to.address.into()));
+        let wanted = NextHop::VirtualAppliance(there.plan.primary_ip.into());
+        let ok = route.is_some_and(|route| route.next_hop == wanted);
+        let found = route.map_or_else(|| "no route".into(), ToString::to_string);
+        let detail = format!("{} at {}: {found}", to.address, here.plan.name);
         self.check("route_to_the_far_node", ok, detail);
     }
 
