@@ -63,7 +63,7 @@ pub struct TapPort {
     ring: Option<Ring>,
     /// How many reads to try in one call: twice what the last burst held.
     eager: usize,
-    /// Small frames read one by one since the queue was last empty.
+    /// Small frames read one upon the other, with neither an empty queue nor a large one between.
     streak: usize,
     empty: Vec<Frame>,
     runs: Vec<Run>,
@@ -224,7 +224,11 @@ impl Port for TapPort {
                     }
                     return Ready::More;
                 }
-                Ok(len) => bytes += len,
+                // Where super-frames come, more at once would only push each other out of the cache.
+                Ok(len) => {
+                    bytes += len;
+                    self.streak = 0;
+                }
                 Err(ready) => {
                     self.streak = 0;
                     return ready;
