@@ -14,6 +14,8 @@ use control::devices::attach::{HostPort, PodEnd, PodTap, PodVeth};
 use control::devices::tap::TapSpec;
 use control::devices::{DeviceName, Netlink, Netns};
 use dataplane::addr::PortId;
+use dataplane::port::any::AnyPort;
+use dataplane::port::packet::PacketPort;
 use dataplane::port::tap::{Queues, TapPort};
 use dataplane::switch::{Options, Switch};
 use dataplane::tables::fib::NextHop;
@@ -33,16 +35,18 @@ enum Way {
     Veth,
     /// A TAP inside the pod.
     Tap,
+    /// A veth whose host end the switch reads by a packet socket.
+    Packet,
 }
 
 /// Builds it.
 ///
 /// # Errors
-/// What failed, or that the port is not there yet.
+/// What failed.
 pub fn build(env: &Env, subject: Subject, shape: Shape) -> Result<Rig, Unbuilt> {
     let way = match subject {
         Subject::TaplineTap => Way::Tap,
-        Subject::TaplineAfpacket => return Err("the switch has no AF_PACKET port yet".into()),
+        Subject::TaplineAfpacket => Way::Packet,
         _ => Way::Veth,
     };
     let node = Netns::create("node")?;
@@ -54,14 +58,14 @@ pub fn build(env: &Env, subject: Subject, shape: Shape) -> Result<Rig, Unbuilt> 
     let switch = Switch::start(&options, tables)?;
     let host = host_port();
     host.attach(&net)?;
-    switch.attach(HOST_PORT, open(&node, &host.tap.name)?)?;
+    switch.attach(HOST_PORT, Way::Tap.open(&node, &host.tap.name)?)?;
     for (at, pod) in pods.iter().enumerate() {
-        let (netns, tap) = way.attach(&net, pod)?;
-        switch.attach(port(at), open(netns, tap)?)?;
+        let (netns, device) = way.attach(&net, pod)?;
+        switch.attach(port(at), way.open(netns, device)?)?;
     }
     let (path, flood) = paths(&pods, shape);
     let rps = match way {
-        Way::Veth => veth_ends(&node, &pods),
+        Way::Veth | Way::Packet => veth_ends(&node, &pods),
         Way::Tap => pod_ends(&pods),
     };
     let board = switch.board();
@@ -83,7 +87,7 @@ pub fn build(env: &Env, subject: Subject, shape: Shape) -> Result<Rig, Unbuilt> 
 }
 
 impl Way {
-    /// Hangs the pod on the node; returns the TAP for the switch.
+    /// Hangs the pod on the node; returns the device for the switch.
     fn attach<'a>(
         self,
         node: &'a Netlink,
@@ -117,20 +121,32 @@ impl Way {
                 tap.attach(&pod_net)?;
                 Ok((&pod.netns, &pod.device))
             }
+            Way::Packet => {
+                pod.attach_veth(node)?;
+                // The switch has a copy of each frame; the node's own stack is to see none.
+                node.ensure_clsact(&pod.host_end)?;
+                node.drop_all(&pod.host_end)?;
+                Ok((node.namespace(), &pod.host_end))
+            }
         }
     }
 
-    /// Where the TAP of a pod is.
+    /// Opens the switch's port on the device.
+    fn open(self, netns: &Netns, device: &DeviceName) -> std::io::Result<AnyPort> {
+        netns.run(|| match self {
+            Way::Packet => PacketPort::open(device.as_str()).map(AnyPort::from),
+            _ => TapPort::open(device.as_str(), Queues::Single).map(AnyPort::from),
+        })
+    }
+
+    /// Where the device is whose full queue would cost frames.
     fn tap(self, node: &Netns, pod: &Pod) -> (Netns, DeviceName) {
         match self {
             Way::Veth => (node.clone(), pod.tap.clone()),
+            Way::Packet => (node.clone(), pod.host_end.clone()),
             Way::Tap => (pod.netns.clone(), pod.device.clone()),
         }
     }
-}
-
-fn open(netns: &Netns, tap: &DeviceName) -> std::io::Result<TapPort> {
-    netns.run(|| TapPort::open(tap.as_str(), Queues::Single))
 }
 
 fn port(pod: usize) -> PortId {
