@@ -22,6 +22,9 @@ pub const GSO_UDP_L4: u8 = 5;
 /// `VIRTIO_NET_HDR_GSO_ECN`, a flag beside the type.
 pub const GSO_ECN: u8 = 0x80;
 
+/// The first byte that may be layer 4: behind an Ethernet header and the shortest IP header.
+const CSUM_START_MIN: u16 = 14 + 20;
+
 /// Checksum and segmentation state, field for field a `virtio_net_hdr`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Offload {
@@ -104,11 +107,14 @@ impl Offload {
 
     /// True if every offset lies inside a frame of `len` bytes and the fields agree, as
     /// `virtio_net_hdr_to_skb` (include/linux/virtio_net.h) demands of what is written to a TAP.
+    ///
+    /// A checksum below the headers of Ethernet and IPv4 does not fit either. Completing it would
+    /// write over addresses by which the frame has been let in.
     #[inline]
     #[must_use]
     pub fn fits(self, len: usize) -> bool {
         let checksum_end = usize::from(self.csum_start) + usize::from(self.csum_offset) + 2;
-        (!self.needs_checksum() || checksum_end <= len)
+        (!self.needs_checksum() || (self.csum_start >= CSUM_START_MIN && checksum_end <= len))
             && usize::from(self.hdr_len) <= len
             && (!self.is_super_frame() || self.gso_size > 0)
     }
@@ -144,6 +150,12 @@ mod tests {
             ..Offload::NONE
         };
         assert!(checksum.fits(52) && !checksum.fits(51));
+        let over_the_source_mac = Offload {
+            csum_start: 0,
+            csum_offset: 6,
+            ..checksum
+        };
+        assert!(!over_the_source_mac.fits(60));
         let huge = Offload {
             csum_start: u16::MAX,
             csum_offset: u16::MAX,
