@@ -15,10 +15,10 @@ use crate::tables::fib::NextHop;
 use crate::tables::neighbour::RETRY_MS;
 use crate::tables::{Crossing, Owner, PortSpec, TablesSpec, Unknown};
 use etherparse::PacketBuilder;
-use proptest::prelude::*;
 use std::net::Ipv4Addr;
 
 mod finish;
+mod law;
 
 const FABRIC: Mac = Mac::new([0x12, 0x34, 0x56, 0x78, 0x9a, 0xbc]);
 const NIC: Mac = Mac::new([0, 0x0d, 0x3a, 0x21, 0xaf, 0x12]);
@@ -774,43 +774,4 @@ fn new_tables_are_in_force_at_the_next_breath() {
     rig._publisher.publish(Tables::empty());
     let frame = ping(POD_A, POD_B, "10.20.0.31", "10.20.0.32", 64);
     rig.dies(A, &frame, DropReason::NotAttached);
-}
-
-prop_compose! {
-    /// Frames that get somewhere: right MACs and types, and then anything.
-    fn likely_frame()(
-        target in prop::sample::select(vec![POD_A, POD_B, FABRIC, NIC, GATEWAY, STRANGER, Mac::BROADCAST]),
-        source in prop::sample::select(vec![POD_A, POD_B, FABRIC, NIC, STRANGER, Mac::ZERO]),
-        ether_type in prop::sample::select(vec![0x0800u16, 0x0806, 0x86dd, 0x8100, 0x1234]),
-        head in prop::sample::select(vec![vec![0x45u8], vec![0x60], vec![0, 1, 8, 0, 6, 4, 0, 1], vec![0, 1, 8, 0, 6, 4, 0, 2], vec![]]),
-        rest in prop::collection::vec(any::<u8>(), 0..80),
-    ) -> Vec<u8> {
-        let mut bytes = target.octets().to_vec();
-        bytes.extend(source.octets());
-        bytes.extend(ether_type.to_be_bytes());
-        bytes.extend(head);
-        bytes.extend(rest);
-        bytes
-    }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
-    #[test]
-    fn no_frame_stops_the_switch_or_breaks_the_law(
-        frames in prop::collection::vec((0usize..4, likely_frame(), any::<[u8; 10]>(), any::<bool>(), 0u64..2000), 1..60),
-        routed in any::<bool>(),
-    ) {
-        let mut rig = Rig::new(&if routed { kubenet() } else { azure() });
-        for (at, frame, header, offloaded, pause) in frames {
-            rig.now += pause;
-            let offload = if offloaded { Offload::read(&header).expect("ten bytes") } else { Offload::NONE };
-            let (_, out) = rig.put_with(at, &frame, offload);
-            prop_assert!(rig.worker.board().counts().is_balanced());
-            for (egress, bytes) in out {
-                let reflected = egress == UPLINK && at == UPLINK && bytes == frame;
-                prop_assert!(!reflected, "a frame went back by the uplink");
-            }
-        }
-    }
 }
