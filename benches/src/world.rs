@@ -119,8 +119,8 @@ pub fn kubenet(pods: usize) -> TablesSpec {
     spec.router_macs = vec![GATEWAY];
     spec.unknown = Unknown::Flood;
     spec.crossing = Crossing::Routed {
-        uplink: Some(Ipv4Addr::new(10, 20, 0, 4)),
-        gateway: Some(Ipv4Addr::new(10, 244, 0, 1)),
+        uplink: Ipv4Addr::new(10, 20, 0, 4).into(),
+        gateway: Ipv4Addr::new(10, 244, 0, 1).into(),
     };
     spec.routes
         .push(route("10.244.0.0/23", NextHop::Unreachable));

@@ -17,7 +17,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use dataplane::addr::{Mac, PortId, Station};
 use dataplane::tables::fib::NextHop;
-use dataplane::tables::{Crossing, Owner, PortRole, PortSpec, TablesSpec, Unknown};
+use dataplane::tables::{Addresses, Crossing, Owner, PortRole, PortSpec, TablesSpec, Unknown};
 use ipnet::{IpNet, Ipv4Net};
 
 use crate::plan::{Node, Plan, Plugin};
@@ -224,8 +224,11 @@ fn crossing(plan: &Plan, node: &Node) -> Crossing {
     match plan.plugin {
         Plugin::Azure => Crossing::Bridged,
         Plugin::Kubenet => Crossing::Routed {
-            uplink: Some(node.primary_ip),
-            gateway: gateway(node),
+            uplink: node.primary_ip.into(),
+            gateway: Addresses {
+                v4: gateway(node),
+                v6: None,
+            },
         },
     }
 }

@@ -503,8 +503,8 @@ fn kubenet() -> TablesSpec {
             route("fd00:244:1::/64", NextHop::Neighbour(ip(NEXT_HOP))),
         ],
         crossing: Crossing::Routed {
-            uplink: Some("10.20.0.4".parse().expect("an address")),
-            gateway: Some("10.244.1.1".parse().expect("an address")),
+            uplink: std::net::Ipv4Addr::new(10, 20, 0, 4).into(),
+            gateway: std::net::Ipv4Addr::new(10, 244, 1, 1).into(),
         },
         unknown: Unknown::Flood,
     }

@@ -23,7 +23,7 @@ use dataplane::port::{BURST_FRAMES, Port, Ready, Taken, memory};
 use dataplane::snapshot::Publisher;
 use dataplane::tables::fdb::{CAPACITY_DEFAULT, Fdb};
 use dataplane::tables::fib::NextHop;
-use dataplane::tables::{Crossing, PortRole, PortSpec, Tables, TablesSpec, Unknown};
+use dataplane::tables::{Addresses, Crossing, PortRole, PortSpec, Tables, TablesSpec, Unknown};
 use dataplane::verdict::DropReason;
 use dataplane::worker::Worker;
 use ipnet::{IpNet, Ipv4Net};
@@ -269,8 +269,8 @@ fn routed() -> Workload {
             .collect()
     };
     let crossing = Crossing::Routed {
-        uplink: None,
-        gateway: None,
+        uplink: Addresses::default(),
+        gateway: Addresses::default(),
     };
     let headers = [headers(0, &far), headers(1, &pod)];
     Workload {

@@ -76,10 +76,8 @@ fn announce(packet: &ArpView, ingress: &PortRow, tables: &Tables) -> Verdict {
 }
 
 fn reply_from_uplink(packet: &ArpView, tables: &Tables) -> Verdict {
-    if let Crossing::Routed {
-        uplink: Some(own), ..
-    } = tables.crossing()
-        && own == packet.target
+    if let Crossing::Routed { uplink, .. } = tables.crossing()
+        && uplink.v4 == Some(packet.target)
     {
         let address = IpAddr::V4(packet.sender);
         return Verdict::Punt(Punt::HearNeighbour {

@@ -52,6 +52,24 @@ pub struct Owner {
     pub mac: Mac,
 }
 
+/// What one holder is called, at most once in each family.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Addresses {
+    /// Its IPv4 address.
+    pub v4: Option<Ipv4Addr>,
+    /// Its IPv6 address.
+    pub v6: Option<Ipv6Addr>,
+}
+
+impl From<Ipv4Addr> for Addresses {
+    fn from(address: Ipv4Addr) -> Addresses {
+        Addresses {
+            v4: Some(address),
+            v6: None,
+        }
+    }
+}
+
 /// What to do with a frame for a station that nobody has heard.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Unknown {
@@ -71,9 +89,9 @@ pub enum Crossing {
     /// As a router (kubenet): one TTL a crossing, both MACs change, `uplink` is who asks.
     Routed {
         /// The node's own address on the uplink, in whose name neighbours are asked.
-        uplink: Option<Ipv4Addr>,
+        uplink: Addresses,
         /// The address from which the switch speaks to pods when it refuses a packet.
-        gateway: Option<Ipv4Addr>,
+        gateway: Addresses,
     },
 }
 

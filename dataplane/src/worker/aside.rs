@@ -48,13 +48,13 @@ impl<P: Port> Worker<P> {
             }
             (Punt::AnswerArp { mac }, Network::Arp(question)) => {
                 self.board.punted();
-                let len = slow::arp_answer(self.pool.room(&frame), question, mac);
+                let len = slow::arp::answer(self.pool.room(&frame), question, mac);
                 frame.set_len(len);
                 self.originate(frame, ingress);
             }
             (Punt::AnswerSolicitation { mac }, Network::Ipv6(packet)) => {
                 self.board.punted();
-                match slow::advertisement(self.pool.room(&frame), packet, asker, mac) {
+                match slow::nd::advertisement(self.pool.room(&frame), packet, asker, mac) {
                     Some(len) => {
                         frame.set_len(len);
                         self.originate(frame, ingress);
@@ -137,7 +137,7 @@ impl<P: Port> Worker<P> {
                 return None;
             };
             let (quoted, sender) = (&bytes[HEADER_LEN..], view.source.mac());
-            slow::icmp_error(room, reason, &packet, quoted, sender, speaker, mtu)
+            slow::icmp::error(room, reason, &packet, quoted, sender, speaker, mtu)
         });
         match written {
             Some(len) if self.may_speak(now) => {
@@ -195,9 +195,13 @@ impl<P: Port> Worker<P> {
         let Some(mut frame) = self.pool.take() else {
             return;
         };
-        let len = slow::arp_question(self.pool.room(&frame), question, target, asker);
-        frame.set_len(len);
-        self.originate(frame, question.egress);
+        match slow::arp::question(self.pool.room(&frame), question, target, asker) {
+            Some(len) => {
+                frame.set_len(len);
+                self.originate(frame, question.egress);
+            }
+            None => self.pool.release(frame),
+        }
     }
 }
 
@@ -207,9 +211,9 @@ fn speaker(port: PortId, tables: &Tables) -> Option<Speaker> {
         return None;
     };
     let row = tables.port(port)?;
-    let (mac, address) = match row.role {
-        PortRole::Uplink => (row.mac.mac(), uplink?),
-        PortRole::Pod | PortRole::Host => (tables.host()?.mac.mac(), gateway?),
+    let (mac, addresses) = match row.role {
+        PortRole::Uplink => (row.mac.mac(), uplink),
+        PortRole::Pod | PortRole::Host => (tables.host()?.mac.mac(), gateway),
     };
-    Some(Speaker { mac, address })
+    Some(Speaker { mac, addresses })
 }

@@ -126,8 +126,8 @@ fn kubenet() -> TablesSpec {
             (net("0.0.0.0/0"), NextHop::Host),
         ],
         crossing: Crossing::Routed {
-            uplink: Some(ip("10.20.0.4")),
-            gateway: Some(ip("10.244.1.1")),
+            uplink: ip("10.20.0.4").into(),
+            gateway: ip("10.244.1.1").into(),
         },
         unknown: Unknown::Flood,
     }

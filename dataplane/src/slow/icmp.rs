@@ -1,103 +1,20 @@
-//! Frames that the switch makes itself: ARP and ND answers, ARP questions, ICMP errors.
+//! ICMP errors: what a sender is told of a packet that died here.
 //!
-//! In: the frame that gives rise to one, and who speaks. Out: bytes in a buffer, and their number.
-//! Never: sends, counts or decides; nor answers an error with an error (RFC 1812 4.3.2.7).
-//!
-//! This is the slow path: it may take its time, and builds with `etherparse`.
-
-use std::net::Ipv4Addr;
+//! In: the packet as it came, why it died, and who speaks. Out: the bytes of one frame.
+//! Never: an error about an error, a later fragment or a group (RFC 1812 4.3.2.7).
 
 use etherparse::icmpv4::{DestUnreachableHeader, TimeExceededCode};
 use etherparse::{Icmpv4Type, PacketBuilder};
 
+use super::{Speaker, TTL, finish};
 use crate::addr::Mac;
-use crate::frame::arp::{self, ArpView, Operation};
-use crate::frame::ethernet::{self, HEADER_LEN};
 use crate::frame::ipv4::Ipv4View;
-use crate::frame::ipv6::Ipv6View;
 use crate::frame::transport::{ICMP, Transport};
-use crate::tables::neighbour::Question;
 use crate::verdict::DropReason;
 
 /// Bytes of the original that an ICMP error carries: as much as fits 576 bytes (RFC 1812 4.3.2.3),
 /// as the kernel's `icmp_send` does.
 pub(crate) const QUOTE_MAX: usize = 576 - 20 - 8;
-
-/// TTL of what the switch sends itself, as the kernel's default (`IPDEFTTL`).
-const TTL: u8 = 64;
-
-/// Who speaks in the name of the switch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Speaker {
-    /// Its hardware address.
-    pub(crate) mac: Mac,
-    /// Its protocol address.
-    pub(crate) address: Ipv4Addr,
-}
-
-/// Writes the answer to `question` into `room`: `mac` holds the address asked for. Returns its
-/// length.
-pub(crate) fn arp_answer(room: &mut [u8], question: &ArpView, mac: Mac) -> usize {
-    let answer = ArpView {
-        operation: Operation::Reply,
-        sender_mac: mac,
-        sender: question.target,
-        target_mac: question.sender_mac,
-        target: question.sender,
-    };
-    write_arp(room, question.sender_mac, &answer)
-}
-
-/// Writes a question for a neighbour into `room`, to the address it last had if any (RFC 1122
-/// 2.3.2.1). Returns its length.
-pub(crate) fn arp_question(
-    room: &mut [u8],
-    question: &Question,
-    target: Ipv4Addr,
-    asker: Speaker,
-) -> usize {
-    let packet = ArpView {
-        operation: Operation::Request,
-        sender_mac: asker.mac,
-        sender: asker.address,
-        target_mac: Mac::ZERO,
-        target,
-    };
-    write_arp(room, question.last_known.unwrap_or(Mac::BROADCAST), &packet)
-}
-
-fn write_arp(room: &mut [u8], target: Mac, packet: &ArpView) -> usize {
-    ethernet::set_target(room, target);
-    ethernet::set_source(room, packet.sender_mac);
-    room[12..HEADER_LEN].copy_from_slice(&ethernet::ARP.to_be_bytes());
-    packet.write(&mut room[HEADER_LEN..]);
-    HEADER_LEN + arp::LEN
-}
-
-/// Writes a neighbour advertisement into `room` that says `mac` holds what `packet` asks for, to
-/// the asker `asker`. Returns its length, or nothing if `packet` asks for nothing.
-pub(crate) fn advertisement(
-    room: &mut [u8],
-    packet: &Ipv6View,
-    asker: Mac,
-    mac: Mac,
-) -> Option<usize> {
-    use crate::frame::ipv6::Discovery;
-    let Some(Discovery::Solicitation { target }) = packet.discovery else {
-        return None;
-    };
-    let mut message = [0; 24];
-    message[..16].copy_from_slice(&target.octets());
-    message[16..18].copy_from_slice(&[2, 1]); // target link-layer address, one unit of 8 bytes
-    message[18..24].copy_from_slice(&mac.octets());
-    // Solicited and override: RFC 4861 4.4, bits 30 and 29 of the word behind the checksum.
-    let builder = PacketBuilder::ethernet2(mac.octets(), asker.octets())
-        .ipv6(target.octets(), packet.source.octets(), 255)
-        .icmpv6_raw(136, 0, [0x60, 0, 0, 0]);
-    finish(room, builder.size(message.len()), |out| {
-        builder.write(out, &message).is_ok()
-    })
-}
 
 /// Which ICMP error a death calls for, if any: RFC 1812 5.2.7 and 5.3.
 fn icmp_type(reason: DropReason, mtu: u16) -> Option<Icmpv4Type> {
@@ -120,7 +37,7 @@ fn icmp_type(reason: DropReason, mtu: u16) -> Option<Icmpv4Type> {
 /// Writes the ICMP error that the death of `packet` calls for into `room`, from `speaker` to the
 /// station `sender`. `quoted` is the packet as it came, from its IP header on. Returns its length,
 /// or nothing where none is due: RFC 1812 4.3.2.7.
-pub(crate) fn icmp_error(
+pub(crate) fn error(
     room: &mut [u8],
     reason: DropReason,
     packet: &Ipv4View,
@@ -146,32 +63,29 @@ pub(crate) fn icmp_error(
         .min(usize::from(packet.total_len))
         .min(QUOTE_MAX)];
     let builder = PacketBuilder::ethernet2(speaker.mac.octets(), sender.octets())
-        .ipv4(speaker.address.octets(), packet.source.octets(), TTL)
+        .ipv4(speaker.addresses.v4?.octets(), packet.source.octets(), TTL)
         .icmpv4(kind);
     finish(room, builder.size(quote.len()), |out| {
         builder.write(out, quote).is_ok()
     })
 }
 
-/// Lets `write` fill the first `size` bytes of `room`.
-fn finish(
-    room: &mut [u8],
-    size: usize,
-    write: impl FnOnce(&mut std::io::Cursor<&mut [u8]>) -> bool,
-) -> Option<usize> {
-    let mut out = std::io::Cursor::new(room.get_mut(..size)?);
-    write(&mut out).then_some(size)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
     use crate::frame::{FrameView, Network};
+    use crate::tables::Addresses;
 
     const POD: Mac = Mac::new([2, 0, 0, 0, 0, 0x31]);
+    const GATEWAY_V4: Ipv4Addr = Ipv4Addr::new(10, 244, 1, 1);
     const GATEWAY: Speaker = Speaker {
         mac: Mac::new([2, 0, 0, 0, 0, 1]),
-        address: Ipv4Addr::new(10, 244, 1, 1),
+        addresses: Addresses {
+            v4: Some(GATEWAY_V4),
+            v6: None,
+        },
     };
 
     fn packet(
@@ -193,9 +107,9 @@ mod tests {
         }
     }
 
-    fn error(reason: DropReason, frame: &[u8]) -> Option<Vec<u8>> {
+    fn errs(reason: DropReason, frame: &[u8]) -> Option<Vec<u8>> {
         let mut room = vec![0; 2048];
-        let len = icmp_error(
+        let len = super::error(
             &mut room,
             reason,
             &view(frame),
@@ -220,11 +134,11 @@ mod tests {
 
     #[test]
     fn an_expired_packet_comes_back_quoted_from_the_gateway() {
-        let answer = error(DropReason::TtlExpired, &ping()).expect("an error is due");
+        let answer = errs(DropReason::TtlExpired, &ping()).expect("an error is due");
         let ip = view(&answer);
         assert_eq!(
             (ip.source, ip.target, ip.ttl),
-            (GATEWAY.address, [10, 244, 1, 6].into(), 64)
+            (GATEWAY_V4, [10, 244, 1, 6].into(), 64)
         );
         assert_eq!(ip.transport, Transport::Icmp { kind: 11, code: 0 });
         assert_eq!(
@@ -238,7 +152,7 @@ mod tests {
     #[test]
     fn each_death_has_the_type_and_code_of_the_rfc() {
         let kinds = |reason| {
-            error(reason, &ping()).map(|answer| match view(&answer).transport {
+            errs(reason, &ping()).map(|answer| match view(&answer).transport {
                 Transport::Icmp { kind, code } => (kind, code),
                 other => panic!("{other:?}"),
             })
@@ -248,7 +162,7 @@ mod tests {
         assert_eq!(kinds(DropReason::NoRoute), Some((3, 0)));
         assert_eq!(kinds(DropReason::TooBig), Some((3, 4)));
         assert_eq!(kinds(DropReason::Blackhole), None);
-        let too_big = error(DropReason::TooBig, &ping()).expect("due");
+        let too_big = errs(DropReason::TooBig, &ping()).expect("due");
         assert_eq!(
             u16::from_be_bytes([too_big[40], too_big[41]]),
             1400,
@@ -258,14 +172,14 @@ mod tests {
 
     #[test]
     fn an_error_is_never_about_an_error_or_a_later_fragment() {
-        let first = error(DropReason::TtlExpired, &ping()).expect("due");
-        assert_eq!(error(DropReason::TtlExpired, &first), None);
+        let first = errs(DropReason::TtlExpired, &ping()).expect("due");
+        assert_eq!(errs(DropReason::TtlExpired, &first), None);
         let mut fragment = ping();
         fragment[14 + 7] = 1;
         fragment[14 + 10..14 + 12].fill(0);
         let sum = crate::frame::checksum::checksum(&fragment[14..34]);
         fragment[24..26].copy_from_slice(&sum.to_be_bytes());
-        assert_eq!(error(DropReason::TtlExpired, &fragment), None);
+        assert_eq!(errs(DropReason::TtlExpired, &fragment), None);
     }
 
     #[test]
@@ -275,7 +189,7 @@ mod tests {
             b.udp(1, 2).write(&mut out, &[0; 1200]).expect("a vector");
             out
         });
-        let answer = error(DropReason::TtlExpired, &long).expect("due");
+        let answer = errs(DropReason::TtlExpired, &long).expect("due");
         assert_eq!(answer.len(), 14 + 576);
     }
 }
