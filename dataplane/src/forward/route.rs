@@ -12,6 +12,7 @@ use std::net::IpAddr;
 
 use super::World;
 use crate::addr::{Mac, PortId};
+use crate::frame::flow::Flow;
 use crate::frame::ipv4::{self, Ipv4View};
 use crate::frame::ipv6::{self, Ipv6View};
 use crate::frame::offload::Offload;
@@ -58,6 +59,7 @@ fn look_up_v4(
         return Err(DropReason::MartianSource);
     }
     let hop = tables.route_v4(ip.target);
+    let hop = hop.map(|hop| tables.one_of(hop, || Flow::of_v4(ip)));
     // Link-local targets such as the metadata service are the host's business where it says so.
     if hop != Some(NextHop::Host) && ipv4::is_unroutable_target(ip.target) {
         return Err(DropReason::NotRoutable);
@@ -82,6 +84,7 @@ fn look_up_v6(
         return Err(DropReason::NotRoutable);
     }
     let hop = tables.route_v6(ip.target).ok_or(DropReason::NoRoute)?;
+    let hop = tables.one_of(hop, || Flow::of_v6(ip));
     let header = ipv6::HEADER_LEN + ip.transport.segment_header_len();
     let whole = ipv6::HEADER_LEN + usize::from(ip.payload_len);
     Ok((
@@ -118,6 +121,7 @@ fn to_next_hop(hop: NextHop, packet: Packet, ingress: &PortRow, world: World<'_>
             Some(uplink) => to_neighbour(packet, ingress, uplink, address, world),
             None => Verdict::Drop(DropReason::NoEgress),
         },
+        NextHop::Group(_) => unreachable!("looking up chose a member, and none is a group"),
     }
 }
 
