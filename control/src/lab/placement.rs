@@ -139,18 +139,16 @@ pub fn vnet(plan: &Plan, detached: bool) -> VnetSpec {
     let table = (!plan.routes.is_empty() && !detached).then(|| user_routes(plan));
     let subnet = |subnet: &crate::plan::Subnet| SubnetSpec {
         name: subnet.name.clone(),
-        prefix: subnet.prefix.into(),
+        prefixes: [subnet.prefix.into()]
+            .into_iter()
+            .chain(subnet.prefix_v6.map(IpNet::V6))
+            .collect(),
         route_table: table
             .clone()
             .filter(|_| subnet.route_table_attached || agents.contains(&subnet.name.as_str())),
     };
     VnetSpec {
-        prefixes: plan
-            .vnet
-            .prefixes
-            .iter()
-            .map(|prefix| IpNet::V4(*prefix))
-            .collect(),
+        prefixes: plan.vnet.prefixes.clone(),
         subnets: plan.vnet.subnets.iter().map(subnet).collect(),
     }
 }
