@@ -323,12 +323,12 @@ fn fragments(whole: &[u8], ipv6: bool) -> Vec<Vec<u8>> {
             bytes[18..20].copy_from_slice(&length.to_be_bytes());
             let next = std::mem::replace(&mut bytes[20], 44);
             bytes.extend([next, 0]);
-            bytes.extend((nth as u16 * 1024 | more).to_be_bytes());
+            bytes.extend(((nth as u16 * 1024) | more).to_be_bytes());
             bytes.extend([0, 0, 7, 7]);
         } else {
             let length = (piece.len() + 20) as u16;
             bytes[16..18].copy_from_slice(&length.to_be_bytes());
-            let offset = nth as u16 * 128 | more << 13;
+            let offset = (nth as u16 * 128) | (more << 13);
             bytes[20..22].copy_from_slice(&offset.to_be_bytes());
             mend(&mut bytes);
         }
