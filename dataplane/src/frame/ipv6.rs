@@ -34,6 +34,7 @@ const MOBILITY: u8 = 135;
 const HOST_IDENTITY: u8 = 139;
 const SHIM6: u8 = 140;
 
+pub(crate) const PAYLOAD_LEN_AT: usize = 4;
 const HOP_LIMIT_AT: usize = 7;
 
 /// ICMPv6 type of a neighbour solicitation (RFC 4861 4.3).
@@ -65,6 +66,8 @@ pub struct Ipv6View {
     pub source: Ipv6Addr,
     /// Target address.
     pub target: Ipv6Addr,
+    /// What the sender tells its flows apart by, 20 bits (RFC 6437); 0 if it does not.
+    pub flow_label: u32,
     /// Hops left.
     pub hop_limit: u8,
     /// What follows the fixed header.
@@ -118,6 +121,7 @@ impl Ipv6View {
         Ok(Ipv6View {
             source,
             target,
+            flow_label: u32::from_be_bytes([0, fixed[1] & 0xf, fixed[2], fixed[3]]),
             hop_limit,
             next_header,
             payload_len,
