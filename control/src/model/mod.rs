@@ -30,11 +30,12 @@ mod text;
 
 pub(crate) use checked::PerNode;
 pub use checked::{Masters, Model, NetworkMode, Policy, Pool, SubnetId};
-pub(crate) use cidr::{as_v4, overlap};
+pub(crate) use cidr::{as_v4, overlap, parse_cidr, parse_ip};
 pub use fault::{Fault, Faults, Place, Placed, Report, Warning};
-pub(crate) use template::generated;
 pub use template::{Network, PlacedSubnet, Vnets};
+pub(crate) use template::{Reader, generated};
 pub use text::{Document, Source};
+pub(crate) use text::{Node, Object, Value, as_object};
 
 use crate::plan::Plugin;
 

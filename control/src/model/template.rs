@@ -47,6 +47,8 @@ pub struct PlacedSubnet {
     pub(crate) name: String,
     pub(crate) prefix: Placed<Ipv4Net>,
     pub(crate) route_table_attached: bool,
+    /// The name of that route table, where the template tells it.
+    pub(crate) route_table: Option<String>,
 }
 
 /// The VNets of one template. Never none.
@@ -100,11 +102,7 @@ impl Vnets {
 /// Reads and judges every VNet of a template.
 pub(crate) fn read(document: &Document, report: &mut Report) -> Option<Vnets> {
     let root = document.root();
-    let names = Names {
-        parameters: root.object("parameters", report),
-        variables: root.object("variables", report),
-    };
-    let reader = Reader { names };
+    let reader = Reader::new(&root, report);
     let resources = reader.resources(&root, report);
     let mut networks: Vec<Network> = resources
         .iter()
@@ -128,13 +126,42 @@ pub(crate) fn read(document: &Document, report: &mut Report) -> Option<Vnets> {
     Some(Vnets { networks })
 }
 
-struct Reader<'a> {
+/// Reads the parts of a template, expressions included.
+pub(crate) struct Reader<'a> {
     names: Names<'a>,
 }
 
 impl<'a> Reader<'a> {
+    /// A reader that knows the parameters and variables of a template.
+    pub(crate) fn new(root: &Object<'a>, report: &mut Report) -> Reader<'a> {
+        let names = Names {
+            parameters: root.object("parameters", report),
+            variables: root.object("variables", report),
+        };
+        Reader { names }
+    }
+
+    /// The value of a member that may be an expression for anything but a text.
+    pub(crate) fn resolved(
+        &self,
+        object: &Object<'a>,
+        name: &str,
+        report: &mut Report,
+    ) -> Option<(&'a Node, Place)> {
+        let (node, place) = object.find(name)?;
+        match self.names.resolve(node) {
+            Ok(Resolved::Node(resolved)) => Some((resolved, place)),
+            // The complaint about the wrong kind is the caller's.
+            Ok(Resolved::Text(_)) => Some((node, place)),
+            Err(message) => {
+                report.fault(&place, message);
+                None
+            }
+        }
+    }
+
     /// The resources, a list or, in newer templates, an object by symbolic name.
-    fn resources(&self, parent: &Object<'a>, report: &mut Report) -> Vec<Object<'a>> {
+    pub(crate) fn resources(&self, parent: &Object<'a>, report: &mut Report) -> Vec<Object<'a>> {
         match parent.find("resources") {
             Some((
                 Node {
@@ -157,7 +184,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn is_kind(&self, resource: &Object<'a>, kind: &str) -> bool {
+    pub(crate) fn is_kind(&self, resource: &Object<'a>, kind: &str) -> bool {
         matches!(
             resource.find("type"),
             Some((Node { value: Value::Text(text), .. }, _)) if text.eq_ignore_ascii_case(kind)
@@ -165,7 +192,12 @@ impl<'a> Reader<'a> {
     }
 
     /// A text that may be an expression.
-    fn text(&self, object: &Object<'a>, name: &str, report: &mut Report) -> Option<Placed<String>> {
+    pub(crate) fn text(
+        &self,
+        object: &Object<'a>,
+        name: &str,
+        report: &mut Report,
+    ) -> Option<Placed<String>> {
         let Some((node, place)) = object.find(name) else {
             report.fault(&object.place_of(name), format!("missing {name}"));
             return None;
@@ -299,7 +331,18 @@ impl<'a> Reader<'a> {
             name: name?.value,
             prefix: prefix?,
             route_table_attached: properties.find("routeTable").is_some(),
+            route_table: self.route_table(&properties),
         })
+    }
+
+    /// The name at the end of the id of a subnet's route table. An id that cannot be read is no
+    /// fault: that a table is attached is known without it.
+    fn route_table(&self, properties: &Object<'a>) -> Option<String> {
+        let unheard = &mut Report::default();
+        let table = properties.object("routeTable", unheard)?;
+        let id = self.text(&table, "id", unheard)?.value;
+        let name = id.rsplit('/').next()?;
+        (!name.is_empty()).then(|| name.to_owned())
     }
 
     /// A subnet declared beside its VNet, under the name `VNET/SUBNET`.

@@ -57,6 +57,7 @@ pub(super) fn generate(
         name: name.to_owned(),
         prefix,
         route_table_attached,
+        route_table: None,
     };
     let fixed = |text: &str| -> Placed<Ipv4Net> {
         let prefix = text.parse().expect("a prefix");
