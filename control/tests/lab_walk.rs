@@ -171,6 +171,22 @@ fn kubenet_has_the_seeds_pod_cidrs_and_a_ttl_of_62_across_nodes() {
 }
 
 #[test]
+fn a_traceroute_meets_the_routers_of_each_mode_and_packets_of_the_planned_mtu_arrive() {
+    for (plugin, way) in [
+        ("azure", "10.20.0.43"),
+        ("kubenet", "10.244.1.1, 10.20.0.5, 10.244.0.7"),
+    ] {
+        let report = mode(plugin);
+        let hops = row(&report, "checks", "name", "hops");
+        assert_eq!(hops["ok"], true, "{hops}");
+        assert_eq!(hops["detail"], format!("pod-a to pod-c: {way}"));
+        let mtu = row(&report, "checks", "name", "path_mtu");
+        let detail = mtu["detail"].as_str().expect("text");
+        assert!(detail.contains("longest packet 1500 bytes;"), "{mtu}");
+    }
+}
+
+#[test]
 fn a_hundred_megabytes_arrive_whole_in_super_frames_in_both_modes() {
     for report in seed().reports() {
         let pairs: Vec<Value> = rows(&report, "transfers")
@@ -314,6 +330,8 @@ fn without_its_route_table_kubenet_fails_and_names_the_fabrics_reason() {
         .find(|c| c["node"] == "node-1");
     let far = far.expect("captured at both nodes");
     assert_eq!((&far["frames"], &far["ttl"]), (&json!(0), &Value::Null));
+    let made = |name: &str| rows(report, "checks").iter().any(|c| c["name"] == name);
+    assert!(!made("hops") && !made("path_mtu"), "there is no way");
 }
 
 #[test]

@@ -164,3 +164,71 @@ fn the_help_shows_examples_and_exit_statuses() {
     let help = text(&output.stdout);
     assert!(help.contains("--register node-1,node-0,master-0") && help.contains("Exit status"));
 }
+
+#[test]
+fn the_built_in_dual_stack_example_is_planned_for_both_families() {
+    let output = plan(&["--dual-stack", "--json"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let plan: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(plan["dual_stack"], true);
+    assert_eq!(plan["cluster_subnet"], "10.244.0.0/16,fc00::/48");
+    assert_eq!(plan["service_cidr"], "10.0.0.0/16,fd00::/108");
+    let node = &plan["nodes"][1];
+    assert_eq!(node["primary_ip_v6"], "2001:db8:10:20::5");
+    assert_eq!(node["subnet_prefix_v6"], "2001:db8:10:20::/64");
+    assert_eq!(node["pod_cidr_v6"], "fc00:0:0:1::/64");
+    assert_eq!(plan["routes"][3]["prefix"], "fc00:0:0:1::/64");
+    assert_eq!(plan["routes"][3]["next_hop_ip"], "2001:db8:10:20::5");
+    assert_eq!(
+        plan["vnet"]["subnets"][1]["prefix_v6"],
+        "2001:db8:10:20::/64"
+    );
+    // The documents in the folder are those that are built in.
+    let (model, vnet) = (
+        example("aks-dual-stack.json"),
+        example("aks-dual-stack-vnet.json"),
+    );
+    let read = plan_of(&[
+        "--model",
+        &model,
+        "--vnet",
+        &vnet,
+        "--cluster-id",
+        "37464322",
+    ]);
+    for key in ["nodes", "routes", "vnet"] {
+        assert_eq!(read[key], plan[key], "{key}");
+    }
+}
+
+fn plan_of(arguments: &[&str]) -> Value {
+    let output = plan(&[arguments, &["--json"]].concat());
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    serde_json::from_slice(&output.stdout).expect("JSON")
+}
+
+#[test]
+fn the_table_shows_both_families_of_a_node() {
+    let output = plan(&["--dual-stack"]);
+    let table = text(&output.stdout);
+    for part in [
+        "10.20.0.5, 2001:db8:10:20::5",
+        "10.244.1.0/24, fc00:0:0:1::/64",
+        "2001:db8:10:20::5  VirtualAppliance",
+    ] {
+        assert!(table.contains(part), "{part} in\n{table}");
+    }
+}
+
+#[test]
+fn dual_stack_with_a_model_that_does_not_enable_it_is_refused() {
+    let output = seed(&["--dual-stack"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert_eq!(text(&output.stdout), "");
+    let fault = text(&output.stderr);
+    assert!(
+        fault.contains("aks.json:3:3: properties.featureFlags.enableIPv6DualStack: ")
+            && fault.contains("1.18 or newer"),
+        "{fault}"
+    );
+}

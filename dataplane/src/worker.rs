@@ -9,6 +9,7 @@
 
 mod aside;
 mod finish;
+mod neighbours;
 
 use crate::addr::{PortId, PortSet, Station};
 use crate::buffer::{FRAME_MAX, Frame, Pool};

@@ -2,6 +2,7 @@
 //!
 //! In: the arguments. Out: an exit status. Never: does the work itself.
 
+pub mod cluster;
 pub mod lab;
 pub mod plan;
 

@@ -20,6 +20,7 @@ const EXAMPLES: &str = "Examples:
   tapline plan --model aks.json                  # the VNet that aks-engine would make
   tapline plan --model aks.json --vnet hub.json --subnet master=core --subnet agent=pods
   tapline plan --model aks.json --json | jq '.nodes[].primary_ip'
+  tapline plan --dual-stack                      # the built-in dual-stack example
 
 Exit status:
   0  the plan holds
@@ -31,12 +32,17 @@ Exit status:
 #[command(after_long_help = EXAMPLES)]
 pub struct PlanArgs {
     /// The API model of aks-engine (apiVersion vlabs).
-    #[arg(long, value_name = "FILE")]
-    model: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "dual_stack")]
+    model: Option<PathBuf>,
 
     /// The ARM template of the VNet; without it, the VNet that aks-engine would make.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", requires = "model")]
     vnet: Option<PathBuf>,
+
+    /// Plan IPv4 and IPv6: for the built-in dual-stack example, or for a model that must enable
+    /// enableIPv6DualStack.
+    #[arg(long)]
+    dual_stack: bool,
 
     /// Plan for this plugin instead of the model's.
     #[arg(long, value_enum)]
@@ -76,14 +82,21 @@ pub(super) fn parse_subnet(text: &str) -> Result<(String, String), String> {
 /// Runs `tapline plan`.
 #[must_use]
 pub fn run(args: &PlanArgs) -> Exit {
+    let documents = match &args.model {
+        Some(model) => LoadOptions {
+            vnet: args.vnet.clone().map(Source::Path),
+            ..LoadOptions::new(Source::Path(model.clone()))
+        },
+        None => LoadOptions::built_in_dual_stack(),
+    };
     let options = LoadOptions {
-        vnet: args.vnet.clone().map(Source::Path),
         plugin: args.plugin,
         register: args.register.clone(),
         subnets: args.subnet.clone(),
         route_limit: args.route_limit,
-        cluster_id: args.cluster_id.clone(),
-        ..LoadOptions::new(Source::Path(args.model.clone()))
+        cluster_id: args.cluster_id.clone().or(documents.cluster_id),
+        dual_stack: args.dual_stack,
+        ..documents
     };
     let plan = match plan::load(&options) {
         Ok(plan) => plan,
@@ -132,6 +145,7 @@ pub fn to_json(plan: &Plan) -> Value {
         "non_masquerade": texts(&plan.non_masquerade),
         "via_host": texts(&plan.via_host),
         "max_pods": plan.max_pods,
+        "dual_stack": plan.dual_stack,
         "ip_forwarding": plan.ip_forwarding,
         "api_server": plan.api_server,
         "vnet": {
@@ -140,6 +154,7 @@ pub fn to_json(plan: &Plan) -> Value {
             "subnets": plan.vnet.subnets.iter().map(|subnet| json!({
                 "name": subnet.name,
                 "prefix": subnet.prefix,
+                "prefix_v6": subnet.prefix_v6,
                 "route_table_attached": subnet.route_table_attached,
             })).collect::<Vec<_>>(),
         },
@@ -156,6 +171,8 @@ fn node_json(node: &Node) -> Value {
         "subnet": node.subnet,
         "subnet_prefix": node.subnet_prefix,
         "primary_ip": node.primary_ip,
+        "subnet_prefix_v6": node.subnet_prefix_v6,
+        "primary_ip_v6": node.primary_ip_v6,
         "pod_ips": node.pod_ips.as_ref().map(|pods| json!({
             "first": pods.first,
             "last": pods.last,
@@ -218,12 +235,22 @@ fn node_table(plan: &Plan) -> String {
             node.name.clone(),
             node.hostname.clone().unwrap_or_else(|| "-".to_owned()),
             node.role.to_string(),
-            format!("{} ({})", node.subnet, node.subnet_prefix),
-            node.primary_ip.to_string(),
+            format!(
+                "{} ({})",
+                node.subnet,
+                both(node.subnet_prefix, node.subnet_prefix_v6)
+            ),
+            both(node.primary_ip, node.primary_ip_v6),
             pods_of(node),
         ]);
     }
     trimmed(&table)
+}
+
+/// What a node has of IPv4, and of IPv6 where it has it.
+fn both(v4: impl ToString, v6: Option<impl ToString>) -> String {
+    let v6 = v6.map_or_else(String::new, |v6| format!(", {}", v6.to_string()));
+    v4.to_string() + &v6
 }
 
 fn pods_of(node: &Node) -> String {
@@ -235,7 +262,8 @@ fn pods_of(node: &Node) -> String {
                 format!(", without {}", skipped.join(" "))
             }
         };
-        return format!("{} - {} ({}{but})", pods.first, pods.last, pods.count);
+        let v4 = format!("{} - {} ({}{but})", pods.first, pods.last, pods.count);
+        return both(v4, node.pod_cidr_v6);
     }
     let cidrs: Vec<String> = node
         .pod_cidr

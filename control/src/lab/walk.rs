@@ -4,6 +4,8 @@
 //! In: a running cluster. Out: a [`Report`] with every ping, capture, transfer, drop and check.
 //! Never: changes the cluster, or calls a check good that it could not make.
 
+mod paths;
+
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
@@ -49,6 +51,7 @@ pub fn walk(cluster: &Cluster, say: &mut dyn FnMut(&str)) -> io::Result<Report> 
     walk.crossing()?;
     walk.neighbourhood()?;
     walk.beyond()?;
+    walk.paths()?;
     walk.transfers()?;
     walk.books();
     walk.drops();

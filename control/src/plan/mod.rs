@@ -53,6 +53,8 @@ pub struct LoadOptions {
     pub route_limit: usize,
     /// The eight digits in the names of the cluster's nodes, where known.
     pub cluster_id: Option<String>,
+    /// Refuse a model that does not give pods both families.
+    pub dual_stack: bool,
 }
 
 impl LoadOptions {
@@ -67,6 +69,7 @@ impl LoadOptions {
             subnets: Vec::new(),
             route_limit: ROUTE_LIMIT,
             cluster_id: None,
+            dual_stack: false,
         }
     }
 
@@ -82,6 +85,23 @@ impl LoadOptions {
             ..LoadOptions::new(Source::BuiltIn {
                 name: "aks.json",
                 text: examples::AKS,
+            })
+        }
+    }
+
+    /// The two built-in documents of a dual-stack cluster, which is of the same names.
+    #[must_use]
+    pub fn built_in_dual_stack() -> LoadOptions {
+        LoadOptions {
+            vnet: Some(Source::BuiltIn {
+                name: "aks-dual-stack-vnet.json",
+                text: examples::AKS_DUAL_STACK_VNET,
+            }),
+            cluster_id: Some(examples::CLUSTER_ID.to_owned()),
+            dual_stack: true,
+            ..LoadOptions::new(Source::BuiltIn {
+                name: "aks-dual-stack.json",
+                text: examples::AKS_DUAL_STACK,
             })
         }
     }
@@ -108,6 +128,9 @@ pub fn load(options: &LoadOptions) -> Result<Plan, Faults> {
 fn load_into(options: &LoadOptions, report: &mut Report) -> Option<Plan> {
     let model = Document::read(&options.model, report)
         .and_then(|document| check_model(&document, options.plugin, report));
+    if let Some(model) = &model {
+        check_dual_stack(model, options, report);
+    }
     let vnets = options.vnet.as_ref().map(|source| {
         Document::read(source, report).and_then(|document| check_template(&document, report))
     });
@@ -121,6 +144,18 @@ fn load_into(options: &LoadOptions, report: &mut Report) -> Option<Plan> {
         return None;
     }
     plan(&model, &network, options, report)
+}
+
+/// What `--dual-stack` asks of a model, and what to change where the model does not have it.
+fn check_dual_stack(model: &Model, options: &LoadOptions, report: &mut Report) {
+    if options.dual_stack && !model.dual_stack.value {
+        report.fault(
+            &model.dual_stack.place,
+            "--dual-stack needs a model that enables it: set featureFlags.enableIPv6DualStack to \
+             true, with orchestratorRelease 1.18 or newer and networkPlugin kubenet, and give the \
+             nodes' subnets an IPv6 /64",
+        );
+    }
 }
 
 fn find_network(
@@ -179,7 +214,7 @@ fn plan(
         options.cluster_id.as_deref(),
         report,
     )?;
-    podcidr::allot(model, &mut nodes, &options.register, report)?;
+    podcidr::allot(model, &mut nodes, options, report)?;
     let routes = podcidr::routes(model, &nodes);
     checks::warnings(
         model,
@@ -199,6 +234,7 @@ fn plan(
         non_masquerade: non_masquerade(model, network),
         via_host: via_host(model),
         max_pods: model.max_pods,
+        dual_stack: model.dual_stack.value,
         ip_forwarding: forwards(model),
         api_server: address::api_server(model, network, &assignment),
         warnings: Vec::new(),
@@ -215,6 +251,7 @@ fn vnet_of(network: &Network) -> Vnet {
             .map(|subnet| Subnet {
                 name: subnet.name.clone(),
                 prefix: subnet.prefix.value,
+                prefix_v6: subnet.prefix_v6.as_ref().map(|prefix| prefix.value),
                 route_table_attached: subnet.route_table_attached,
             })
             .collect(),
@@ -225,7 +262,7 @@ fn vnet_of(network: &Network) -> Vnet {
 fn forwards(model: &Model) -> bool {
     match model.plugin {
         Plugin::Kubenet => !model.azure_stack,
-        Plugin::Azure => model.dual_stack,
+        Plugin::Azure => model.dual_stack.value,
     }
 }
 
@@ -254,10 +291,12 @@ fn non_masquerade(model: &Model, network: &Network) -> Vec<IpNet> {
 fn azure_space(masters: &Masters, network: &Network) -> Vec<IpNet> {
     match &masters.vnet_cidr {
         Some(cidr) if !network.generated => vec![cidr.value],
+        // The pods' IPv6 prefix is listed by itself.
         _ => network
             .prefixes
             .iter()
-            .map(|prefix| IpNet::V4(prefix.value))
+            .map(|prefix| prefix.value)
+            .filter(|prefix| prefix.addr().is_ipv4())
             .collect(),
     }
 }

@@ -4,7 +4,7 @@
 //! Never: decides anything.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
@@ -55,7 +55,8 @@ pub struct Plan {
     pub network_mode: Option<NetworkMode>,
     /// Agents in the order of their pools, then masters.
     pub nodes: Vec<Node>,
-    /// The route table's entries, in the order of `nodes`. None under azure.
+    /// The route table's entries, in the order of `nodes`, IPv4 before IPv6. Under azure there are
+    /// some in dual stack only, for IPv6.
     pub routes: Vec<Route>,
     /// The service CIDRs, IPv4 first.
     pub service_cidrs: Vec<IpNet>,
@@ -69,6 +70,8 @@ pub struct Plan {
     pub via_host: Vec<IpNet>,
     /// Pods per node, unless a profile says otherwise.
     pub max_pods: u32,
+    /// Whether the model enables dual stack.
+    pub dual_stack: bool,
     /// Whether the NICs have `enableIPForwarding`.
     pub ip_forwarding: bool,
     /// Where the API server answers within the VNet.
@@ -92,8 +95,8 @@ impl Plan {
 pub struct Vnet {
     /// Its name.
     pub name: String,
-    /// Its IPv4 address space.
-    pub prefixes: Vec<Ipv4Net>,
+    /// Its address space, both families.
+    pub prefixes: Vec<IpNet>,
     /// Its subnets.
     pub subnets: Vec<Subnet>,
 }
@@ -105,6 +108,8 @@ pub struct Subnet {
     pub name: String,
     /// Its IPv4 prefix.
     pub prefix: Ipv4Net,
+    /// Its IPv6 prefix, where it has one.
+    pub prefix_v6: Option<Ipv6Net>,
     /// Whether the template attaches a route table.
     pub route_table_attached: bool,
 }
@@ -126,6 +131,10 @@ pub struct Node {
     pub subnet_prefix: Ipv4Net,
     /// Its own address.
     pub primary_ip: Ipv4Addr,
+    /// The IPv6 prefix of its subnet, in dual stack.
+    pub subnet_prefix_v6: Option<Ipv6Net>,
+    /// Its own IPv6 address, in dual stack.
+    pub primary_ip_v6: Option<Ipv6Addr>,
     /// Its pods' addresses under azure.
     pub pod_ips: Option<PodIps>,
     /// Its pods' prefix under kubenet.

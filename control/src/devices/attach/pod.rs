@@ -183,6 +183,11 @@ impl PodEnd {
 
     /// Off on this device where the pod has no IPv6 address. The namespace's `default` is left
     /// alone: the pod may make devices of its own.
+    ///
+    /// On, it looks for no duplicates, as kubenet has it: that takes one to two seconds in which no
+    /// address of the pod is usable, and finds nothing that is not known. The tables that let the
+    /// pod speak refuse an address with two holders, and the link-local one is made of a MAC of
+    /// which the same is true.
     fn settle_ipv6(&self, pod: &Netlink) -> Result<(), DeviceError> {
         if !self.addresses.iter().any(|net| net.addr().is_ipv6()) {
             return sysctl::silence_ipv6(pod, &self.name);

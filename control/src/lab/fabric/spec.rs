@@ -26,8 +26,8 @@ pub struct VnetSpec {
 pub struct SubnetSpec {
     /// Its name in the VNet.
     pub name: String,
-    /// Its addresses, a part of one of the VNet's prefixes.
-    pub prefix: IpNet,
+    /// Its addresses, each a part of one of the VNet's prefixes: one prefix, or one of each family.
+    pub prefixes: Vec<IpNet>,
     /// The user-defined routes of the attached route table. None: no table is attached.
     pub route_table: Option<Vec<UserRoute>>,
 }
@@ -82,15 +82,17 @@ pub enum Misfit {
     NoSuchSubnet(String),
     #[error("subnet '{name}' has the prefix {prefix}, which lies outside the VNet")]
     SubnetOutside { name: String, prefix: IpNet },
+    #[error("subnet '{0}' has two prefixes of one family, or none")]
+    SubnetFamilies(String),
     #[error("two subnets are called '{0}'")]
     SubnetTwice(String),
     #[error("{nic} has no address")]
     NoAddress { nic: String },
-    #[error("{nic} has the address {address}, which its subnet {prefix} does not contain")]
+    #[error("{nic} has the address {address}, which its subnet '{subnet}' does not contain")]
     AddressOutside {
         nic: String,
         address: IpAddr,
-        prefix: IpNet,
+        subnet: String,
     },
     #[error("{nic} has the address {address}, which {owner} already owns")]
     AddressTaken {

@@ -518,7 +518,7 @@ fn without_ipv6() -> FabricDrop {
         prefixes: vec!["10.20.0.0/24".parse().expect("well-formed")],
         subnets: vec![SubnetSpec {
             name: "agents".into(),
-            prefix: "10.20.0.0/24".parse().expect("well-formed"),
+            prefixes: vec!["10.20.0.0/24".parse().expect("well-formed")],
             route_table: None,
         }],
     };

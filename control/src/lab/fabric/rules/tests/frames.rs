@@ -45,9 +45,9 @@ pub(super) fn world() -> World {
         prefix: net(prefix),
         next_hop,
     });
-    let subnet = |name: &str, prefix, route_table| SubnetSpec {
+    let subnet = |name: &str, prefixes: &[&str], route_table| SubnetSpec {
         name: name.into(),
-        prefix: net(prefix),
+        prefixes: prefixes.iter().map(|prefix| net(prefix)).collect(),
         route_table,
     };
     let mut vnet = Vnet::new(VnetSpec {
@@ -57,8 +57,12 @@ pub(super) fn world() -> World {
             net("fd00:20::/64"),
         ],
         subnets: vec![
-            subnet("masters", "10.10.0.0/24", None),
-            subnet("agents", "10.20.0.0/24", Some(table.to_vec())),
+            subnet("masters", &["10.10.0.0/24"], None),
+            subnet(
+                "agents",
+                &["10.20.0.0/24", "fd00:20::/64"],
+                Some(table.to_vec()),
+            ),
         ],
     })
     .expect("the subnets fit");
