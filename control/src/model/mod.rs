@@ -12,7 +12,7 @@
 //! | `raw` | the keys that matter here, typed, unjudged |
 //! | `rules`, `profiles` | aks-engine's own rules in its own words |
 //! | `checked` | what the model means once it holds |
-//! | `template`, `expression` | the VNet of an ARM template |
+//! | `template`, `peering`, `expression` | the VNet of an ARM template |
 //! | `cidr` | addresses and prefixes as Go reads them |
 
 pub mod examples;
@@ -21,6 +21,7 @@ mod checked;
 mod cidr;
 mod expression;
 mod fault;
+mod peering;
 mod profiles;
 mod raw;
 mod rules;

@@ -42,6 +42,8 @@ pub struct Network {
     /// Its address space, IPv4 and IPv6, as written.
     pub(crate) prefixes: Vec<Placed<IpNet>>,
     pub(crate) subnets: Vec<PlacedSubnet>,
+    /// The address spaces of the VNets that it is peered with.
+    pub(crate) peers: Vec<Placed<IpNet>>,
     /// aks-engine makes it itself, so nobody could have chosen otherwise.
     pub(crate) generated: bool,
     /// A prefix could not be read, so a subnet may lie in it.
@@ -236,7 +238,12 @@ impl<'a> Reader<'a> {
     }
 
     /// A list that may be an expression, or hold some.
-    fn texts(&self, object: &Object<'a>, name: &str, report: &mut Report) -> Vec<Placed<String>> {
+    pub(super) fn texts(
+        &self,
+        object: &Object<'a>,
+        name: &str,
+        report: &mut Report,
+    ) -> Vec<Placed<String>> {
         let Some((node, place)) = object.find(name) else {
             return Vec::new();
         };
@@ -287,7 +294,8 @@ impl<'a> Reader<'a> {
             .unwrap_or_default();
         let read: Vec<_> = texts.iter().map(|text| read_prefix(text, report)).collect();
         let incomplete = texts.is_empty() || read.iter().any(Option::is_none);
-        let prefixes = read.into_iter().flatten().collect();
+        let prefixes: Vec<_> = read.into_iter().flatten().collect();
+        let peers = self.peers(resource, &prefixes, report);
         if texts.is_empty() {
             let missing = properties.place_of("addressSpace").child("addressPrefixes");
             report.fault(&missing, "the VNet has no address prefix");
@@ -309,6 +317,7 @@ impl<'a> Reader<'a> {
             name: name?,
             prefixes,
             subnets,
+            peers,
             generated: false,
             incomplete,
         })
@@ -388,7 +397,7 @@ impl<'a> Reader<'a> {
 }
 
 /// A prefix as Azure reads it: without bits outside its mask.
-fn read_prefix(text: &Placed<String>, report: &mut Report) -> Option<Placed<IpNet>> {
+pub(super) fn read_prefix(text: &Placed<String>, report: &mut Report) -> Option<Placed<IpNet>> {
     let Some(net) = parse_cidr(&text.value) else {
         report.fault(
             &text.place,
@@ -529,6 +538,7 @@ pub(crate) fn generated(
         name: Placed::new(name, place.clone()),
         prefixes: prefixes.collect(),
         subnets,
+        peers: Vec::new(),
         generated: true,
         incomplete: false,
     };

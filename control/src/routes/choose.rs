@@ -65,9 +65,7 @@ pub enum Why {
 impl fmt::Display for Why {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Why::Source => {
-                "of one prefix, user-defined goes before gateway, and gateway before system"
-            }
+            Why::Source => "preferred for the same prefix",
             Why::OwnSpace => {
                 "the VNet's and its peers' own routes go before a gateway's, even longer ones"
             }
@@ -174,10 +172,11 @@ impl EffectiveRoutes {
                 route.source,
             )
         });
+        let judge = Judge::of(&all, propagates);
         let mut rows: Vec<Row> = (0..all.len())
             .map(|at| Row {
                 route: all[at].clone(),
-                loss: loss(&all, at, propagates),
+                loss: judge.loss(at),
                 caveat: None,
             })
             .collect();
@@ -241,50 +240,71 @@ impl EffectiveRoutes {
     }
 }
 
-/// To whom route `at` loses its whole prefix, if to anyone. `all` is sorted: of one prefix the
-/// preferred source comes first.
-fn loss(all: &[Route], at: usize, propagates: bool) -> Option<Loss> {
-    let route = &all[at];
-    let lost = |why, to: &Route| {
-        let to = Some(to.clone());
-        Some(Loss { why, to })
-    };
-    if !counts(route, propagates) {
-        return Some(Loss {
-            why: Why::NotPropagated,
-            to: None,
-        });
-    }
-    let covers = |other: &&Route| other.prefix.contains(&route.prefix);
-    let endpoint = |other: &&Route| other.next_hop == NextHop::ServiceEndpoint;
-    if endpoint(&route) {
-        return None;
-    }
-    if let Some(winner) = all.iter().filter(endpoint).find(covers) {
-        return lost(Why::ServiceEndpoint, winner);
-    }
-    if route.source == Source::Gateway
-        && let Some(winner) = all.iter().filter(is_own_space).find(covers)
-    {
-        return lost(Why::OwnSpace, winner);
-    }
-    // Of one prefix the first one goes before this one, unless it is a gateway's that is out
-    // itself: for want of propagation, or because this very route is the VNet's own.
-    let rival = |other: &&Route| {
-        let out =
-            !counts(other, propagates) || other.source == Source::Gateway && is_own_space(&route);
-        other.prefix == route.prefix && !out
-    };
-    let winner = all[..at].iter().find(rival)?;
-    lost(Why::Source, winner)
+/// All routes of a subnet, and those among them that are exceptions to the rule.
+struct Judge<'a> {
+    /// Sorted: the longest first, and of one prefix the preferred source first.
+    all: &'a [Route],
+    endpoints: Vec<&'a Route>,
+    /// System routes of the VNet and its peers.
+    own_space: Vec<&'a Route>,
+    propagates: bool,
 }
 
-fn counts(route: &Route, propagates: bool) -> bool {
-    route.source != Source::Gateway || propagates
+impl<'a> Judge<'a> {
+    fn of(all: &'a [Route], propagates: bool) -> Judge<'a> {
+        let chosen = |is: fn(&Route) -> bool| all.iter().filter(|route| is(route)).collect();
+        Judge {
+            all,
+            endpoints: chosen(is_endpoint),
+            own_space: chosen(is_own_space),
+            propagates,
+        }
+    }
+
+    /// To whom route `at` loses its whole prefix, if to anyone.
+    fn loss(&self, at: usize) -> Option<Loss> {
+        let route = &self.all[at];
+        let lost = |why, to: &Route| {
+            let to = Some(to.clone());
+            Some(Loss { why, to })
+        };
+        let covers = |other: &&&Route| other.prefix.contains(&route.prefix);
+        if !self.counts(route) {
+            let (why, to) = (Why::NotPropagated, None);
+            return Some(Loss { why, to });
+        }
+        if is_endpoint(route) {
+            return None;
+        }
+        if let Some(winner) = self.endpoints.iter().find(covers) {
+            return lost(Why::ServiceEndpoint, winner);
+        }
+        if route.source == Source::Gateway
+            && let Some(winner) = self.own_space.iter().find(covers)
+        {
+            return lost(Why::OwnSpace, winner);
+        }
+        // Of one prefix the first goes before this one, unless it is a gateway's that is out
+        // itself: for want of propagation, or because this very route is the VNet's own.
+        let same_prefix = self.all[..at].iter().rev();
+        let same_prefix = same_prefix.take_while(|other| other.prefix == route.prefix);
+        let out = |other: &Route| {
+            !self.counts(other) || other.source == Source::Gateway && is_own_space(route)
+        };
+        let winner = same_prefix.filter(|other| !out(other)).last()?;
+        lost(Why::Source, winner)
+    }
+
+    fn counts(&self, route: &Route) -> bool {
+        route.source != Source::Gateway || self.propagates
+    }
 }
 
-/// A system route of the VNet or of a peer.
-fn is_own_space(route: &&Route) -> bool {
-    route.source == Source::System
-        && matches!(route.next_hop, NextHop::VnetLocal | NextHop::VnetPeering)
+fn is_endpoint(route: &Route) -> bool {
+    route.next_hop == NextHop::ServiceEndpoint
+}
+
+fn is_own_space(route: &Route) -> bool {
+    let own = matches!(route.next_hop, NextHop::VnetLocal | NextHop::VnetPeering);
+    route.source == Source::System && own
 }

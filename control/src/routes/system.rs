@@ -45,7 +45,7 @@ impl Space {
 /// space equals becomes local, and one that the space contains is gone: the space's own route
 /// covers it.
 #[must_use]
-pub fn routes(space: &Space) -> Vec<Route> {
+pub(super) fn routes(space: &Space) -> Vec<Route> {
     let mut routes: Vec<Route> = Vec::new();
     let mut add = |prefix: IpNet, next_hop| {
         let prefix = prefix.trunc();

@@ -388,24 +388,22 @@ fn each_loser_names_its_winner_and_the_reason() {
              gateway's, even longer ones",
             "Active user-defined route 10.20.0.0/24 -> VirtualAppliance 10.20.0.9",
             "Invalid system route 10.20.0.0/24 -> VnetLocal, lost to user-defined route \
-             10.20.0.0/24 -> VirtualAppliance 10.20.0.9: of one prefix, user-defined goes before \
-             gateway, and gateway before system",
+             10.20.0.0/24 -> VirtualAppliance 10.20.0.9: preferred for the same \
+             prefix",
             "Active pods' route 10.244.0.0/24 -> VirtualAppliance 10.20.0.5",
             "Active system route 20.60.4.0/24 -> VirtualNetworkServiceEndpoint",
             "Active user-defined route 192.168.0.0/16 -> None",
             "Invalid gateway's route 192.168.0.0/16 -> VirtualNetworkGateway, lost to \
-             user-defined route 192.168.0.0/16 -> None: of one prefix, user-defined goes before \
-             gateway, and gateway before system",
+             user-defined route 192.168.0.0/16 -> None: preferred for the same \
+             prefix",
             "Invalid system route 192.168.0.0/16 -> None, lost to user-defined route \
-             192.168.0.0/16 -> None: of one prefix, user-defined goes before gateway, and gateway \
-             before system",
+             192.168.0.0/16 -> None: preferred for the same prefix",
             "Active system route 172.16.0.0/12 -> None",
             "Active system route 100.64.0.0/10 -> None",
             "Active system route 10.0.0.0/8 -> None",
             "Active gateway's route 0.0.0.0/0 -> VirtualNetworkGateway",
             "Invalid system route 0.0.0.0/0 -> Internet, lost to gateway's route 0.0.0.0/0 -> \
-             VirtualNetworkGateway: of one prefix, user-defined goes before gateway, and gateway \
-             before system",
+             VirtualNetworkGateway: preferred for the same prefix",
         ]
     );
 }
