@@ -25,6 +25,11 @@ pub struct ClusterArgs {
     #[arg(long, value_enum)]
     pub plugin: Option<Plugin>,
 
+    /// IPv4 and IPv6: the built-in dual-stack example, or a model that must enable
+    /// enableIPv6DualStack. Under kubenet only.
+    #[arg(long)]
+    pub dual_stack: bool,
+
     /// The order in which nodes register, which is that of kubenet's pod CIDRs.
     #[arg(
         long,
@@ -57,7 +62,13 @@ impl ClusterArgs {
                 plugin,
                 register: self.register.clone(),
                 subnets: self.subnet.clone(),
+                dual_stack: self.dual_stack,
                 ..LoadOptions::new(Source::Path(model.clone()))
+            },
+            None if self.dual_stack => LoadOptions {
+                plugin,
+                register: examples::REGISTER.map(String::from).to_vec(),
+                ..LoadOptions::built_in_dual_stack()
             },
             // The order in which the seed's nodes registered, which its pod CIDRs give away.
             None => LoadOptions {
@@ -67,7 +78,7 @@ impl ClusterArgs {
                 }),
                 plugin,
                 cluster_id: Some(examples::CLUSTER_ID.to_owned()),
-                register: ["node-1", "node-0", "master-0"].map(String::from).to_vec(),
+                register: examples::REGISTER.map(String::from).to_vec(),
                 ..LoadOptions::new(Source::BuiltIn {
                     name: "aks.json",
                     text: examples::AKS,

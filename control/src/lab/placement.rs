@@ -5,10 +5,10 @@
 //! Never: makes a device, or needs a right.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use dataplane::addr::{Mac, PortId, Station};
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::{IpNet, Ipv6Net};
 use sha1::{Digest, Sha1};
 
 use super::fabric::{NicSpec, SubnetSpec, UserRoute, VnetSpec};
@@ -66,6 +66,8 @@ pub struct PlacedPod {
     pub node: usize,
     /// Its address.
     pub address: Ipv4Addr,
+    /// Its IPv6 address, in dual stack.
+    pub address_v6: Option<Ipv6Addr>,
     /// Its port of the node's switch.
     pub port: PodPort,
     /// The pod's end of its veth.
@@ -108,10 +110,12 @@ fn pod(
     (ordinal, name): (usize, &'static str),
     address: Ipv4Addr,
 ) -> PlacedPod {
+    let address_v6 = compile::own_range_v6(plan, node).map(|range| in_step(node, address, range));
+    let v4 = std::iter::once(IpAddr::V4(address));
     let port = PodPort {
         port: PortId::new(FIRST_POD_PORT + ordinal).expect("a lab has a few pods"),
         mac: station([0x0a, 0x58], address),
-        addresses: vec![address.into()],
+        addresses: v4.chain(address_v6.map(IpAddr::V6)).collect(),
         hairpin: false,
     };
     let (host_end, tap) = device_names(plan.plugin, name);
@@ -119,7 +123,8 @@ fn pod(
         name,
         node: at,
         address,
-        end: pod_end(node, port.mac.mac(), address),
+        address_v6,
+        end: pod_end(node, &port),
         port,
         host_end,
         tap,
@@ -173,7 +178,8 @@ pub fn nic(plan: &Plan, node: &Node, macs: NodeMacs) -> NicSpec {
     let secondary = node.pod_ips.iter().flat_map(|ips| ips.iter());
     let addresses = std::iter::once(node.primary_ip)
         .chain(secondary)
-        .map(IpAddr::V4);
+        .map(IpAddr::V4)
+        .chain(node.primary_ip_v6.map(IpAddr::V6));
     NicSpec {
         name: node.name.clone(),
         mac: macs.nic.mac(),
@@ -184,18 +190,39 @@ pub fn nic(plan: &Plan, node: &Node, macs: NodeMacs) -> NicSpec {
     }
 }
 
-fn pod_end(node: &Node, mac: Mac, address: Ipv4Addr) -> PodEnd {
-    // On an azure node a pod's link is the whole subnet, under kubenet the node's pod CIDR; both
-    // have their gateway at the first host.
+fn pod_end(node: &Node, port: &PodPort) -> PodEnd {
+    // On an azure node a pod's link is the whole subnet, under kubenet the node's pod CIDR; all of
+    // them have their gateway at the first host.
     let link = node.pod_cidr.unwrap_or(node.subnet_prefix);
-    let own = Ipv4Net::new(address, link.prefix_len()).expect("the length comes from a prefix");
-    PodEnd {
+    let mut end = PodEnd {
         name: device("eth0"),
-        mac,
-        addresses: vec![own.into()],
-        gateways: link.hosts().next().map(IpAddr::V4).into_iter().collect(),
+        mac: port.mac.mac(),
+        addresses: Vec::new(),
+        gateways: Vec::new(),
         mtu: node.mtu.into(),
+    };
+    for address in &port.addresses {
+        let (length, gateway) = match (address, node.pod_cidr_v6) {
+            (IpAddr::V4(_), _) => (link.prefix_len(), link.hosts().next().map(IpAddr::V4)),
+            (IpAddr::V6(_), Some(cidr)) => {
+                let gateway = compile::first_host_v6(cidr);
+                (cidr.prefix_len(), Some(gateway.into()))
+            }
+            (IpAddr::V6(_), None) => unreachable!("a pod's IPv6 address is of its node's range"),
+        };
+        let own = IpNet::new(*address, length).expect("the length comes from a prefix");
+        end.addresses.push(own);
+        end.gateways.extend(gateway);
     }
+    end
+}
+
+/// The IPv6 address that goes with a pod's IPv4 address: `host-local` hands out both ranges in
+/// step, so a pod is as far from the start of the one as of the other.
+fn in_step(node: &Node, address: Ipv4Addr, range: Ipv6Net) -> Ipv6Addr {
+    let start = node.pod_cidr.unwrap_or(node.subnet_prefix).network();
+    let host = address.to_bits() - start.to_bits();
+    Ipv6Addr::from_bits(range.network().to_bits() | u128::from(host))
 }
 
 /// The addresses a pod of this node may have, lowest first.
