@@ -3,7 +3,7 @@
 
 mod documents;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
 use proptest::prelude::*;
@@ -127,208 +127,197 @@ fn of_one_prefix_there_is_one_system_route() {
     );
 }
 
-/// The exceptions and the rule, one row each: what there is beside the seed's VNet, where a packet
-/// goes, and which route takes it.
+/// What there is beside the seed's VNet, where a packet goes, and which route takes it.
+struct Case {
+    what: &'static str,
+    /// Prefixes that the table leads to [`NODE`], and those that it leads nowhere.
+    user: &'static [&'static str],
+    discarded: &'static [&'static str],
+    learned: &'static [&'static str],
+    peers: &'static [&'static str],
+    endpoints: &'static [&'static str],
+    target: &'static str,
+    route: &'static str,
+}
+
+const NODE: NextHop = NextHop::VirtualAppliance(IpAddr::V4(Ipv4Addr::new(10, 20, 0, 5)));
+
+const NOTHING: Case = Case {
+    what: "",
+    user: &[],
+    discarded: &[],
+    learned: &[],
+    peers: &[],
+    endpoints: &[],
+    target: "",
+    route: "",
+};
+
+/// The rule and its exceptions, one row each.
+const CHOICES: &[Case] = &[
+    Case {
+        what: "longest prefix",
+        user: &["10.244.0.0/24"],
+        target: "10.244.0.7",
+        route: "user-defined route 10.244.0.0/24 -> VirtualAppliance 10.20.0.5",
+        ..NOTHING
+    },
+    Case {
+        what: "user over system",
+        user: &["10.0.0.0/8"],
+        target: "10.244.0.7",
+        route: "user-defined route 10.0.0.0/8 -> VirtualAppliance 10.20.0.5",
+        ..NOTHING
+    },
+    Case {
+        what: "a wider user route leaves the VNet alone",
+        user: &["10.0.0.0/8"],
+        target: "10.10.0.9",
+        route: "system route 10.10.0.0/24 -> VnetLocal",
+        ..NOTHING
+    },
+    Case {
+        what: "a user overrides the VNet itself",
+        discarded: &["10.20.0.0/24"],
+        target: "10.20.0.9",
+        route: "user-defined route 10.20.0.0/24 -> None",
+        ..NOTHING
+    },
+    Case {
+        what: "and a part of his own subnet",
+        discarded: &["10.20.0.128/25"],
+        target: "10.20.0.200",
+        route: "user-defined route 10.20.0.128/25 -> None",
+        ..NOTHING
+    },
+    Case {
+        what: "a user's default route leaves reserved prefixes alone",
+        user: &["0.0.0.0/0"],
+        target: "172.16.0.1",
+        route: "system route 172.16.0.0/12 -> None",
+        ..NOTHING
+    },
+    Case {
+        what: "gateway over system",
+        learned: &["10.0.0.0/8"],
+        target: "10.244.0.7",
+        route: "gateway's route 10.0.0.0/8 -> VirtualNetworkGateway",
+        ..NOTHING
+    },
+    Case {
+        what: "user over gateway",
+        user: &["192.168.7.0/24"],
+        learned: &["192.168.7.0/24"],
+        target: "192.168.7.1",
+        route: "user-defined route 192.168.7.0/24 -> VirtualAppliance 10.20.0.5",
+        ..NOTHING
+    },
+    Case {
+        what: "a longer one of a gateway over a user's",
+        user: &["192.168.0.0/16"],
+        learned: &["192.168.7.0/24"],
+        target: "192.168.7.1",
+        route: "gateway's route 192.168.7.0/24 -> VirtualNetworkGateway",
+        ..NOTHING
+    },
+    Case {
+        what: "the VNet over a gateway",
+        learned: &["10.20.0.0/24"],
+        target: "10.20.0.9",
+        route: "system route 10.20.0.0/24 -> VnetLocal",
+        ..NOTHING
+    },
+    Case {
+        what: "the VNet over a gateway's longer one",
+        learned: &["10.20.0.0/25"],
+        target: "10.20.0.9",
+        route: "system route 10.20.0.0/24 -> VnetLocal",
+        ..NOTHING
+    },
+    Case {
+        what: "a gateway's wider one has the rest",
+        learned: &["10.20.0.0/16"],
+        target: "10.20.7.9",
+        route: "gateway's route 10.20.0.0/16 -> VirtualNetworkGateway",
+        ..NOTHING
+    },
+    Case {
+        what: "a user's override gives a gateway no part of the VNet",
+        user: &["10.20.0.0/24"],
+        learned: &["10.20.0.0/25"],
+        target: "10.20.0.9",
+        route: "user-defined route 10.20.0.0/24 -> VirtualAppliance 10.20.0.5",
+        ..NOTHING
+    },
+    Case {
+        what: "a peer over reserved",
+        peers: &["10.30.0.0/16"],
+        target: "10.30.1.1",
+        route: "system route 10.30.0.0/16 -> VNetPeering",
+        ..NOTHING
+    },
+    Case {
+        what: "a peer over a gateway's longer one",
+        learned: &["10.30.1.0/24"],
+        peers: &["10.30.0.0/16"],
+        target: "10.30.1.1",
+        route: "system route 10.30.0.0/16 -> VNetPeering",
+        ..NOTHING
+    },
+    Case {
+        what: "a user over a peer",
+        user: &["10.30.0.0/16"],
+        peers: &["10.30.0.0/16"],
+        target: "10.30.1.1",
+        route: "user-defined route 10.30.0.0/16 -> VirtualAppliance 10.20.0.5",
+        ..NOTHING
+    },
+    Case {
+        what: "a service endpoint over a user",
+        user: &["20.60.4.0/24"],
+        endpoints: &["20.60.4.0/24"],
+        target: "20.60.4.9",
+        route: "system route 20.60.4.0/24 -> VirtualNetworkServiceEndpoint",
+        ..NOTHING
+    },
+    Case {
+        what: "even over a longer one",
+        user: &["20.60.4.9/32"],
+        endpoints: &["20.60.4.0/24"],
+        target: "20.60.4.9",
+        route: "system route 20.60.4.0/24 -> VirtualNetworkServiceEndpoint",
+        ..NOTHING
+    },
+    Case {
+        what: "and over a gateway's",
+        learned: &["20.60.4.0/25"],
+        endpoints: &["20.60.4.0/24"],
+        target: "20.60.4.9",
+        route: "system route 20.60.4.0/24 -> VirtualNetworkServiceEndpoint",
+        ..NOTHING
+    },
+    Case {
+        what: "but not over what lies around it",
+        user: &["20.60.0.0/16"],
+        endpoints: &["20.60.4.0/24"],
+        target: "20.60.5.9",
+        route: "user-defined route 20.60.0.0/16 -> VirtualAppliance 10.20.0.5",
+        ..NOTHING
+    },
+];
+
 #[test]
 fn the_choice_is_azures() {
-    let node = to("10.20.0.5");
-    let user = |prefix| vec![(prefix, node)];
-    struct Case {
-        what: &'static str,
-        user: Vec<(&'static str, NextHop)>,
-        learned: &'static [&'static str],
-        peers: &'static [&'static str],
-        endpoints: &'static [&'static str],
-        target: &'static str,
-        route: &'static str,
-    }
-    let base = |what, target, route| Case {
-        what,
-        user: Vec::new(),
-        learned: &[],
-        peers: &[],
-        endpoints: &[],
-        target,
-        route,
-    };
-    let cases = [
-        Case {
-            user: user("10.244.0.0/24"),
-            ..base(
-                "longest prefix",
-                "10.244.0.7",
-                "user-defined route 10.244.0.0/24 -> VirtualAppliance 10.20.0.5",
-            )
-        },
-        Case {
-            user: user("10.0.0.0/8"),
-            ..base(
-                "user over system",
-                "10.244.0.7",
-                "user-defined route 10.0.0.0/8 -> VirtualAppliance 10.20.0.5",
-            )
-        },
-        Case {
-            user: user("10.0.0.0/8"),
-            ..base(
-                "a wider user route leaves the VNet alone",
-                "10.10.0.9",
-                "system route 10.10.0.0/24 -> VnetLocal",
-            )
-        },
-        Case {
-            user: vec![("10.20.0.0/24", NextHop::None)],
-            ..base(
-                "a user overrides the VNet itself",
-                "10.20.0.9",
-                "user-defined route 10.20.0.0/24 -> None",
-            )
-        },
-        Case {
-            user: vec![("10.20.0.128/25", NextHop::None)],
-            ..base(
-                "and a part of his own subnet",
-                "10.20.0.200",
-                "user-defined route 10.20.0.128/25 -> None",
-            )
-        },
-        Case {
-            user: user("0.0.0.0/0"),
-            ..base(
-                "a user's default route leaves reserved prefixes alone",
-                "172.16.0.1",
-                "system route 172.16.0.0/12 -> None",
-            )
-        },
-        Case {
-            learned: &["10.0.0.0/8"],
-            ..base(
-                "gateway over system",
-                "10.244.0.7",
-                "gateway's route 10.0.0.0/8 -> VirtualNetworkGateway",
-            )
-        },
-        Case {
-            user: user("192.168.7.0/24"),
-            learned: &["192.168.7.0/24"],
-            ..base(
-                "user over gateway",
-                "192.168.7.1",
-                "user-defined route 192.168.7.0/24 -> VirtualAppliance 10.20.0.5",
-            )
-        },
-        Case {
-            user: user("192.168.0.0/16"),
-            learned: &["192.168.7.0/24"],
-            ..base(
-                "a longer one of a gateway over a user's",
-                "192.168.7.1",
-                "gateway's route 192.168.7.0/24 -> VirtualNetworkGateway",
-            )
-        },
-        Case {
-            learned: &["10.20.0.0/24"],
-            ..base(
-                "the VNet over a gateway",
-                "10.20.0.9",
-                "system route 10.20.0.0/24 -> VnetLocal",
-            )
-        },
-        Case {
-            learned: &["10.20.0.0/25"],
-            ..base(
-                "the VNet over a gateway's longer one",
-                "10.20.0.9",
-                "system route 10.20.0.0/24 -> VnetLocal",
-            )
-        },
-        Case {
-            learned: &["10.20.0.0/16"],
-            ..base(
-                "a gateway's wider one has the rest",
-                "10.20.7.9",
-                "gateway's route 10.20.0.0/16 -> VirtualNetworkGateway",
-            )
-        },
-        Case {
-            user: user("10.20.0.0/24"),
-            learned: &["10.20.0.0/25"],
-            ..base(
-                "a user's override gives a gateway no part of the VNet",
-                "10.20.0.9",
-                "user-defined route 10.20.0.0/24 -> VirtualAppliance 10.20.0.5",
-            )
-        },
-        Case {
-            peers: &["10.30.0.0/16"],
-            ..base(
-                "a peer over reserved",
-                "10.30.1.1",
-                "system route 10.30.0.0/16 -> VNetPeering",
-            )
-        },
-        Case {
-            peers: &["10.30.0.0/16"],
-            learned: &["10.30.1.0/24"],
-            ..base(
-                "a peer over a gateway's longer one",
-                "10.30.1.1",
-                "system route 10.30.0.0/16 -> VNetPeering",
-            )
-        },
-        Case {
-            user: user("10.30.0.0/16"),
-            peers: &["10.30.0.0/16"],
-            ..base(
-                "a user over a peer",
-                "10.30.1.1",
-                "user-defined route 10.30.0.0/16 -> VirtualAppliance 10.20.0.5",
-            )
-        },
-        Case {
-            user: user("20.60.4.0/24"),
-            endpoints: &["20.60.4.0/24"],
-            ..base(
-                "a service endpoint over a user",
-                "20.60.4.9",
-                "system route 20.60.4.0/24 -> VirtualNetworkServiceEndpoint",
-            )
-        },
-        Case {
-            user: user("20.60.4.9/32"),
-            endpoints: &["20.60.4.0/24"],
-            ..base(
-                "even over a longer one",
-                "20.60.4.9",
-                "system route 20.60.4.0/24 -> VirtualNetworkServiceEndpoint",
-            )
-        },
-        Case {
-            learned: &["20.60.4.0/25"],
-            endpoints: &["20.60.4.0/24"],
-            ..base(
-                "and over a gateway's",
-                "20.60.4.9",
-                "system route 20.60.4.0/24 -> VirtualNetworkServiceEndpoint",
-            )
-        },
-        Case {
-            user: user("20.60.0.0/16"),
-            endpoints: &["20.60.4.0/24"],
-            ..base(
-                "but not over what lies around it",
-                "20.60.5.9",
-                "user-defined route 20.60.0.0/16 -> VirtualAppliance 10.20.0.5",
-            )
-        },
-    ];
-    for case in cases {
+    for case in CHOICES {
         let space = Space {
             peers: nets(case.peers),
             endpoints: nets(case.endpoints),
             ..seed()
         };
-        let table = table(&case.user, true);
+        let to_node = case.user.iter().map(|prefix| (*prefix, NODE));
+        let nowhere = case.discarded.iter().map(|prefix| (*prefix, NextHop::None));
+        let written: Vec<(&str, NextHop)> = to_node.chain(nowhere).collect();
+        let table = table(&written, true);
         let routes = EffectiveRoutes::of(&space, Some(&table), &nets(case.learned));
         assert_eq!(taken(&routes, case.target), case.route, "{}", case.what);
     }

@@ -189,140 +189,128 @@ fn alone(routes: &[&str]) -> String {
     )
 }
 
+/// The body of a route, the key at fault, and what is said of it.
+const BAD_ROUTES: &[(&str, &str, &str)] = &[
+    (
+        r#""addressPrefix": "10.244.0.1/24", "nextHopType": "VirtualAppliance", "nextHopIpAddress": "10.20.0.5""#,
+        "addressPrefix",
+        "10.244.0.1/24 has bits set outside its mask; the prefix is 10.244.0.0/24",
+    ),
+    (
+        r#""addressPrefix": "fd00::1/64", "nextHopType": "VirtualAppliance", "nextHopIpAddress": "fd00::5""#,
+        "addressPrefix",
+        "fd00::1/64 has bits set outside its mask; the prefix is fd00::/64",
+    ),
+    (
+        r#""addressPrefix": "10.244.0.0/33", "nextHopType": "VirtualAppliance", "nextHopIpAddress": "10.20.0.5""#,
+        "addressPrefix",
+        "'33' is out of range: the prefix length of IPv4 is 0 to 32",
+    ),
+    (
+        r#""addressPrefix": "fd00::/129", "nextHopType": "VirtualAppliance", "nextHopIpAddress": "fd00::5""#,
+        "addressPrefix",
+        "'129' is out of range: the prefix length of IPv6 is 0 to 128",
+    ),
+    (
+        r#""addressPrefix": "10.244.0.0/-1", "nextHopType": "VirtualAppliance", "nextHopIpAddress": "10.20.0.5""#,
+        "addressPrefix",
+        "'-1' is out of range: the prefix length of IPv4 is 0 to 32",
+    ),
+    (
+        r#""addressPrefix": "10.244.0.7", "nextHopType": "VirtualAppliance", "nextHopIpAddress": "10.20.0.5""#,
+        "addressPrefix",
+        "'10.244.0.7' is an address; its prefix is 10.244.0.7/32",
+    ),
+    (
+        r#""addressPrefix": "10.244.0/24", "nextHopType": "VirtualAppliance", "nextHopIpAddress": "10.20.0.5""#,
+        "addressPrefix",
+        "'10.244.0/24' is not an address prefix",
+    ),
+    (
+        r#""addressPrefix": "10.244.0.0/24", "nextHopType": "VirtualAppliance", "nextHopIpAddress": "10.20.0""#,
+        "nextHopIpAddress",
+        "'10.20.0' is not an IP address",
+    ),
+    (
+        r#""addressPrefix": "10.244.0.0/24", "nextHopType": "VirtualAppliance", "nextHopIpAddress": "fd00::5""#,
+        "nextHopIpAddress",
+        "fd00::5 and 10.244.0.0/24 are of two families; a next hop is of its prefix's",
+    ),
+    (
+        r#""addressPrefix": "10.244.0.0/24", "nextHopType": "VirtualAppliance", "nextHopIpAddress": "224.0.0.5""#,
+        "nextHopIpAddress",
+        "224.0.0.5 can be no NIC's address, so nothing can go there",
+    ),
+    (
+        r#""addressPrefix": "10.244.0.0/24", "nextHopType": "VirtualAppliance", "nextHopIpAddress": "169.254.1.1""#,
+        "nextHopIpAddress",
+        "169.254.1.1 can be no NIC's address, so nothing can go there",
+    ),
+    (
+        r#""addressPrefix": "fd00::/64", "nextHopType": "VirtualAppliance", "nextHopIpAddress": "fe80::1""#,
+        "nextHopIpAddress",
+        "fe80::1 can be no NIC's address, so nothing can go there",
+    ),
+    (
+        r#""addressPrefix": "10.20.0.5/32", "nextHopType": "VirtualAppliance", "nextHopIpAddress": "10.20.0.5""#,
+        "nextHopIpAddress",
+        "a route to itself: 10.20.0.5 is all that 10.20.0.5/32 holds",
+    ),
+    (
+        r#""addressPrefix": "10.9.0.0/16", "nextHopType": "VirtualAppliance""#,
+        "nextHopType",
+        "VirtualAppliance without a nextHopIpAddress leads nowhere",
+    ),
+    (
+        r#""addressPrefix": "10.9.0.0/16", "nextHopType": "Router""#,
+        "nextHopType",
+        "unknown nextHopType 'Router': one of VirtualAppliance, VirtualNetworkGateway, \
+         VnetLocal, Internet, None",
+    ),
+    (
+        r#""addressPrefix": "10.9.0.0/16", "nextHopType": "VNetPeering""#,
+        "nextHopType",
+        "VNetPeering is the next hop of routes that Azure makes; a table may have \
+         VirtualAppliance, VirtualNetworkGateway, VnetLocal, Internet, None",
+    ),
+    (
+        r#""addressPrefix": "10.9.0.0/16", "nextHopType": "None", "nextHopIpAddress": "10.20.0.5""#,
+        "nextHopIpAddress",
+        "None takes no nextHopIpAddress, only VirtualAppliance does",
+    ),
+    (
+        r#""addressPrefix": "10.9.0.0/16""#,
+        "nextHopType",
+        "missing nextHopType",
+    ),
+    (
+        r#""nextHopType": "None""#,
+        "addressPrefix",
+        "missing addressPrefix",
+    ),
+    (
+        r#""addressPrefix": 10, "nextHopType": "None""#,
+        "addressPrefix",
+        "expected text, found a number",
+    ),
+];
+
 #[test]
 fn every_bad_route_is_refused_by_name() {
-    let route = |rest: &str| format!("{{ \"name\": \"a\", {rest} }}");
-    let appliance = |prefix: &str, hop: &str| {
-        route(&format!(
-            "\"addressPrefix\": \"{prefix}\", \"nextHopType\": \"VirtualAppliance\", \
-             \"nextHopIpAddress\": \"{hop}\""
-        ))
-    };
-    let to_type = |kind: &str| {
-        route(&format!(
-            "\"addressPrefix\": \"10.9.0.0/16\", \"nextHopType\": \"{kind}\""
-        ))
-    };
-    let types = "VirtualAppliance, VirtualNetworkGateway, VnetLocal, Internet, None";
-    let rows: Vec<(String, &str, String)> = vec![
-        (
-            appliance("10.244.0.1/24", "10.20.0.5"),
-            "addressPrefix",
-            "10.244.0.1/24 has bits set outside its mask; the prefix is 10.244.0.0/24".into(),
-        ),
-        (
-            appliance("fd00::1/64", "fd00::5"),
-            "addressPrefix",
-            "fd00::1/64 has bits set outside its mask; the prefix is fd00::/64".into(),
-        ),
-        (
-            appliance("10.244.0.0/33", "10.20.0.5"),
-            "addressPrefix",
-            "'33' is out of range: the prefix length of IPv4 is 0 to 32".into(),
-        ),
-        (
-            appliance("fd00::/129", "fd00::5"),
-            "addressPrefix",
-            "'129' is out of range: the prefix length of IPv6 is 0 to 128".into(),
-        ),
-        (
-            appliance("10.244.0.0/-1", "10.20.0.5"),
-            "addressPrefix",
-            "'-1' is out of range: the prefix length of IPv4 is 0 to 32".into(),
-        ),
-        (
-            appliance("10.244.0.7", "10.20.0.5"),
-            "addressPrefix",
-            "'10.244.0.7' is an address; its prefix is 10.244.0.7/32".into(),
-        ),
-        (
-            appliance("10.244.0/24", "10.20.0.5"),
-            "addressPrefix",
-            "'10.244.0/24' is not an address prefix".into(),
-        ),
-        (
-            appliance("10.244.0.0/24", "10.20.0"),
-            "nextHopIpAddress",
-            "'10.20.0' is not an IP address".into(),
-        ),
-        (
-            appliance("10.244.0.0/24", "fd00::5"),
-            "nextHopIpAddress",
-            "fd00::5 and 10.244.0.0/24 are of two families; a next hop is of its prefix's".into(),
-        ),
-        (
-            appliance("10.244.0.0/24", "224.0.0.5"),
-            "nextHopIpAddress",
-            "224.0.0.5 can be no NIC's address, so nothing can go there".into(),
-        ),
-        (
-            appliance("10.244.0.0/24", "169.254.1.1"),
-            "nextHopIpAddress",
-            "169.254.1.1 can be no NIC's address, so nothing can go there".into(),
-        ),
-        (
-            appliance("fd00::/64", "fe80::1"),
-            "nextHopIpAddress",
-            "fe80::1 can be no NIC's address, so nothing can go there".into(),
-        ),
-        (
-            appliance("10.20.0.5/32", "10.20.0.5"),
-            "nextHopIpAddress",
-            "a route to itself: 10.20.0.5 is all that 10.20.0.5/32 holds".into(),
-        ),
-        (
-            to_type("VirtualAppliance"),
-            "nextHopType",
-            "VirtualAppliance without a nextHopIpAddress leads nowhere".into(),
-        ),
-        (
-            to_type("Router"),
-            "nextHopType",
-            format!("unknown nextHopType 'Router': one of {types}"),
-        ),
-        (
-            to_type("VNetPeering"),
-            "nextHopType",
-            format!(
-                "VNetPeering is the next hop of routes that Azure makes; a table may have {types}"
-            ),
-        ),
-        (
-            route(
-                "\"addressPrefix\": \"10.9.0.0/16\", \"nextHopType\": \"None\", \"nextHopIpAddress\": \"10.20.0.5\"",
-            ),
-            "nextHopIpAddress",
-            "None takes no nextHopIpAddress, only VirtualAppliance does".into(),
-        ),
-        (
-            route("\"addressPrefix\": \"10.9.0.0/16\""),
-            "nextHopType",
-            "missing nextHopType".into(),
-        ),
-        (
-            route("\"nextHopType\": \"None\""),
-            "addressPrefix",
-            "missing addressPrefix".into(),
-        ),
-        (
-            route("\"addressPrefix\": 10, \"nextHopType\": \"None\""),
-            "addressPrefix",
-            "expected text, found a number".into(),
-        ),
-    ];
-    for (route, key, message) in &rows {
-        let found = faults(&alone(&[route]));
+    let routes: Vec<String> = BAD_ROUTES
+        .iter()
+        .map(|(body, ..)| format!("{{ \"name\": \"a\", {body} }}"))
+        .collect();
+    for (route, (_, key, message)) in routes.iter().zip(BAD_ROUTES) {
         let column = route.find(&format!("\"{key}\"")).map_or(1, |at| at + 1);
-        assert_eq!(
-            found,
-            [format!("rt.json:3:{column}: routes[0].{key}: {message}")]
-        );
+        let fault = format!("rt.json:3:{column}: routes[0].{key}: {message}");
+        assert_eq!(faults(&alone(&[route])), [fault]);
     }
     // And all of them at once, each on its own line.
-    let all: Vec<&str> = rows.iter().map(|(route, ..)| route.as_str()).collect();
+    let all: Vec<&str> = routes.iter().map(String::as_str).collect();
     let found = faults(&alone(&all));
-    assert_eq!(found.len(), rows.len(), "{found:#?}");
-    for (at, (line, (_, key, message))) in found.iter().zip(&rows).enumerate() {
+    assert_eq!(found.len(), routes.len(), "{found:#?}");
+    for (at, (line, (_, key, message))) in found.iter().zip(BAD_ROUTES).enumerate() {
         let start = format!("rt.json:{}:", at + 3);
         let end = format!("routes[{at}].{key}: {message}");
         assert!(line.starts_with(&start) && line.ends_with(&end), "{line}");
