@@ -5,4 +5,5 @@ pub mod devices;
 pub mod lab;
 pub mod model;
 pub mod plan;
+pub mod routes;
 pub mod trace;

@@ -25,6 +25,11 @@ pub struct ClusterArgs {
     #[arg(long, value_enum)]
     pub plugin: Option<Plugin>,
 
+    /// IPv4 and IPv6: the built-in dual-stack example, or a model that must enable
+    /// enableIPv6DualStack. Under kubenet only.
+    #[arg(long)]
+    pub dual_stack: bool,
+
     /// The order in which nodes register, which is that of kubenet's pod CIDRs.
     #[arg(
         long,
@@ -38,6 +43,10 @@ pub struct ClusterArgs {
     #[arg(long, value_name = "ROLE=NAME", value_parser = super::plan::parse_subnet, requires = "model")]
     pub subnet: Vec<(String, String)>,
 
+    /// A route table's ARM document, for the fabric and the nodes to obey. May be repeated.
+    #[arg(long, value_name = "FILE")]
+    pub route_table: Vec<PathBuf>,
+
     /// Leave the route table off the subnets, as a custom VNet has it at first.
     #[arg(long)]
     pub detach_route_table: bool,
@@ -47,13 +56,19 @@ impl ClusterArgs {
     /// What to plan, for the given mode or the model's own.
     #[must_use]
     pub fn options(&self, plugin: Option<Plugin>) -> LoadOptions {
-        match &self.model {
+        let documents = match &self.model {
             Some(model) => LoadOptions {
                 vnet: self.vnet.clone().map(Source::Path),
                 plugin,
                 register: self.register.clone(),
                 subnets: self.subnet.clone(),
+                dual_stack: self.dual_stack,
                 ..LoadOptions::new(Source::Path(model.clone()))
+            },
+            None if self.dual_stack => LoadOptions {
+                plugin,
+                register: examples::REGISTER.map(String::from).to_vec(),
+                ..LoadOptions::built_in_dual_stack()
             },
             // The order in which the seed's nodes registered, which its pod CIDRs give away.
             None => LoadOptions {
@@ -63,12 +78,17 @@ impl ClusterArgs {
                 }),
                 plugin,
                 cluster_id: Some(examples::CLUSTER_ID.to_owned()),
-                register: ["node-1", "node-0", "master-0"].map(String::from).to_vec(),
+                register: examples::REGISTER.map(String::from).to_vec(),
                 ..LoadOptions::new(Source::BuiltIn {
                     name: "aks.json",
                     text: examples::AKS,
                 })
             },
+        };
+        let tables = self.route_table.iter().cloned().map(Source::Path);
+        LoadOptions {
+            route_tables: tables.collect(),
+            ..documents
         }
     }
 

@@ -25,6 +25,7 @@ use crate::plan::{self, Plan, Plugin};
 const EXAMPLES: &str = "Examples:
   tapline lab                                    # the seed's cluster, azure and then kubenet
   tapline lab --plugin kubenet --detach-route-table
+  tapline lab --dual-stack                       # IPv4 and IPv6, on an example of its own
   tapline lab --model aks.json --vnet aks-vnet.json --json
   tapline lab --plugin azure --hold              # and in another terminal:
   tapline lab exec pod-a -- ip addr
@@ -148,18 +149,29 @@ fn missing(entered: &Result<PrivateNet, EnterError>) -> Vec<Check> {
     checks
 }
 
+const NO_DUAL_STACK_UNDER_AZURE: &str = "tapline lab: --dual-stack walks both families under \
+    kubenet only: under azure a node translates its pods' IPv6 (ipv6nat), which Tapline does not do. \
+    Add --plugin kubenet, or leave --dual-stack out to walk IPv4";
+
 /// The plans to walk: the model's, or the built-in example's in both modes.
 fn plans(args: &LabArgs) -> Result<Vec<Plan>, String> {
     let cluster = &args.cluster;
     let modes = match (&cluster.model, cluster.plugin) {
         (_, Some(plugin)) => vec![Some(plugin)],
         (Some(_), None) => vec![None],
+        (None, None) if cluster.dual_stack => vec![None],
         (None, None) if args.hold => vec![Some(Plugin::Azure)],
         (None, None) => vec![Some(Plugin::Azure), Some(Plugin::Kubenet)],
     };
     modes
         .into_iter()
-        .map(|mode| plan::load(&cluster.options(mode)).map_err(|f| f.to_string()))
+        .map(|mode| {
+            let plan = plan::load(&cluster.options(mode)).map_err(|f| f.to_string())?;
+            match plan.plugin {
+                Plugin::Azure if cluster.dual_stack => Err(NO_DUAL_STACK_UNDER_AZURE.to_owned()),
+                _ => Ok(plan),
+            }
+        })
         .collect()
 }
 

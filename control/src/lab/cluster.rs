@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroU16;
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use dataplane::port::tap::{Queues, TapPort};
 use dataplane::stats::Counts;
 use dataplane::switch::{Options, Switch};
 use dataplane::tables::Tables;
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::fabric::{self, Fabric};
 use super::placement::{self, PlacedPod, device, host_name, nic, node_macs};
@@ -35,6 +35,15 @@ use crate::plan::{Node, Plan, Plugin};
 /// A TAP that was just opened has its carrier within milliseconds.
 const CARRIER_WITHIN: Duration = Duration::from_secs(2);
 
+/// One of the two families of the Internet Protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// IPv4, which every lab has.
+    V4,
+    /// IPv6, in dual stack.
+    V6,
+}
+
 /// A pod of the lab.
 #[derive(Debug)]
 pub struct LabPod {
@@ -44,6 +53,8 @@ pub struct LabPod {
     pub node: usize,
     /// Its address.
     pub address: Ipv4Addr,
+    /// Its IPv6 address, in dual stack.
+    pub address_v6: Option<Ipv6Addr>,
     /// Its namespace.
     pub netns: Netns,
     /// The node's end of its veth.
@@ -51,6 +62,17 @@ pub struct LabPod {
     /// The switch's TAP.
     pub tap: DeviceName,
     port: PodPort,
+}
+
+impl LabPod {
+    /// Its address of a family, if it has one.
+    #[must_use]
+    pub fn address_in(&self, family: Family) -> Option<IpAddr> {
+        match family {
+            Family::V4 => Some(self.address.into()),
+            Family::V6 => self.address_v6.map(IpAddr::V6),
+        }
+    }
 }
 
 /// A node of the lab.
@@ -66,6 +88,17 @@ pub struct LabNode {
     pub switch: Switch<TapPort>,
     workers: NonZeroU16,
     net: Netlink,
+}
+
+impl LabNode {
+    /// Its own address of a family, if it has one.
+    #[must_use]
+    pub fn address_in(&self, family: Family) -> Option<IpAddr> {
+        match family {
+            Family::V4 => Some(self.plan.primary_ip.into()),
+            Family::V6 => self.plan.primary_ip_v6.map(IpAddr::V6),
+        }
+    }
 }
 
 /// The whole lab.
@@ -195,6 +228,7 @@ impl Cluster {
             name: name.to_owned(),
             node: at,
             address,
+            address_v6: placed.address_v6,
             netns,
             host_end: placed.host_end,
             tap: placed.tap,
@@ -219,6 +253,18 @@ impl Cluster {
         })?;
         node.switch.publish(tables);
         Ok(())
+    }
+
+    /// The families in which every pod and every node has an address.
+    pub fn families(&self) -> impl Iterator<Item = Family> {
+        [Family::V4, Family::V6].into_iter().filter(|family| {
+            let pods = self
+                .pods
+                .iter()
+                .all(|pod| pod.address_in(*family).is_some());
+            let mut nodes = self.nodes.iter();
+            !self.pods.is_empty() && pods && nodes.all(|node| node.address_in(*family).is_some())
+        })
     }
 
     /// The pod of that name.
@@ -270,6 +316,9 @@ fn build_node(plan: &Plan, node: &Node, fabric: &Fabric, wishes: &Wishes) -> Bui
     let netns = Netns::create(&node.name).at(what("namespace"))?;
     let macs = node_macs(plan, node);
     sysctl::set_ip_forward(&netns, true).at(what("forwarding"))?;
+    if node.primary_ip_v6.is_some() {
+        sysctl::set_ipv6_forwarding(&netns, true).at(what("IPv6 forwarding"))?;
+    }
     fabric
         .add_nic(&netns, nic(plan, node, macs))
         .at(what("eth0"))?;
@@ -281,7 +330,7 @@ fn build_node(plan: &Plan, node: &Node, fabric: &Fabric, wishes: &Wishes) -> Bui
     let host_port = HostPort {
         tap: host.clone(),
         mac: macs.host.mac(),
-        addresses: gateway_address(node).into_iter().collect(),
+        addresses: gateway_addresses(plan, node),
         alias: Some(format!("tapline host port of {}", node.name)),
     };
     host_port.attach(&net).at(what("host port"))?;
@@ -334,21 +383,27 @@ fn open_port(node: &LabNode, port: PortId, tap: &DeviceName) -> io::Result<()> {
         .map_err(io::Error::other)
 }
 
-/// What Azure's DHCP would give: the address, and a default route by the subnet's first host.
+/// What Azure's DHCP would give: the address, and a default route by the subnet's first host. Of
+/// IPv6 the same, for which Azure has DHCPv6 and router advertisements: the lab has neither.
 fn address_nic(net: &Netlink, node: &Node) -> Result<(), crate::devices::error::DeviceError> {
     let eth0 = device(fabric::DEVICE);
     let own = Ipv4Net::new(node.primary_ip, node.subnet_prefix.prefix_len())
         .expect("the length comes from a prefix");
     net.add_address(&eth0, own.into())?;
+    let default = |to: IpNet, via| Route {
+        to,
+        via,
+        source: None,
+    };
     let via = node.subnet_prefix.hosts().next().map(IpAddr::V4);
-    net.add_route(
-        &eth0,
-        &Route {
-            to: Ipv4Net::default().into(),
-            via,
-            source: None,
-        },
-    )
+    net.add_route(&eth0, &default(Ipv4Net::default().into(), via))?;
+    let (Some(address), Some(subnet)) = (node.primary_ip_v6, node.subnet_prefix_v6) else {
+        return Ok(());
+    };
+    let own = Ipv6Net::new(address, subnet.prefix_len()).expect("the length comes from a prefix");
+    net.add_address(&eth0, own.into())?;
+    let via = Some(compile::first_host_v6(subnet).into());
+    net.add_route(&eth0, &default(Ipv6Net::default().into(), via))
 }
 
 fn uplink(plan: &Plan, node: &Node, workers: NonZeroU16) -> Uplink {
@@ -361,17 +416,19 @@ fn uplink(plan: &Plan, node: &Node, workers: NonZeroU16) -> Uplink {
         device: device(fabric::DEVICE),
         tap: tap_spec(device("uplink0"), node, workers),
         pods,
-        pods_v6: Vec::new(),
+        pods_v6: compile::own_range_v6(plan, node).into_iter().collect(),
         arp,
     }
 }
 
-/// `cbr0` holds the gateway's address; `azure0` holds none, since `eth0` keeps the node's.
-fn gateway_address(node: &Node) -> Option<IpNet> {
-    let gateway = compile::gateway(node)?;
-    Some(
-        Ipv4Net::new(gateway, node.pod_cidr?.prefix_len())
-            .ok()?
-            .into(),
-    )
+/// `cbr0` holds the gateways' addresses; `azure0` holds none, since `eth0` keeps the node's.
+fn gateway_addresses(plan: &Plan, node: &Node) -> Vec<IpNet> {
+    let v4 = compile::gateway(node)
+        .zip(node.pod_cidr)
+        .and_then(|(gateway, cidr)| Ipv4Net::new(gateway, cidr.prefix_len()).ok());
+    let v6 = compile::gateway_v6(plan, node)
+        .zip(node.pod_cidr_v6)
+        .and_then(|(gateway, cidr)| Ipv6Net::new(gateway, cidr.prefix_len()).ok());
+    let v4 = v4.into_iter().map(IpNet::V4);
+    v4.chain(v6.map(IpNet::V6)).collect()
 }

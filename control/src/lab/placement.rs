@@ -5,17 +5,18 @@
 //! Never: makes a device, or needs a right.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use dataplane::addr::{Mac, PortId, Station};
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::{IpNet, Ipv6Net};
 use sha1::{Digest, Sha1};
 
-use super::fabric::{self, NicSpec, SubnetSpec, UserRoute, VnetSpec};
+use super::fabric::{NicSpec, SubnetSpec, UserRoute, VnetSpec};
 use crate::compile::{self, FIRST_POD_PORT, NodeMacs, PodPort};
 use crate::devices::attach::PodEnd;
 use crate::devices::name::DeviceName;
-use crate::plan::{NextHopType, Node, Plan, Plugin};
+use crate::plan::{Node, Plan, Plugin};
+use crate::routes::RouteTable;
 
 /// Nodes that one lab builds: each costs a namespace, three TAPs and two threads.
 pub const NODES_MAX: usize = 16;
@@ -65,6 +66,8 @@ pub struct PlacedPod {
     pub node: usize,
     /// Its address.
     pub address: Ipv4Addr,
+    /// Its IPv6 address, in dual stack.
+    pub address_v6: Option<Ipv6Addr>,
     /// Its port of the node's switch.
     pub port: PodPort,
     /// The pod's end of its veth.
@@ -107,10 +110,12 @@ fn pod(
     (ordinal, name): (usize, &'static str),
     address: Ipv4Addr,
 ) -> PlacedPod {
+    let address_v6 = compile::own_range_v6(plan, node).map(|range| in_step(node, address, range));
+    let v4 = std::iter::once(IpAddr::V4(address));
     let port = PodPort {
         port: PortId::new(FIRST_POD_PORT + ordinal).expect("a lab has a few pods"),
         mac: station([0x0a, 0x58], address),
-        addresses: vec![address.into()],
+        addresses: v4.chain(address_v6.map(IpAddr::V6)).collect(),
         hairpin: false,
     };
     let (host_end, tap) = device_names(plan.plugin, name);
@@ -118,7 +123,8 @@ fn pod(
         name,
         node: at,
         address,
-        end: pod_end(node, port.mac.mac(), address),
+        address_v6,
+        end: pod_end(node, &port),
         port,
         host_end,
         tap,
@@ -136,16 +142,19 @@ pub fn vnet(plan: &Plan, detached: bool) -> VnetSpec {
         .filter(|n| n.role == crate::plan::Role::Agent)
         .map(|n| n.subnet.as_str())
         .collect();
-    let table = (!plan.routes.is_empty() && !detached).then(|| user_routes(plan));
+    let table = |subnet: &crate::plan::Subnet| {
+        let attached = subnet.route_table_attached || agents.contains(&subnet.name.as_str());
+        let own = plan.own_table().filter(|_| attached);
+        let table = plan.table_of(&subnet.name).or(own);
+        table.filter(|_| !detached).map(user_routes)
+    };
     let subnet = |subnet: &crate::plan::Subnet| SubnetSpec {
         name: subnet.name.clone(),
         prefixes: [subnet.prefix.into()]
             .into_iter()
             .chain(subnet.prefix_v6.map(IpNet::V6))
             .collect(),
-        route_table: table
-            .clone()
-            .filter(|_| subnet.route_table_attached || agents.contains(&subnet.name.as_str())),
+        route_table: table(subnet),
     };
     VnetSpec {
         prefixes: plan.vnet.prefixes.clone(),
@@ -153,25 +162,14 @@ pub fn vnet(plan: &Plan, detached: bool) -> VnetSpec {
     }
 }
 
-/// The plan's routes as the fabric's table has them.
-fn user_routes(plan: &Plan) -> Vec<UserRoute> {
-    let route = |route: &crate::plan::Route| {
-        let next_hop = match (route.next_hop_type, route.next_hop_ip) {
-            (NextHopType::VirtualAppliance, Some(address)) => {
-                fabric::NextHop::VirtualAppliance(address)
-            }
-            (NextHopType::VnetLocal, _) => fabric::NextHop::VnetLocal,
-            (NextHopType::Internet, _) => fabric::NextHop::Internet,
-            (NextHopType::VirtualNetworkGateway, _) => fabric::NextHop::VirtualNetworkGateway,
-            (NextHopType::None | NextHopType::VirtualAppliance, _) => fabric::NextHop::None,
-        };
-        UserRoute {
-            name: route.name.clone(),
-            prefix: route.prefix,
-            next_hop,
-        }
+/// A table's routes as the fabric has them.
+fn user_routes(table: &RouteTable) -> Vec<UserRoute> {
+    let route = |route: &crate::routes::Route| UserRoute {
+        name: route.name.clone().unwrap_or_default(),
+        prefix: route.prefix,
+        next_hop: route.next_hop,
     };
-    plan.routes.iter().map(route).collect()
+    table.routes.iter().map(route).collect()
 }
 
 /// A node's NIC, as the fabric knows it.
@@ -180,7 +178,8 @@ pub fn nic(plan: &Plan, node: &Node, macs: NodeMacs) -> NicSpec {
     let secondary = node.pod_ips.iter().flat_map(|ips| ips.iter());
     let addresses = std::iter::once(node.primary_ip)
         .chain(secondary)
-        .map(IpAddr::V4);
+        .map(IpAddr::V4)
+        .chain(node.primary_ip_v6.map(IpAddr::V6));
     NicSpec {
         name: node.name.clone(),
         mac: macs.nic.mac(),
@@ -191,18 +190,39 @@ pub fn nic(plan: &Plan, node: &Node, macs: NodeMacs) -> NicSpec {
     }
 }
 
-fn pod_end(node: &Node, mac: Mac, address: Ipv4Addr) -> PodEnd {
-    // On an azure node a pod's link is the whole subnet, under kubenet the node's pod CIDR; both
-    // have their gateway at the first host.
+fn pod_end(node: &Node, port: &PodPort) -> PodEnd {
+    // On an azure node a pod's link is the whole subnet, under kubenet the node's pod CIDR; all of
+    // them have their gateway at the first host.
     let link = node.pod_cidr.unwrap_or(node.subnet_prefix);
-    let own = Ipv4Net::new(address, link.prefix_len()).expect("the length comes from a prefix");
-    PodEnd {
+    let mut end = PodEnd {
         name: device("eth0"),
-        mac,
-        addresses: vec![own.into()],
-        gateways: link.hosts().next().map(IpAddr::V4).into_iter().collect(),
+        mac: port.mac.mac(),
+        addresses: Vec::new(),
+        gateways: Vec::new(),
         mtu: node.mtu.into(),
+    };
+    for address in &port.addresses {
+        let (length, gateway) = match (address, node.pod_cidr_v6) {
+            (IpAddr::V4(_), _) => (link.prefix_len(), link.hosts().next().map(IpAddr::V4)),
+            (IpAddr::V6(_), Some(cidr)) => {
+                let gateway = compile::first_host_v6(cidr);
+                (cidr.prefix_len(), Some(gateway.into()))
+            }
+            (IpAddr::V6(_), None) => unreachable!("a pod's IPv6 address is of its node's range"),
+        };
+        let own = IpNet::new(*address, length).expect("the length comes from a prefix");
+        end.addresses.push(own);
+        end.gateways.extend(gateway);
     }
+    end
+}
+
+/// The IPv6 address that goes with a pod's IPv4 address: `host-local` hands out both ranges in
+/// step, so a pod is as far from the start of the one as of the other.
+fn in_step(node: &Node, address: Ipv4Addr, range: Ipv6Net) -> Ipv6Addr {
+    let start = node.pod_cidr.unwrap_or(node.subnet_prefix).network();
+    let host = address.to_bits() - start.to_bits();
+    Ipv6Addr::from_bits(range.network().to_bits() | u128::from(host))
 }
 
 /// The addresses a pod of this node may have, lowest first.

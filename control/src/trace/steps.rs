@@ -111,6 +111,12 @@ fn routed(network: &Network, at: usize, step: Step, segments: bool) -> StepRow {
             )
         }
         Step::Route { address, hop } => route(network, at, address, hop),
+        Step::Member { group, hop } => {
+            let next = next_hop(network, at, hop);
+            let text = format!("of {group} the packet's flow takes {next}");
+            let facts = json!({"group": group.index(), "next_hop": next});
+            row("member", text, facts)
+        }
         Step::NotRoutable { address } => {
             let text = format!("no router forwards to {address}");
             row("not_routable", text, json!({"address": address}))

@@ -55,7 +55,7 @@ enum Next {
     /// A node's `eth0` receives it.
     Nic(usize, Carried),
     /// Nowhere any more.
-    End(End, Option<Carried>),
+    End(Box<End>, Option<Carried>),
 }
 
 /// Follows `frame`, which comes in by port `ingress` of node `at`.
@@ -75,7 +75,7 @@ pub fn follow(network: &Network, at: usize, ingress: PortId, frame: Carried) -> 
             Next::End(end, arrived) => {
                 return Way {
                     hops: walk.hops,
-                    end,
+                    end: *end,
                     arrived,
                     told: walk.told,
                 };
@@ -96,7 +96,7 @@ pub fn follow_from_nic(network: &Network, at: usize, frame: Carried) -> Way {
         Next::Switch(at, ingress, frame) => follow(network, at, ingress, frame),
         Next::End(end, arrived) => Way {
             hops: walk.hops,
-            end,
+            end: *end,
             arrived,
             told: None,
         },
@@ -241,7 +241,7 @@ impl Walk<'_> {
                 hop.egress = names(network, at, &ports);
                 let sights = ports.iter().flat_map(|port| network.sights_out(at, *port));
                 hop.seen_out = sights.collect();
-                Next::End(end("flooded", hop.egress.clone()), None)
+                Next::End(end("flooded", hop.egress.clone()).into(), None)
             }
             Fate::Punt(Punt::AnswerArp { mac } | Punt::AnswerSolicitation { mac }) => {
                 hop.verdict = "answer";
@@ -250,14 +250,14 @@ impl Walk<'_> {
                 let facts = json!({"mac": mac.to_string()});
                 hop.steps.push(row("answer", text, facts));
                 self.told = Some(mac);
-                Next::End(end("answered", vec![hop.at.clone()]), None)
+                Next::End(end("answered", vec![hop.at.clone()]).into(), None)
             }
             Fate::Punt(Punt::HearNeighbour { address, mac }) => {
                 hop.verdict = "learn";
                 let text = format!("{address} lives at {mac}: frames that waited for it go on");
                 let facts = json!({"address": address, "mac": mac.to_string()});
                 hop.steps.push(row("learn", text, facts));
-                Next::End(end("consumed", vec![hop.at.clone()]), None)
+                Next::End(end("consumed", vec![hop.at.clone()]).into(), None)
             }
             Fate::Punt(Punt::Resolve { .. }) => dead(hop, DropReason::NeighbourFailed),
             Fate::Drop(reason) => dead(hop, reason),
@@ -427,7 +427,7 @@ fn arrival(outcome: &'static str, sight: Option<Sight>, frame: Carried) -> Next 
         frame: Some(frame_row(&frame)),
         ..end(outcome, at)
     };
-    Next::End(end, Some(frame))
+    Next::End(end.into(), Some(frame))
 }
 
 fn dead(hop: &mut Hop, reason: DropReason) -> Next {
@@ -441,5 +441,5 @@ fn dead_of(hop: &mut Hop, reason: &'static str, meaning: &'static str) -> Next {
         drop: hop.drop.clone(),
         ..end("dropped", vec![hop.at.clone()])
     };
-    Next::End(end, None)
+    Next::End(end.into(), None)
 }

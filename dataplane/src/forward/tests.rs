@@ -60,6 +60,7 @@ fn tables(routed: bool) -> Tables {
             (net("10.244.0.0/24"), far),
             (net("0.0.0.0/0"), NextHop::Host),
         ],
+        groups: Vec::new(),
         crossing: if routed {
             Crossing::Routed { uplink, gateway }
         } else {

@@ -159,7 +159,10 @@ impl PodTap {
 
 impl PodEnd {
     /// Gives the device in the pod its properties and brings it, and the loopback, up.
-    fn raise(&self, pod: &Netlink) -> Result<(), DeviceError> {
+    ///
+    /// # Errors
+    /// [`DeviceError::Missing`] without the device, otherwise what failed.
+    pub fn raise(&self, pod: &Netlink) -> Result<(), DeviceError> {
         let link = pod.link(&self.name)?;
         if link.mac != Some(self.mac) {
             pod.set_mac(&self.name, self.mac)?;

@@ -8,7 +8,6 @@ use std::io;
 use std::net::IpAddr;
 
 use super::{Party, Walk};
-use crate::compile;
 use crate::lab::cluster::LabPod;
 use crate::lab::probe::{HopProbe, HopsReport, HopsSpec, PathMtuSpec, hops, path_mtu};
 use crate::plan::Plugin;
@@ -22,24 +21,21 @@ impl<'a> Walk<'a> {
         if !self.reached("crossing") {
             return Ok(());
         }
-        self.hops_check("hops", a.into(), c.into(), &self.routers(a, c))?;
+        let (from, to) = (self.of(a), self.of(c));
+        self.hops_check("hops", from, to, &self.routers(a, c))?;
         let mtu = self.node_of(a).plan.mtu.min(self.node_of(c).plan.mtu);
-        self.path_mtu_check("path_mtu", a.into(), c.into(), mtu)
+        self.path_mtu_check("path_mtu", from, to, mtu)
     }
 
     /// The addresses that routers between two pods speak from, as a kernel that routes would: the
     /// one on the device by which the answer leaves. Azure bridges, so there is none.
-    fn routers(&self, from: &LabPod, to: &LabPod) -> Vec<IpAddr> {
+    fn routers(&self, from: &'a LabPod, to: &'a LabPod) -> Vec<IpAddr> {
         if self.plugin() == Plugin::Azure {
             return Vec::new();
         }
-        let gateway = compile::gateway(&self.node_of(from).plan);
-        let far_nic = self.node_of(to).plan.primary_ip;
-        gateway
-            .into_iter()
-            .chain([far_nic])
-            .map(IpAddr::V4)
-            .collect()
+        let gateway = self.gateway(self.node_of(from));
+        let far_nic = self.at(self.node_of(to)).address;
+        gateway.into_iter().chain([far_nic]).collect()
     }
 
     /// UDP and echo requests of ever more hops meet `routers`, and then the target.
@@ -50,7 +46,7 @@ impl<'a> Walk<'a> {
         to: Party<'a>,
         routers: &[IpAddr],
     ) -> io::Result<()> {
-        let target = IpAddr::V4(to.address);
+        let target = to.address;
         (self.say)(&format!(
             "{} looks for the hops to {} at {target}",
             from.name, to.name
@@ -90,7 +86,7 @@ impl<'a> Walk<'a> {
         to: Party<'a>,
         planned: u16,
     ) -> io::Result<()> {
-        let target = IpAddr::V4(to.address);
+        let target = to.address;
         (self.say)(&format!(
             "{} looks for the path MTU to {} at {target}",
             from.name, to.name
