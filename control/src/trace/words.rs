@@ -127,7 +127,7 @@ fn ending(trace: &Trace) -> String {
     match trace.end.outcome {
         "delivered" => format!("arrives at {at}{on}{with}"),
         "host" => format!("goes to {at}'s own kernel{on}{with}, which takes it from here"),
-        "flooded" => format!("goes to all of {at}, none of which is known to be the target"),
+        "flooded" => format!("goes to all of them: {at}"),
         "answered" => format!("is answered by {at}'s switch"),
         "consumed" => format!("is for {at}'s switch itself"),
         "unanswered" => "no frame is sent: the sender's question has no answer".to_owned(),
