@@ -101,6 +101,7 @@ pub fn compile(plan: &Plan, node: &Node, macs: NodeMacs, pods: &[PodPort]) -> Ta
         owners: owners(plan, node, macs, pods),
         router_macs: router_macs(plan, macs),
         routes: routes.0.into_iter().collect(),
+        groups: Vec::new(),
         crossing: crossing(plan, node),
         unknown: match plan.plugin {
             Plugin::Azure => Unknown::Drop,

@@ -12,6 +12,7 @@ use std::net::IpAddr;
 
 use super::{Step, Witness, World};
 use crate::addr::{Mac, PortId};
+use crate::frame::flow::Flow;
 use crate::frame::ipv4::{self, Ipv4View};
 use crate::frame::ipv6::{self, Ipv6View};
 use crate::frame::offload::Offload;
@@ -65,6 +66,7 @@ fn look_up_v4<W: Witness>(
     }
     let (address, hop) = (ip.target.into(), tables.route_v4(ip.target));
     witness.note(Step::Route { address, hop });
+    let hop = hop.map(|hop| one_of(hop, || Flow::of_v4(ip), tables, witness));
     // Link-local targets such as the metadata service are the host's business where it says so.
     if hop != Some(NextHop::Host) && ipv4::is_unroutable_target(ip.target) {
         witness.note(Step::NotRoutable { address });
@@ -102,6 +104,7 @@ fn look_up_v6<W: Witness>(
         return Err(DropReason::NotRoutable);
     }
     witness.note(Step::Route { address, hop });
+    let hop = hop.map(|hop| one_of(hop, || Flow::of_v6(ip), tables, witness));
     let header = ipv6::HEADER_LEN + ip.transport.segment_header_len();
     let whole = ipv6::HEADER_LEN + usize::from(ip.payload_len);
     Ok((
@@ -112,6 +115,21 @@ fn look_up_v6<W: Witness>(
             segment: offload.is_super_frame(),
         },
     ))
+}
+
+/// Of a group, the member that carries the packet's flow.
+#[inline]
+fn one_of<W: Witness>(
+    hop: NextHop,
+    flow: impl FnOnce() -> Flow,
+    tables: &Tables,
+    witness: &mut W,
+) -> NextHop {
+    let member = tables.one_of(hop, flow);
+    if let NextHop::Group(group) = hop {
+        witness.note(Step::Member { group, hop: member });
+    }
+    member
 }
 
 /// A super-frame is measured by its segments: that is what will be on the wire
@@ -145,6 +163,7 @@ fn to_next_hop<W: Witness>(
             Some(uplink) => to_neighbour(packet, ingress, uplink, address, world, witness),
             None => Verdict::Drop(DropReason::NoEgress),
         },
+        NextHop::Group(_) => unreachable!("looking up chose a member, and none is a group"),
     }
 }
 

@@ -65,6 +65,7 @@ fn spec(routed: bool) -> TablesSpec {
             (net("10.244.0.0/24"), far),
             (net("0.0.0.0/0"), NextHop::Host),
         ],
+        groups: Vec::new(),
         crossing: if routed {
             Crossing::Routed { uplink, gateway }
         } else {

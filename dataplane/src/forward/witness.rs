@@ -8,6 +8,7 @@ use std::net::IpAddr;
 
 use crate::addr::{Mac, PortId};
 use crate::tables::fib::NextHop;
+use crate::tables::fib::group::GroupId;
 use crate::tables::{Crossing, Owner, Unknown};
 
 /// One thing that `decide` looked at, and what it found.
@@ -68,6 +69,13 @@ pub enum Step {
         address: IpAddr,
         /// The next hop of that prefix.
         hop: Option<NextHop>,
+    },
+    /// Which next hop of a group carries the packet's flow.
+    Member {
+        /// The group.
+        group: GroupId,
+        /// Its member.
+        hop: NextHop,
     },
     /// A target that no router may forward.
     NotRoutable {

@@ -43,6 +43,8 @@ pub struct Ipv6View {
     pub source: Ipv6Addr,
     /// Target address.
     pub target: Ipv6Addr,
+    /// What the sender tells its flows apart by, 20 bits (RFC 6437); 0 if it does not.
+    pub flow_label: u32,
     /// Hops left.
     pub hop_limit: u8,
     /// What follows the fixed header.
@@ -79,6 +81,7 @@ impl Ipv6View {
         Ok(Ipv6View {
             source,
             target,
+            flow_label: u32::from_be_bytes([0, fixed[1] & 0xf, fixed[2], fixed[3]]),
             hop_limit,
             next_header,
             payload_len,

@@ -15,6 +15,8 @@ use ipnet::IpNet;
 use rustc_hash::FxBuildHasher;
 
 use crate::addr::{Mac, PortId, Station};
+use crate::frame::flow::Flow;
+use fib::group::{GROUPS_MAX, Group, GroupId};
 use fib::{Fib, NextHop, Refusal};
 
 /// What hangs on a port.
@@ -106,6 +108,8 @@ pub struct TablesSpec {
     pub router_macs: Vec<Mac>,
     /// The routes.
     pub routes: Vec<(IpNet, NextHop)>,
+    /// The groups of next hops that routes may name, by their place in this list.
+    pub groups: Vec<Group>,
     /// How packets cross the uplink.
     pub crossing: Crossing,
     /// What becomes of frames for unknown stations.
@@ -133,6 +137,12 @@ pub enum Fault {
     /// A route to the host without a host port, or to a neighbour without an uplink.
     #[error("route {0} needs a {1:?} port, and there is none")]
     NoPortFor(IpNet, PortRole),
+    /// A route names a group that is not there.
+    #[error("route {0} goes to {1}, which does not exist")]
+    NoSuchGroup(IpNet, GroupId),
+    /// More groups than routes could name.
+    #[error("{0} groups of next hops, and a table holds at most {GROUPS_MAX}")]
+    TooManyGroups(usize),
     /// Two routes for one prefix, or too many routes.
     #[error(transparent)]
     Route(#[from] Refusal),
@@ -152,6 +162,7 @@ pub struct Tables {
     owners: HashMap<IpAddr, Owner, FxBuildHasher>,
     router_macs: Vec<Mac>,
     fib: Fib,
+    groups: Vec<Group>,
     crossing: Crossing,
     unknown: Unknown,
 }
@@ -169,18 +180,26 @@ impl Tables {
         let stations = stations(&spec.ports, &mut faults);
         let host = only(&spec.ports, PortRole::Host, &mut faults);
         let uplink = only(&spec.ports, PortRole::Uplink, &mut faults);
+        if spec.groups.len() > GROUPS_MAX {
+            faults.push(Fault::TooManyGroups(spec.groups.len()));
+        }
+        let lacks = |prefix: IpNet, hop: NextHop| match hop {
+            NextHop::Station { port, .. } if !has(port) => Some(Fault::NoSuchPort("a route", port)),
+            NextHop::Host if host.is_none() => Some(Fault::NoPortFor(prefix, PortRole::Host)),
+            NextHop::Neighbour(_) if uplink.is_none() => {
+                Some(Fault::NoPortFor(prefix, PortRole::Uplink))
+            }
+            _ => None,
+        };
         for (prefix, hop) in &spec.routes {
             match hop {
-                NextHop::Station { port, .. } if !has(*port) => {
-                    faults.push(Fault::NoSuchPort("a route", *port));
-                }
-                NextHop::Host if host.is_none() => {
-                    faults.push(Fault::NoPortFor(*prefix, PortRole::Host));
-                }
-                NextHop::Neighbour(_) if uplink.is_none() => {
-                    faults.push(Fault::NoPortFor(*prefix, PortRole::Uplink));
-                }
-                _ => {}
+                NextHop::Group(id) => match spec.groups.get(id.index()) {
+                    Some(group) => {
+                        faults.extend(group.members().filter_map(|hop| lacks(*prefix, hop)));
+                    }
+                    None => faults.push(Fault::NoSuchGroup(*prefix, *id)),
+                },
+                hop => faults.extend(lacks(*prefix, *hop)),
             }
         }
         let fib = Fib::build(spec.routes.iter().copied()).unwrap_or_else(|refusals| {
@@ -205,6 +224,7 @@ impl Tables {
             owners,
             router_macs: spec.router_macs.clone(),
             fib,
+            groups: spec.groups.clone(),
             crossing: spec.crossing,
             unknown: spec.unknown,
         })
@@ -222,6 +242,7 @@ impl Tables {
             owners: HashMap::default(),
             router_macs: Vec::new(),
             fib: Fib::default(),
+            groups: Vec::new(),
             crossing: Crossing::Bridged,
             unknown: Unknown::Drop,
         }
@@ -289,6 +310,25 @@ impl Tables {
     #[must_use]
     pub fn route_v6(&self, address: Ipv6Addr) -> Option<NextHop> {
         self.fib.find_v6(address)
+    }
+
+    /// What `hop` comes to for one packet: of a group, the member that carries its flow.
+    ///
+    /// # Panics
+    /// If `hop` is from other tables.
+    #[inline]
+    #[must_use]
+    pub fn one_of(&self, hop: NextHop, flow: impl FnOnce() -> Flow) -> NextHop {
+        match hop {
+            NextHop::Group(id) => self.groups[id.index()].member(flow()),
+            hop => hop,
+        }
+    }
+
+    /// A group of next hops.
+    #[must_use]
+    pub fn group(&self, id: GroupId) -> Option<&Group> {
+        self.groups.get(id.index())
     }
 
     /// How packets cross the uplink.
@@ -406,6 +446,7 @@ mod tests {
             ],
             router_macs: Vec::new(),
             routes: vec![(prefix, NextHop::Host), (prefix, NextHop::Blackhole)],
+            groups: Vec::new(),
             crossing: Crossing::Bridged,
             unknown: Unknown::Flood,
         };
@@ -417,5 +458,47 @@ mod tests {
         assert!(faults.iter().any(|f| matches!(f, Fault::StationTwice(..))));
         assert!(faults.iter().any(|f| matches!(f, Fault::Route(_))));
         assert_eq!(faults.len(), 6, "{faults:?}");
+    }
+
+    #[test]
+    fn a_group_is_as_good_as_its_members() {
+        let (here, ghost) = (PortId::new(0), PortId::new(9));
+        let station = |port: Option<PortId>| NextHop::Station {
+            port: port.expect("in range"),
+            mac: Mac::new([2, 0, 0, 0, 0, 7]),
+        };
+        let far = NextHop::Neighbour([10, 0, 0, 9].into());
+        let group = |members: &[NextHop]| Group::new(members).expect("sound");
+        let id = |place| GroupId::new(place).expect("in range");
+        let prefix = |text: &str| text.parse::<IpNet>().expect("a prefix");
+        let routes = ["10.1.0.0/16", "10.2.0.0/16", "10.3.0.0/16"].map(prefix);
+        let spec = TablesSpec {
+            ports: vec![port(0, PortRole::Pod, 1)],
+            owners: Vec::new(),
+            router_macs: Vec::new(),
+            routes: (0..3)
+                .map(|at| (routes[at], NextHop::Group(id(at))))
+                .collect(),
+            groups: vec![
+                group(&[station(here), station(ghost)]),
+                group(&[NextHop::Host, far]),
+            ],
+            crossing: Crossing::Bridged,
+            unknown: Unknown::Flood,
+        };
+        let mut faults = Tables::build(&spec).expect_err("none is whole");
+        let no_port = |role| Fault::NoPortFor(routes[1], role);
+        for expected in [
+            Fault::NoSuchPort("a route", ghost.expect("in range")),
+            no_port(PortRole::Host),
+            no_port(PortRole::Uplink),
+            Fault::NoSuchGroup(routes[2], id(2)),
+        ] {
+            let at = faults.iter().position(|fault| *fault == expected);
+            faults.remove(at.unwrap_or_else(|| panic!("{expected} is not among {faults:?}")));
+        }
+        assert_eq!(faults, []);
+        assert_eq!(spec.groups[1].to_string(), "one of via 10.0.0.9, host");
+        assert_eq!(NextHop::Group(id(2)).to_string(), "group 2");
     }
 }

@@ -90,6 +90,7 @@ fn azure() -> TablesSpec {
             (net("10.0.0.0/16"), NextHop::Host),
             (net("0.0.0.0/0"), NextHop::Host),
         ],
+        groups: Vec::new(),
         crossing: Crossing::Bridged,
         unknown: Unknown::Drop,
     }
@@ -125,6 +126,7 @@ fn kubenet() -> TablesSpec {
             ),
             (net("0.0.0.0/0"), NextHop::Host),
         ],
+        groups: Vec::new(),
         crossing: Crossing::Routed {
             uplink: ip("10.20.0.4").into(),
             gateway: ip("10.244.1.1").into(),

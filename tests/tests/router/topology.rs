@@ -474,6 +474,7 @@ fn tables(here: Side, there: Side, between: u16) -> TablesSpec {
             .collect(),
         router_macs: vec![here.gateway_mac],
         routes,
+        groups: Vec::new(),
         crossing: Crossing::Routed {
             uplink: both(here.uplink),
             gateway: both(here.gateway),

@@ -14,6 +14,7 @@
 //! Chunks are kept in 256 shared pieces, by the first 8 bits. A change copies one piece and the
 //! slots, and shares the rest with the table before it.
 
+pub mod group;
 mod hops;
 mod paint;
 pub mod rib;
@@ -29,6 +30,7 @@ use ipnet::IpNet;
 
 use crate::addr::{Mac, PortId};
 use crate::sync::Arc;
+use group::GroupId;
 use rib::Rib;
 
 /// Most routes of one family. An Azure route table has 400, the Internet about a million; beyond
@@ -56,6 +58,8 @@ pub enum NextHop {
     Unreachable,
     /// Nobody, silently.
     Blackhole,
+    /// One of several, each flow keeping to the same one (ECMP).
+    Group(GroupId),
 }
 
 /// A next hop's number in one [`Fib`]; see [`Fib::hop`].
@@ -258,6 +262,7 @@ impl fmt::Display for NextHop {
             NextHop::Neighbour(address) => write!(f, "via {address}"),
             NextHop::Unreachable => f.write_str("unreachable"),
             NextHop::Blackhole => f.write_str("blackhole"),
+            NextHop::Group(group) => write!(f, "{group}"),
         }
     }
 }
