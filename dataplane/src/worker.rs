@@ -293,7 +293,12 @@ impl<P: Port> Worker<P> {
     #[inline]
     fn send(&mut self, mut frame: Frame, kind: Kind, egress: PortId, edits: Rewrite) {
         if edits != Rewrite::KEEP {
-            rewrite::rewrite(self.pool.bytes_mut(&frame), kind, edits);
+            let bytes = self.pool.bytes_mut(&frame);
+            rewrite::rewrite(bytes, kind, edits);
+            if edits.hop {
+                let len = rewrite::routed_len(bytes, kind);
+                frame.set_len(len);
+            }
         }
         let taken = self.transmit(&mut frame, egress);
         self.settle(frame, taken);

@@ -12,6 +12,7 @@ use crate::verdict::DropReason;
 /// Bytes of the fixed header.
 pub const HEADER_LEN: usize = 40;
 
+pub(crate) const PAYLOAD_LEN_AT: usize = 4;
 const HOP_LIMIT_AT: usize = 7;
 
 /// ICMPv6 type of a neighbour solicitation (RFC 4861 4.3).
