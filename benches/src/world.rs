@@ -73,6 +73,7 @@ fn node(pods: usize, net: [u8; 2], host: Mac) -> TablesSpec {
         owners: Vec::new(),
         router_macs: Vec::new(),
         routes: Vec::new(),
+        groups: Vec::new(),
         crossing: Crossing::Bridged,
         unknown: Unknown::Drop,
     };

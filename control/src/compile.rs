@@ -8,19 +8,27 @@
 //! |---|---|---|
 //! | a pod here | its port | its port |
 //! | another address of this node's range | unreachable | unreachable |
-//! | another node's pods | the VNet's prefix, by the fabric's MAC | the node, by ARP |
+//! | another node's pods | the VNet's prefix, by the fabric's MAC | the route's next hop, by ARP |
+//! | of these, what a route table sends to `None` | blackhole | blackhole |
 //! | services, Azure's platform, the node itself | host | host |
 //! | anything else | host, which masquerades | host, which masquerades |
+//!
+//! Which routes of a route table a node applies itself, and which it must leave to the fabric, is
+//! told in [`crate::routes`].
+//!
+//! In dual stack kubenet has the same rows once more for IPv6. azure has none: there a node
+//! translates its pods' IPv6 (`ipv6nat`), and what a pod sends of it dies for want of a route.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use dataplane::addr::{Mac, PortId, Station};
 use dataplane::tables::fib::NextHop;
 use dataplane::tables::{Addresses, Crossing, Owner, PortRole, PortSpec, TablesSpec, Unknown};
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::plan::{Node, Plan, Plugin};
+use crate::routes;
 
 /// The hardware address with which Azure's fabric answers for every address of a VNet
 /// (azure-container-networking, `network/network.go`, `virtualMacAddress`).
@@ -87,11 +95,15 @@ pub fn compile(plan: &Plan, node: &Node, macs: NodeMacs, pods: &[PodPort]) -> Ta
         Plugin::Kubenet => kubenet(&mut routes, plan, node),
     }
     routes.add(IpNet::V4(Ipv4Net::default()), NextHop::Host);
+    if own_range_v6(plan, node).is_some() {
+        routes.add(IpNet::V6(Ipv6Net::default()), NextHop::Host);
+    }
     TablesSpec {
         ports: ports(node, macs, pods),
         owners: owners(plan, node, macs, pods),
         router_macs: router_macs(plan, macs),
         routes: routes.0.into_iter().collect(),
+        groups: Vec::new(),
         crossing: crossing(plan, node),
         unknown: match plan.plugin {
             Plugin::Azure => Unknown::Drop,
@@ -112,17 +124,20 @@ impl Routes {
 
 /// The node's own addresses, services and Azure's platform: the kernel translates and answers.
 fn to_the_kernel(routes: &mut Routes, plan: &Plan, node: &Node) {
-    routes.add(IpNet::from(IpAddr::V4(node.primary_ip)), NextHop::Host);
-    if let Some(gateway) = gateway(node) {
-        routes.add(IpNet::from(IpAddr::V4(gateway)), NextHop::Host);
+    let dual_stack = own_range_v6(plan, node).is_some();
+    let own = [
+        Some(node.primary_ip.into()),
+        gateway(node).map(IpAddr::V4),
+        node.primary_ip_v6.filter(|_| dual_stack).map(IpAddr::V6),
+        gateway_v6(plan, node).map(IpAddr::V6),
+    ];
+    for address in own.into_iter().flatten() {
+        routes.add(IpNet::from(address), NextHop::Host);
     }
-    for prefix in plan
-        .service_cidrs
-        .iter()
-        .chain(&plan.via_host)
-        .filter(|p| p.addr().is_ipv4())
-    {
-        routes.add(*prefix, NextHop::Host);
+    for prefix in plan.service_cidrs.iter().chain(&plan.via_host) {
+        if prefix.addr().is_ipv4() || dual_stack {
+            routes.add(*prefix, NextHop::Host);
+        }
     }
     for prefix in PLATFORM {
         routes.add(prefix.into(), NextHop::Host);
@@ -137,8 +152,12 @@ fn azure(routes: &mut Routes, plan: &Plan, node: &Node) {
         port: UPLINK_PORT,
         mac: FABRIC_MAC,
     };
-    for prefix in &plan.vnet.prefixes {
-        routes.add((*prefix).into(), fabric);
+    for (prefix, route) in plan.sent_by_switch(node) {
+        let hop = match discards(&route) {
+            true => NextHop::Blackhole,
+            false => fabric,
+        };
+        routes.add(prefix, hop);
     }
 }
 
@@ -146,10 +165,35 @@ fn kubenet(routes: &mut Routes, plan: &Plan, node: &Node) {
     if let Some(cidr) = node.pod_cidr {
         routes.add(cidr.into(), NextHop::Unreachable);
     }
-    for other in plan.nodes.iter().filter(|other| other.name != node.name) {
-        if let Some(cidr) = other.pod_cidr {
-            routes.add(cidr.into(), NextHop::Neighbour(other.primary_ip.into()));
-        }
+    if let Some(own) = own_range_v6(plan, node) {
+        routes.add(own.into(), NextHop::Unreachable);
+    }
+    for (prefix, route) in plan.sent_by_switch(node) {
+        let hop = match route.next_hop {
+            _ if discards(&route) => NextHop::Blackhole,
+            // The fabric answers for every address of its VNet, and for no other.
+            routes::NextHop::VirtualAppliance(hop)
+                if plan.vnet.prefixes.iter().any(|net| net.contains(&hop)) =>
+            {
+                NextHop::Neighbour(hop)
+            }
+            _ => NextHop::Neighbour(subnet_gateway(node, prefix.addr().is_ipv4())),
+        };
+        routes.add(prefix, hop);
+    }
+}
+
+/// A route that somebody wrote to discard. Azure's own routes to nowhere are left to the fabric:
+/// see [`crate::routes`].
+fn discards(route: &routes::Route) -> bool {
+    route.next_hop == routes::NextHop::None && route.source.is_user_defined()
+}
+
+/// The first host of the node's subnet, where its kernel's default route leads, too.
+fn subnet_gateway(node: &Node, v4: bool) -> IpAddr {
+    match node.subnet_prefix_v6.filter(|_| !v4) {
+        Some(subnet) => first_host_v6(subnet).into(),
+        None => Ipv4Addr::from_bits(node.subnet_prefix.network().to_bits() | 1).into(),
     }
 }
 
@@ -157,21 +201,33 @@ fn kubenet(routes: &mut Routes, plan: &Plan, node: &Node) {
 /// to the switch, and what never leaves by the uplink.
 #[must_use]
 pub fn own_range(node: &Node) -> Vec<Ipv4Net> {
-    let secondary = node
-        .pod_ips
-        .iter()
-        .flat_map(|ips| ips.iter())
-        .map(Ipv4Net::from);
-    let mut own: Vec<Ipv4Net> = secondary.chain(node.pod_cidr).collect();
-    own = Ipv4Net::aggregate(&own);
-    own.sort();
-    own
+    node.pod_range()
+}
+
+/// The IPv6 prefix of this node's pods, where the switch serves them in dual stack: under kubenet,
+/// and where the node has an address of its own by which others reach it.
+#[must_use]
+pub fn own_range_v6(plan: &Plan, node: &Node) -> Option<Ipv6Net> {
+    let served = plan.plugin == Plugin::Kubenet && node.primary_ip_v6.is_some();
+    node.pod_cidr_v6.filter(|_| served)
 }
 
 /// The gateway of the node's pods, which `cbr0` holds: the first host of the pod CIDR.
 #[must_use]
 pub fn gateway(node: &Node) -> Option<Ipv4Addr> {
     node.pod_cidr?.hosts().next()
+}
+
+/// Their IPv6 gateway, which `cbr0` holds as well.
+#[must_use]
+pub fn gateway_v6(plan: &Plan, node: &Node) -> Option<Ipv6Addr> {
+    own_range_v6(plan, node).map(first_host_v6)
+}
+
+/// The first address that a host may have: the one before it is any router's (RFC 4291 2.6.1).
+#[must_use]
+pub fn first_host_v6(net: Ipv6Net) -> Ipv6Addr {
+    Ipv6Addr::from_bits(net.network().to_bits() | 1)
 }
 
 fn ports(node: &Node, macs: NodeMacs, pods: &[PodPort]) -> Vec<PortSpec> {
@@ -201,7 +257,9 @@ fn owners(plan: &Plan, node: &Node, macs: NodeMacs, pods: &[PodPort]) -> Vec<(Ip
         Plugin::Azure => Some(node.primary_ip),
         Plugin::Kubenet => gateway(node),
     };
-    let own = own.into_iter().map(|address| (IpAddr::V4(address), host));
+    let own_v6 = gateway_v6(plan, node).map(IpAddr::V6);
+    let own = own.map(IpAddr::V4).into_iter().chain(own_v6);
+    let own = own.map(|address| (address, host));
     let pods = pods.iter().flat_map(|pod| {
         let owner = Owner {
             port: pod.port,
@@ -224,11 +282,167 @@ fn crossing(plan: &Plan, node: &Node) -> Crossing {
     match plan.plugin {
         Plugin::Azure => Crossing::Bridged,
         Plugin::Kubenet => Crossing::Routed {
-            uplink: node.primary_ip.into(),
+            uplink: Addresses {
+                v4: Some(node.primary_ip),
+                v6: node
+                    .primary_ip_v6
+                    .filter(|_| own_range_v6(plan, node).is_some()),
+            },
             gateway: Addresses {
                 v4: gateway(node),
-                v6: None,
+                v6: gateway_v6(plan, node),
             },
         },
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use dataplane::tables::Tables;
+
+    use super::*;
+    use crate::plan::{LoadOptions, load};
+
+    const MACS: NodeMacs = NodeMacs {
+        nic: mac(0x20),
+        host: mac(0x01),
+    };
+
+    const fn mac(last: u8) -> Station {
+        match Station::new(Mac::new([0x0a, 0x58, 0, 0, 0, last])) {
+            Ok(station) => station,
+            Err(_) => panic!("neither group nor zero"),
+        }
+    }
+
+    fn dual_stack(plugin: Plugin) -> Plan {
+        load(&LoadOptions {
+            plugin: Some(plugin),
+            ..LoadOptions::built_in_dual_stack()
+        })
+        .unwrap()
+    }
+
+    fn pod() -> PodPort {
+        PodPort {
+            port: PortId::new(FIRST_POD_PORT).unwrap(),
+            mac: mac(0x31),
+            addresses: vec!["10.244.0.2".parse().unwrap(), "fc00::2".parse().unwrap()],
+            hairpin: false,
+        }
+    }
+
+    /// The next hop of the longest prefix, by a walk along the rows.
+    fn hop(spec: &TablesSpec, address: &str) -> Option<NextHop> {
+        let address: IpAddr = address.parse().unwrap();
+        spec.routes
+            .iter()
+            .filter(|(prefix, _)| prefix.contains(&address))
+            .max_by_key(|(prefix, _)| prefix.prefix_len())
+            .map(|(_, hop)| *hop)
+    }
+
+    #[test]
+    fn kubenet_in_dual_stack_has_the_same_rows_for_both_families() {
+        let plan = dual_stack(Plugin::Kubenet);
+        let spec = compile(&plan, &plan.nodes[0], MACS, &[pod()]);
+        let here = NextHop::Station {
+            port: pod().port,
+            mac: pod().mac.mac(),
+        };
+        let neighbour = |address: &str| NextHop::Neighbour(address.parse().unwrap());
+        for (v4, v6, wanted) in [
+            ("10.244.0.2", "fc00::2", [here; 2]),
+            ("10.244.0.3", "fc00::3", [NextHop::Unreachable; 2]),
+            ("10.244.0.1", "fc00::1", [NextHop::Host; 2]),
+            ("10.20.0.4", "2001:db8:10:20::4", [NextHop::Host; 2]),
+            ("10.20.0.5", "2001:db8:10:20::5", [NextHop::Host; 2]),
+            ("10.0.0.1", "fd00::1", [NextHop::Host; 2]),
+            ("8.8.8.8", "2001:db8:ffff::1", [NextHop::Host; 2]),
+            (
+                "10.244.1.7",
+                "fc00:0:0:1::7",
+                [neighbour("10.20.0.5"), neighbour("2001:db8:10:20::5")],
+            ),
+            (
+                "10.244.2.7",
+                "fc00:0:0:2::7",
+                [neighbour("10.10.0.5"), neighbour("2001:db8:10:10::4")],
+            ),
+        ] {
+            assert_eq!(
+                [hop(&spec, v4), hop(&spec, v6)],
+                wanted.map(Some),
+                "{v4} {v6}"
+            );
+        }
+        let rows = |v4: bool| {
+            let of_family = |(prefix, _): &&(IpNet, NextHop)| prefix.addr().is_ipv4() == v4;
+            spec.routes.iter().filter(of_family).count()
+        };
+        assert_eq!(rows(true), rows(false) + PLATFORM.len());
+        assert_eq!(
+            spec.crossing,
+            Crossing::Routed {
+                uplink: Addresses {
+                    v4: Some("10.20.0.4".parse().unwrap()),
+                    v6: Some("2001:db8:10:20::4".parse().unwrap()),
+                },
+                gateway: Addresses {
+                    v4: Some("10.244.0.1".parse().unwrap()),
+                    v6: Some("fc00::1".parse().unwrap()),
+                },
+            }
+        );
+        let held: Vec<(String, PortId)> = spec
+            .owners
+            .iter()
+            .map(|(address, owner)| (address.to_string(), owner.port))
+            .collect();
+        let own = |address: &str, port| (address.to_owned(), port);
+        assert_eq!(
+            held,
+            [
+                own("10.244.0.1", HOST_PORT),
+                own("fc00::1", HOST_PORT),
+                own("10.244.0.2", pod().port),
+                own("fc00::2", pod().port),
+            ]
+        );
+        assert!(Tables::build(&spec).is_ok());
+    }
+
+    #[test]
+    fn azure_has_no_ipv6_rows_even_in_dual_stack() {
+        let plan = dual_stack(Plugin::Azure);
+        assert!(plan.nodes.iter().all(|node| node.pod_cidr_v6.is_some()));
+        let spec = compile(&plan, &plan.nodes[0], MACS, &[]);
+        assert!(
+            spec.routes
+                .iter()
+                .all(|(prefix, _)| prefix.addr().is_ipv4())
+        );
+        assert!(spec.owners.iter().all(|(address, _)| address.is_ipv4()));
+        assert!(Tables::build(&spec).is_ok());
+    }
+
+    #[test]
+    fn without_dual_stack_nothing_speaks_of_ipv6() {
+        let kubenet = LoadOptions {
+            plugin: Some(Plugin::Kubenet),
+            ..LoadOptions::built_in()
+        };
+        let plan = load(&kubenet).unwrap();
+        let spec = compile(&plan, &plan.nodes[0], MACS, &[]);
+        assert!(
+            spec.routes
+                .iter()
+                .all(|(prefix, _)| prefix.addr().is_ipv4())
+        );
+        let Crossing::Routed { uplink, gateway } = spec.crossing else {
+            panic!("kubenet routes");
+        };
+        assert_eq!((uplink.v6, gateway.v6), (None, None));
     }
 }

@@ -107,7 +107,7 @@ fn ipv6_crosses_where_the_vnet_has_a_prefix() {
     let net = |text: &str| text.parse().expect("well-formed");
     let subnet = SubnetSpec {
         name: "agents".into(),
-        prefix: net("fd00:20::/64"),
+        prefixes: vec![net("fd00:20::/64")],
         route_table: None,
     };
     let fabric = Fabric::start(VnetSpec {

@@ -171,6 +171,22 @@ fn kubenet_has_the_seeds_pod_cidrs_and_a_ttl_of_62_across_nodes() {
 }
 
 #[test]
+fn a_traceroute_meets_the_routers_of_each_mode_and_packets_of_the_planned_mtu_arrive() {
+    for (plugin, way) in [
+        ("azure", "10.20.0.43"),
+        ("kubenet", "10.244.1.1, 10.20.0.5, 10.244.0.7"),
+    ] {
+        let report = mode(plugin);
+        let hops = row(&report, "checks", "name", "hops");
+        assert_eq!(hops["ok"], true, "{hops}");
+        assert_eq!(hops["detail"], format!("pod-a to pod-c: {way}"));
+        let mtu = row(&report, "checks", "name", "path_mtu");
+        let detail = mtu["detail"].as_str().expect("text");
+        assert!(detail.contains("longest packet 1500 bytes;"), "{mtu}");
+    }
+}
+
+#[test]
 fn a_hundred_megabytes_arrive_whole_in_super_frames_in_both_modes() {
     for report in seed().reports() {
         let pairs: Vec<Value> = rows(&report, "transfers")
@@ -314,6 +330,53 @@ fn without_its_route_table_kubenet_fails_and_names_the_fabrics_reason() {
         .find(|c| c["node"] == "node-1");
     let far = far.expect("captured at both nodes");
     assert_eq!((&far["frames"], &far["ttl"]), (&json!(0), &Value::Null));
+    let made = |name: &str| rows(report, "checks").iter().any(|c| c["name"] == name);
+    assert!(!made("hops") && !made("path_mtu"), "there is no way");
+}
+
+/// A table with the cluster's name: the pods' routes stand in it beside the operator's own.
+const QUARANTINE: &str = r#"{
+  "type": "Microsoft.Network/routeTables",
+  "name": "k8s-master-37464322-routetable",
+  "routes": [
+    { "name": "quarantine", "addressPrefix": "10.244.0.7/32", "nextHopType": "None" }
+  ]
+}"#;
+
+#[test]
+fn the_operators_route_table_is_obeyed_by_nodes_and_fabric() {
+    let _turn = one_at_a_time();
+    let home = Home::new();
+    let table = home.file("rt.json", QUARANTINE);
+    let arguments = [
+        "lab",
+        "--plugin",
+        "kubenet",
+        "--route-table",
+        &table,
+        "--json",
+    ];
+    let run = home.run(&arguments);
+    assert_eq!(run.status, Some(1), "{}", run.stderr);
+    let report = &run.reports()[0];
+    assert_eq!(ping(report, "pod-a", "pod-c")["received"], 0);
+    // What pods send dies in the switch, and what the node's kernel sends dies in the fabric.
+    assert_eq!(
+        row(report, "drops", "reason", "blackhole")["where"],
+        "node-0"
+    );
+    let in_fabric = row(report, "drops", "reason", "user_route_none");
+    assert_eq!(in_fabric["where"], "fabric");
+    let check = row(report, "checks", "name", "route_to_the_far_node");
+    assert_eq!(
+        check["detail"],
+        "10.244.0.7 at node-0: user-defined route 10.244.0.7/32 -> None"
+    );
+    // The provider's routes are in the same table: the other pod of that node is reached.
+    assert_eq!(ping(report, "pod-a", "pod-b")["ttl"], 64);
+    for books in rows(report, "switches") {
+        assert_eq!(books["balanced"], true, "{books}");
+    }
 }
 
 #[test]

@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 
 use control::lab::fabric::{DEVICE, FabricDrop, VIRTUAL_MAC};
 use control::lab::probe::{
-    Capture, EchoRequests, PingError, PingSpec, TransferSpec, pcap, ping, transfer,
+    Capture, EchoRequests, Hop, HopProbe, HopsSpec, PathMtuSpec, PingError, PingSpec, TransferSpec,
+    hops, path_mtu, pcap, ping, transfer,
 };
 use two_nodes::*;
 
@@ -151,12 +152,64 @@ fn a_ping_reports_who_refused_it() {
         seq: 1,
         from: Some(NODE_1.into()),
         what,
+        mtu: None,
     };
     assert_eq!(report.errors, [expected], "{report:?}");
     assert!(
         began.elapsed() < Duration::from_secs(1),
         "an error ends the wait"
     );
+}
+
+#[test]
+fn a_neighbour_is_one_hop_away_and_silence_is_a_hop_too() {
+    let nodes = two_nodes();
+    for (probe, what) in [
+        (HopProbe::Udp, "port unreachable"),
+        (HopProbe::Echo, "echo reply"),
+    ] {
+        let spec = HopsSpec::to(NODE_1.into(), probe);
+        let report = hops(&nodes.node_0, &spec).expect("a socket");
+        let (from, what) = (Some(NODE_1.into()), what.to_owned());
+        assert_eq!(report.hops, [Hop { from, what }]);
+        let absent = HopsSpec {
+            to: Ipv4Addr::new(10, 20, 0, 99).into(),
+            hops_max: 2,
+            timeout: Duration::from_millis(20),
+            ..spec
+        };
+        let report = hops(&nodes.node_0, &absent).expect("a socket");
+        assert_eq!(
+            (report.reached(), report.addresses()),
+            (false, vec![None; 2])
+        );
+    }
+    let nowhere = hops(
+        &namespace("empty"),
+        &HopsSpec::to(NODE_1.into(), HopProbe::Udp),
+    );
+    let report = nowhere.expect("a socket");
+    assert!(
+        !report.reached() && report.hops[0].what.contains("unreachable"),
+        "{report:?}"
+    );
+}
+
+#[test]
+fn the_longest_packet_that_arrives_is_found_though_nobody_says_how_long_it_is() {
+    let nodes = two_nodes();
+    let spec = |ceiling| PathMtuSpec {
+        timeout: Duration::from_millis(50),
+        ..PathMtuSpec::to(NODE_1.into(), ceiling)
+    };
+    let report = path_mtu(&nodes.node_0, &spec(1500)).expect("a raw socket");
+    assert_eq!((report.arrived, report.tries), (Some(1500), 2));
+    let refused = report.refused.expect("the device's own limit");
+    assert_eq!((refused.from, refused.mtu), (None, None));
+    // Longer than the device allows: its kernel refuses, and does not say what would do.
+    let report = path_mtu(&nodes.node_0, &spec(2000)).expect("a raw socket");
+    assert_eq!(report.arrived, Some(1500), "{report:?}");
+    assert!(report.tries > 5, "{report:?}");
 }
 
 #[test]

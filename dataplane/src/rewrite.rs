@@ -31,6 +31,24 @@ pub fn rewrite(frame: &mut [u8], kind: Kind, edits: Rewrite) {
     }
 }
 
+/// Where the frame ends that a routed packet leaves in. Ethernet pads what is shorter than 60 bytes,
+/// and whoever pleases appends more; a router takes none of it along (`ip_rcv_core`,
+/// net/ipv4/ip_input.c), so that it neither counts for the MTU nor is summed up.
+#[inline]
+pub(crate) fn routed_len(frame: &[u8], kind: Kind) -> usize {
+    let packet = &frame[HEADER_LEN..];
+    let says = |at: usize| match packet.get(at..at + 2) {
+        Some(&[high, low]) => usize::from(u16::from_be_bytes([high, low])),
+        _ => packet.len(),
+    };
+    let packet_len = match kind {
+        Kind::Ipv4 => says(ipv4::TOTAL_LEN_AT),
+        Kind::Ipv6 => ipv6::HEADER_LEN + says(ipv6::PAYLOAD_LEN_AT),
+        _ => packet.len(),
+    };
+    HEADER_LEN + packet_len.min(packet.len())
+}
+
 /// The addresses that ARP repeats inside.
 fn rewrite_arp(packet: &mut [u8], edits: Rewrite) {
     let Ok(before) = ArpView::parse(packet) else {
@@ -53,6 +71,34 @@ mod tests {
 
     const A: Mac = Mac::new([2, 0, 0, 0, 0, 0xa]);
     const B: Mac = Mac::new([2, 0, 0, 0, 0, 0xb]);
+
+    #[test]
+    fn what_lies_behind_a_packet_is_not_routed_with_it() {
+        let mut v4 = Vec::new();
+        etherparse::PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2])
+            .ipv4([10, 0, 0, 1], [10, 0, 0, 2], 64)
+            .udp(1, 2)
+            .write(&mut v4, b"ping")
+            .expect("writing to a vector cannot fail");
+        let mut v6 = Vec::new();
+        etherparse::PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2])
+            .ipv6([0xfd; 16], [0xfe; 16], 64)
+            .udp(1, 2)
+            .write(&mut v6, b"ping")
+            .expect("writing to a vector cannot fail");
+        for (mut frame, kind) in [(v4, Kind::Ipv4), (v6, Kind::Ipv6)] {
+            let len = frame.len();
+            assert_eq!(routed_len(&frame, kind), len);
+            frame.resize(len + 14, 0xee);
+            assert_eq!(routed_len(&frame, kind), len);
+            assert_eq!(routed_len(&frame, Kind::Arp), len + 14);
+            assert_eq!(
+                routed_len(&frame[..15], kind),
+                15,
+                "never more than there is"
+            );
+        }
+    }
 
     proptest! {
         #[test]

@@ -476,6 +476,7 @@ fn azure() -> TablesSpec {
             route("fd00:20::31/128", to(A, POD_A)),
             route("fd00:20::/64", to(UPLINK, FABRIC)),
         ],
+        groups: Vec::new(),
         crossing: Crossing::Bridged,
         unknown: Unknown::Drop,
     }
@@ -502,6 +503,7 @@ fn kubenet() -> TablesSpec {
             route("fd00:244::6/128", to(A, POD_A)),
             route("fd00:244:1::/64", NextHop::Neighbour(ip(NEXT_HOP))),
         ],
+        groups: Vec::new(),
         crossing: Crossing::Routed {
             uplink: std::net::Ipv4Addr::new(10, 20, 0, 4).into(),
             gateway: std::net::Ipv4Addr::new(10, 244, 1, 1).into(),

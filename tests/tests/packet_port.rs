@@ -143,6 +143,7 @@ fn tables() -> Tables {
                 (host, NextHop::Station { port, mac })
             })
             .collect(),
+        groups: Vec::new(),
         crossing: Crossing::Bridged,
         unknown: Unknown::Drop,
     };

@@ -295,6 +295,7 @@ fn spec(second: PortRole, routes: Vec<(IpNet, NextHop)>, crossing: Crossing) -> 
         owners: Vec::new(),
         router_macs: vec![Mac::new(ROUTER)],
         routes,
+        groups: Vec::new(),
         crossing,
         unknown: Unknown::Flood,
     }

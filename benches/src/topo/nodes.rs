@@ -162,7 +162,7 @@ fn vnet(plugin: Plugin, nodes: &[Node]) -> VnetSpec {
         prefixes: vec![net([10, 20, 0, 0], 16)],
         subnets: vec![SubnetSpec {
             name: "agents".into(),
-            prefix: net([10, 20, 0, 0], 24),
+            prefixes: vec![net([10, 20, 0, 0], 24)],
             route_table: (plugin == Plugin::Kubenet).then(|| nodes.iter().map(route).collect()),
         }],
     }

@@ -216,6 +216,7 @@ fn tables(pods: &[Pod]) -> TablesSpec {
         owners: pods.iter().enumerate().map(owner).collect(),
         router_macs: vec![host.mac.mac()],
         routes: pods.iter().enumerate().map(route).collect(),
+        groups: Vec::new(),
         crossing: Crossing::Bridged,
         unknown: Unknown::Flood,
     }

@@ -4,15 +4,15 @@
 //! Never: starts a thread before the process has left the machine's network.
 
 use std::io::{self, IsTerminal, Write};
-use std::net::Ipv4Addr;
 use std::num::NonZeroU16;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use dataplane::port::tap::{Queues, TapPort};
 
 use super::Exit;
+use super::cluster::ClusterArgs;
 use crate::devices::{DeviceName, Netns};
 use crate::lab::cluster::{Cluster, Wishes};
 use crate::lab::prereq::{self, Check};
@@ -20,12 +20,12 @@ use crate::lab::privilege::{self, EnterError, PrivateNet};
 use crate::lab::reaper::Reaper;
 use crate::lab::report::Report;
 use crate::lab::{print, registry, walk};
-use crate::model::{Source, examples};
-use crate::plan::{self, LoadOptions, Plan, Plugin};
+use crate::plan::{self, Plan, Plugin};
 
 const EXAMPLES: &str = "Examples:
   tapline lab                                    # the seed's cluster, azure and then kubenet
   tapline lab --plugin kubenet --detach-route-table
+  tapline lab --dual-stack                       # IPv4 and IPv6, on an example of its own
   tapline lab --model aks.json --vnet aks-vnet.json --json
   tapline lab --plugin azure --hold              # and in another terminal:
   tapline lab exec pod-a -- ip addr
@@ -44,34 +44,8 @@ pub struct LabArgs {
     #[command(subcommand)]
     sub: Option<LabCommand>,
 
-    /// The API model; without it, the built-in example.
-    #[arg(long, value_name = "FILE")]
-    model: Option<PathBuf>,
-
-    /// The VNet's ARM template; goes with --model.
-    #[arg(long, value_name = "FILE", requires = "model")]
-    vnet: Option<PathBuf>,
-
-    /// Walk this mode only. Without --model the default is both.
-    #[arg(long, value_enum)]
-    plugin: Option<Plugin>,
-
-    /// The order in which nodes register, which is that of kubenet's pod CIDRs.
-    #[arg(
-        long,
-        value_name = "NODE,...",
-        value_delimiter = ',',
-        requires = "model"
-    )]
-    register: Vec<String>,
-
-    /// The subnet for a role: master, agent, or the name of a pool. May be repeated.
-    #[arg(long, value_name = "ROLE=NAME", value_parser = super::plan::parse_subnet, requires = "model")]
-    subnet: Vec<(String, String)>,
-
-    /// Leave the route table off the subnets, as a custom VNet has it at first.
-    #[arg(long)]
-    detach_route_table: bool,
+    #[command(flatten)]
+    cluster: ClusterArgs,
 
     /// Workers of each node's switch.
     #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u16).range(1..=64))]
@@ -175,69 +149,37 @@ fn missing(entered: &Result<PrivateNet, EnterError>) -> Vec<Check> {
     checks
 }
 
+const NO_DUAL_STACK_UNDER_AZURE: &str = "tapline lab: --dual-stack walks both families under \
+    kubenet only: under azure a node translates its pods' IPv6 (ipv6nat), which Tapline does not do. \
+    Add --plugin kubenet, or leave --dual-stack out to walk IPv4";
+
 /// The plans to walk: the model's, or the built-in example's in both modes.
 fn plans(args: &LabArgs) -> Result<Vec<Plan>, String> {
-    let modes = match (&args.model, args.plugin) {
+    let cluster = &args.cluster;
+    let modes = match (&cluster.model, cluster.plugin) {
         (_, Some(plugin)) => vec![Some(plugin)],
         (Some(_), None) => vec![None],
+        (None, None) if cluster.dual_stack => vec![None],
         (None, None) if args.hold => vec![Some(Plugin::Azure)],
         (None, None) => vec![Some(Plugin::Azure), Some(Plugin::Kubenet)],
     };
     modes
         .into_iter()
-        .map(|mode| plan::load(&options(args, mode)).map_err(|f| f.to_string()))
+        .map(|mode| {
+            let plan = plan::load(&cluster.options(mode)).map_err(|f| f.to_string())?;
+            match plan.plugin {
+                Plugin::Azure if cluster.dual_stack => Err(NO_DUAL_STACK_UNDER_AZURE.to_owned()),
+                _ => Ok(plan),
+            }
+        })
         .collect()
 }
 
-fn options(args: &LabArgs, plugin: Option<Plugin>) -> LoadOptions {
-    match &args.model {
-        Some(model) => LoadOptions {
-            vnet: args.vnet.clone().map(Source::Path),
-            plugin,
-            register: args.register.clone(),
-            subnets: args.subnet.clone(),
-            ..LoadOptions::new(Source::Path(model.clone()))
-        },
-        // The order in which the seed's nodes registered, which its pod CIDRs give away.
-        None => LoadOptions {
-            vnet: Some(Source::BuiltIn {
-                name: "aks-vnet.json",
-                text: examples::AKS_VNET,
-            }),
-            plugin,
-            cluster_id: Some(examples::CLUSTER_ID.to_owned()),
-            register: ["node-1", "node-0", "master-0"].map(String::from).to_vec(),
-            ..LoadOptions::new(Source::BuiltIn {
-                name: "aks.json",
-                text: examples::AKS,
-            })
-        },
-    }
-}
-
-/// The seed's addresses, where the built-in example is walked.
 fn wishes(args: &LabArgs, plan: &Plan) -> Wishes {
-    let seed: [(&str, Ipv4Addr); 2] = match plan.plugin {
-        Plugin::Azure => [
-            ("pod-a", Ipv4Addr::new(10, 20, 0, 31)),
-            ("pod-c", Ipv4Addr::new(10, 20, 0, 43)),
-        ],
-        Plugin::Kubenet => [
-            ("pod-a", Ipv4Addr::new(10, 244, 1, 6)),
-            ("pod-c", Ipv4Addr::new(10, 244, 0, 7)),
-        ],
-    };
-    let addresses = match args.model {
-        None => seed
-            .into_iter()
-            .map(|(name, address)| (name.to_owned(), address))
-            .collect(),
-        Some(_) => Default::default(),
-    };
     Wishes {
-        addresses,
+        addresses: args.cluster.addresses(plan),
         workers: NonZeroU16::new(args.workers).unwrap_or(NonZeroU16::MIN),
-        detach_route_table: args.detach_route_table,
+        detach_route_table: args.cluster.detach_route_table,
         spin: None,
     }
 }
@@ -311,7 +253,11 @@ struct Lab<'a> {
 impl Lab<'_> {
     fn run(&mut self, plan: &Plan) -> Result<(), Box<dyn std::error::Error>> {
         // What there is to say of the built-in example, the lab sees to: it attaches the table.
-        for warning in plan.warnings.iter().filter(|_| self.args.model.is_some()) {
+        for warning in plan
+            .warnings
+            .iter()
+            .filter(|_| self.args.cluster.model.is_some())
+        {
             eprintln!("warning: {warning}");
         }
         let mut say = |stage: &str| eprintln!("[{}] {stage}", plan.plugin);

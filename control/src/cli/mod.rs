@@ -2,8 +2,10 @@
 //!
 //! In: the arguments. Out: an exit status. Never: does the work itself.
 
+pub mod cluster;
 pub mod lab;
 pub mod plan;
+mod routes;
 
 use std::process::ExitCode;
 

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use comfy_table::{Table, presets};
 use serde_json::{Value, json};
 
-use super::Exit;
+use super::{Exit, routes};
 use crate::model::Source;
 use crate::plan::{self, LoadOptions, Node, Plan, Plugin, ROUTE_LIMIT};
 
@@ -20,6 +20,9 @@ const EXAMPLES: &str = "Examples:
   tapline plan --model aks.json                  # the VNet that aks-engine would make
   tapline plan --model aks.json --vnet hub.json --subnet master=core --subnet agent=pods
   tapline plan --model aks.json --json | jq '.nodes[].primary_ip'
+  tapline plan --model aks.json --vnet aks-vnet.json --plugin kubenet \\
+      --route-table rt.json --effective-routes node-0
+  tapline plan --dual-stack                      # the built-in dual-stack example
 
 Exit status:
   0  the plan holds
@@ -31,12 +34,17 @@ Exit status:
 #[command(after_long_help = EXAMPLES)]
 pub struct PlanArgs {
     /// The API model of aks-engine (apiVersion vlabs).
-    #[arg(long, value_name = "FILE")]
-    model: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "dual_stack")]
+    model: Option<PathBuf>,
 
     /// The ARM template of the VNet; without it, the VNet that aks-engine would make.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", requires = "model")]
     vnet: Option<PathBuf>,
+
+    /// Plan IPv4 and IPv6: for the built-in dual-stack example, or for a model that must enable
+    /// enableIPv6DualStack.
+    #[arg(long)]
+    dual_stack: bool,
 
     /// Plan for this plugin instead of the model's.
     #[arg(long, value_enum)]
@@ -50,6 +58,16 @@ pub struct PlanArgs {
     /// The subnet for a role: master, agent, or the name of a pool. May be repeated.
     #[arg(long, value_name = "ROLE=NAME", value_parser = parse_subnet)]
     subnet: Vec<(String, String)>,
+
+    /// A route table: an ARM template or resource of type Microsoft.Network/routeTables, or what
+    /// `az network route-table show` prints. May be repeated.
+    #[arg(long, value_name = "FILE")]
+    route_table: Vec<PathBuf>,
+
+    /// Show the effective routes of this node, or of every node: those that Azure takes, and those
+    /// that lost, with the winner.
+    #[arg(long, value_name = "NODE", num_args = 0..=1)]
+    effective_routes: Option<Option<String>>,
 
     /// How many routes a route table holds.
     #[arg(long, value_name = "N", default_value_t = ROUTE_LIMIT)]
@@ -76,14 +94,22 @@ pub(super) fn parse_subnet(text: &str) -> Result<(String, String), String> {
 /// Runs `tapline plan`.
 #[must_use]
 pub fn run(args: &PlanArgs) -> Exit {
+    let documents = match &args.model {
+        Some(model) => LoadOptions {
+            vnet: args.vnet.clone().map(Source::Path),
+            ..LoadOptions::new(Source::Path(model.clone()))
+        },
+        None => LoadOptions::built_in_dual_stack(),
+    };
     let options = LoadOptions {
-        vnet: args.vnet.clone().map(Source::Path),
         plugin: args.plugin,
         register: args.register.clone(),
         subnets: args.subnet.clone(),
+        route_tables: args.route_table.iter().cloned().map(Source::Path).collect(),
         route_limit: args.route_limit,
-        cluster_id: args.cluster_id.clone(),
-        ..LoadOptions::new(Source::Path(args.model.clone()))
+        cluster_id: args.cluster_id.clone().or(documents.cluster_id),
+        dual_stack: args.dual_stack,
+        ..documents
     };
     let plan = match plan::load(&options) {
         Ok(plan) => plan,
@@ -92,12 +118,36 @@ pub fn run(args: &PlanArgs) -> Exit {
             return Exit::BadInput;
         }
     };
-    if args.json {
-        let text = serde_json::to_string_pretty(&to_json(&plan))
+    let wanted = args.effective_routes.as_ref();
+    let nodes = wanted.map(|name| routes::nodes(&plan, name.as_deref()));
+    let nodes = match nodes.transpose() {
+        Ok(nodes) => nodes,
+        Err(message) => {
+            write_lines(io::stderr().lock(), &[message]);
+            return Exit::BadInput;
+        }
+    };
+    print(&plan, nodes.as_deref(), args.json);
+    Exit::Ok
+}
+
+/// The plan, and the effective routes of `nodes` where they were asked for.
+fn print(plan: &Plan, nodes: Option<&[&Node]>, as_json: bool) {
+    if as_json {
+        let mut tree = to_json(plan);
+        if let Some(nodes) = nodes {
+            tree["effective_routes"] = routes::to_json(plan, nodes);
+        }
+        let text = serde_json::to_string_pretty(&tree)
             .expect("a tree of texts and numbers is always JSON");
         write_lines(io::stdout().lock(), &[text]);
     } else {
-        write_lines(io::stdout().lock(), &[to_text(&plan)]);
+        let mut text = to_text(plan);
+        if let Some(nodes) = nodes {
+            text.push_str("\n\n");
+            text.push_str(&routes::to_text(plan, nodes));
+        }
+        write_lines(io::stdout().lock(), &[text]);
         let warnings: Vec<String> = plan
             .warnings
             .iter()
@@ -105,7 +155,6 @@ pub fn run(args: &PlanArgs) -> Exit {
             .collect();
         write_lines(io::stderr().lock(), &warnings);
     }
-    Exit::Ok
 }
 
 /// Writes lines to a stream. A reader that has gone away wants no more of them.
@@ -132,15 +181,19 @@ pub fn to_json(plan: &Plan) -> Value {
         "non_masquerade": texts(&plan.non_masquerade),
         "via_host": texts(&plan.via_host),
         "max_pods": plan.max_pods,
+        "dual_stack": plan.dual_stack,
         "ip_forwarding": plan.ip_forwarding,
         "api_server": plan.api_server,
         "vnet": {
             "name": plan.vnet.name,
             "prefixes": plan.vnet.prefixes,
+            "peers": plan.vnet.peers,
             "subnets": plan.vnet.subnets.iter().map(|subnet| json!({
                 "name": subnet.name,
                 "prefix": subnet.prefix,
+                "prefix_v6": subnet.prefix_v6,
                 "route_table_attached": subnet.route_table_attached,
+                "route_table": plan.table_of(&subnet.name).map(|table| &table.name),
             })).collect::<Vec<_>>(),
         },
         "warnings": warnings,
@@ -156,6 +209,8 @@ fn node_json(node: &Node) -> Value {
         "subnet": node.subnet,
         "subnet_prefix": node.subnet_prefix,
         "primary_ip": node.primary_ip,
+        "subnet_prefix_v6": node.subnet_prefix_v6,
+        "primary_ip_v6": node.primary_ip_v6,
         "pod_ips": node.pod_ips.as_ref().map(|pods| json!({
             "first": pods.first,
             "last": pods.last,
@@ -218,12 +273,22 @@ fn node_table(plan: &Plan) -> String {
             node.name.clone(),
             node.hostname.clone().unwrap_or_else(|| "-".to_owned()),
             node.role.to_string(),
-            format!("{} ({})", node.subnet, node.subnet_prefix),
-            node.primary_ip.to_string(),
+            format!(
+                "{} ({})",
+                node.subnet,
+                both(node.subnet_prefix, node.subnet_prefix_v6)
+            ),
+            both(node.primary_ip, node.primary_ip_v6),
             pods_of(node),
         ]);
     }
     trimmed(&table)
+}
+
+/// What a node has of IPv4, and of IPv6 where it has it.
+fn both(v4: impl ToString, v6: Option<impl ToString>) -> String {
+    let v6 = v6.map_or_else(String::new, |v6| format!(", {}", v6.to_string()));
+    v4.to_string() + &v6
 }
 
 fn pods_of(node: &Node) -> String {
@@ -235,7 +300,8 @@ fn pods_of(node: &Node) -> String {
                 format!(", without {}", skipped.join(" "))
             }
         };
-        return format!("{} - {} ({}{but})", pods.first, pods.last, pods.count);
+        let v4 = format!("{} - {} ({}{but})", pods.first, pods.last, pods.count);
+        return both(v4, node.pod_cidr_v6);
     }
     let cidrs: Vec<String> = node
         .pod_cidr
@@ -265,7 +331,7 @@ fn route_table(plan: &Plan) -> String {
     trimmed(&table)
 }
 
-fn new_table(header: &[&str]) -> Table {
+pub(super) fn new_table(header: &[&str]) -> Table {
     let mut table = Table::new();
     table
         .load_style(presets::NOTHING)
@@ -274,7 +340,7 @@ fn new_table(header: &[&str]) -> Table {
 }
 
 /// A table without the spaces that would end its lines.
-fn trimmed(table: &Table) -> String {
+pub(super) fn trimmed(table: &Table) -> String {
     let lines: Vec<String> = table
         .to_string()
         .lines()

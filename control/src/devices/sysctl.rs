@@ -37,6 +37,8 @@ pub enum Setting<'a> {
     AcceptDad(Conf<'a>),
     /// The node forwards IPv4.
     IpForward,
+    /// The node forwards IPv6, on every device that it has or will have.
+    Ipv6Forwarding,
     /// Reverse path filter: 0 off, 1 strict, 2 loose. The highest of `all` and the device holds.
     RpFilter(Conf<'a>),
     /// The groups that may open ICMP sockets.
@@ -60,6 +62,7 @@ impl fmt::Display for Setting<'_> {
             Setting::AcceptRa(conf) => write!(f, "ipv6/conf/{conf}/accept_ra"),
             Setting::AcceptDad(conf) => write!(f, "ipv6/conf/{conf}/accept_dad"),
             Setting::IpForward => f.write_str("ipv4/ip_forward"),
+            Setting::Ipv6Forwarding => f.write_str("ipv6/conf/all/forwarding"),
             Setting::RpFilter(conf) => write!(f, "ipv4/conf/{conf}/rp_filter"),
             Setting::PingGroupRange => f.write_str("ipv4/ping_group_range"),
         }
@@ -105,6 +108,16 @@ pub fn set(namespace: &Netns, setting: Setting<'_>, value: &str) -> Result<(), D
 /// As [`set`].
 pub fn set_ip_forward(namespace: &Netns, on: bool) -> Result<(), DeviceError> {
     set(namespace, Setting::IpForward, if on { "1" } else { "0" })
+}
+
+/// Lets the namespace forward IPv6, or stops it. A forwarding node heeds no router advertisements
+/// unless a device is told to all the same.
+///
+/// # Errors
+/// As [`set`].
+pub fn set_ipv6_forwarding(namespace: &Netns, on: bool) -> Result<(), DeviceError> {
+    let value = if on { "1" } else { "0" };
+    set(namespace, Setting::Ipv6Forwarding, value)
 }
 
 /// Lets the groups in `range` open ICMP sockets without privilege.

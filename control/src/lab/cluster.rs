@@ -7,36 +7,42 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroU16;
 use std::time::Duration;
 
-use dataplane::addr::{Mac, PortId, Station};
+use dataplane::addr::PortId;
 use dataplane::port::tap::{Queues, TapPort};
 use dataplane::stats::Counts;
 use dataplane::switch::{Options, Switch};
 use dataplane::tables::Tables;
-use ipnet::{IpNet, Ipv4Net};
-use sha1::{Digest, Sha1};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use super::fabric::{self, Fabric, NicSpec, SubnetSpec, UserRoute, VnetSpec};
+use super::fabric::{self, Fabric};
+use super::placement::{self, PlacedPod, device, host_name, nic, node_macs};
 use super::privilege::PrivateNet;
-use crate::compile::{self, FIRST_POD_PORT, HOST_PORT, NodeMacs, PodPort, UPLINK_PORT};
+use crate::compile::{self, HOST_PORT, NodeMacs, PodPort, UPLINK_PORT};
 use crate::devices::attach::host::add_pod_route;
-use crate::devices::attach::{ArpSteering, HostPort, PodEnd, PodVeth, Uplink};
+use crate::devices::attach::{ArpSteering, HostPort, PodVeth, Uplink};
 use crate::devices::name::DeviceName;
 use crate::devices::netlink::Netlink;
 use crate::devices::netlink::address::Route;
 use crate::devices::netns::Netns;
 use crate::devices::sysctl;
 use crate::devices::tap::TapSpec;
-use crate::plan::{NextHopType, Node, Plan, Plugin};
-
-/// Nodes that one lab builds: each costs a namespace, three TAPs and two threads.
-pub const NODES_MAX: usize = 16;
+use crate::plan::{Node, Plan, Plugin};
 
 /// A TAP that was just opened has its carrier within milliseconds.
 const CARRIER_WITHIN: Duration = Duration::from_secs(2);
+
+/// One of the two families of the Internet Protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// IPv4, which every lab has.
+    V4,
+    /// IPv6, in dual stack.
+    V6,
+}
 
 /// A pod of the lab.
 #[derive(Debug)]
@@ -47,6 +53,8 @@ pub struct LabPod {
     pub node: usize,
     /// Its address.
     pub address: Ipv4Addr,
+    /// Its IPv6 address, in dual stack.
+    pub address_v6: Option<Ipv6Addr>,
     /// Its namespace.
     pub netns: Netns,
     /// The node's end of its veth.
@@ -54,6 +62,17 @@ pub struct LabPod {
     /// The switch's TAP.
     pub tap: DeviceName,
     port: PodPort,
+}
+
+impl LabPod {
+    /// Its address of a family, if it has one.
+    #[must_use]
+    pub fn address_in(&self, family: Family) -> Option<IpAddr> {
+        match family {
+            Family::V4 => Some(self.address.into()),
+            Family::V6 => self.address_v6.map(IpAddr::V6),
+        }
+    }
 }
 
 /// A node of the lab.
@@ -69,6 +88,17 @@ pub struct LabNode {
     pub switch: Switch<TapPort>,
     workers: NonZeroU16,
     net: Netlink,
+}
+
+impl LabNode {
+    /// Its own address of a family, if it has one.
+    #[must_use]
+    pub fn address_in(&self, family: Family) -> Option<IpAddr> {
+        match family {
+            Family::V4 => Some(self.plan.primary_ip.into()),
+            Family::V6 => self.plan.primary_ip_v6.map(IpAddr::V6),
+        }
+    }
 }
 
 /// The whole lab.
@@ -145,11 +175,12 @@ impl Cluster {
         wishes: &Wishes,
         mut say: impl FnMut(&str),
     ) -> Built<Cluster> {
-        let (chosen, left_out) = choose(plan);
+        let (chosen, left_out) = placement::choose(plan);
         say("fabric");
-        let fabric = Fabric::start(vnet(plan, wishes)).at("starting the fabric")?;
+        let vnet = placement::vnet(plan, wishes.detach_route_table);
+        let fabric = Fabric::start(vnet).at("starting the fabric")?;
         let mut nodes = Vec::new();
-        for node in chosen {
+        for node in &chosen {
             say(&format!("{} {}", node.name, node.primary_ip));
             nodes.push(build_node(plan, node, &fabric, wishes)?);
         }
@@ -160,56 +191,23 @@ impl Cluster {
             fabric,
             left_out,
         };
-        for (name, node, address) in cluster.place(wishes) {
-            say(&format!(
-                "{name} {address} on {}",
-                cluster.nodes[node].plan.name
-            ));
-            cluster.add_pod(name, node, address)?;
+        for pod in placement::place(plan, &chosen, &wishes.addresses) {
+            let node = &chosen[pod.node].name;
+            say(&format!("{} {} on {node}", pod.name, pod.address));
+            cluster.add_pod(pod)?;
         }
         Ok(cluster)
     }
 
-    /// Two pods on each of the first two nodes that have addresses for them.
-    fn place(&self, wishes: &Wishes) -> Vec<(&'static str, usize, Ipv4Addr)> {
-        let mut homes = self
-            .nodes
-            .iter()
-            .enumerate()
-            .filter(|(_, n)| pod_addresses(&n.plan).next().is_some());
-        let mut placed = Vec::new();
-        for names in [["pod-a", "pod-b"], ["pod-c", "pod-d"]] {
-            let Some((at, node)) = homes.next() else {
-                break;
-            };
-            let wished = |name: &str| wishes.addresses.get(name).copied();
-            let taken: Vec<Ipv4Addr> = names.iter().filter_map(|n| wished(n)).collect();
-            let mut free = pod_addresses(&node.plan).filter(|a| !taken.contains(a));
-            for name in names {
-                let legal = |a: &Ipv4Addr| pod_addresses(&node.plan).any(|own| own == *a);
-                let address = wished(name).filter(legal).or_else(|| free.next());
-                placed.extend(address.map(|address| (name, at, address)));
-            }
-        }
-        placed
-    }
-
-    fn add_pod(&mut self, name: &str, at: usize, address: Ipv4Addr) -> Built<()> {
-        let node = &self.nodes[at];
+    fn add_pod(&mut self, placed: PlacedPod) -> Built<()> {
+        let at = placed.node;
+        let (node, name, address) = (&self.nodes[at], placed.name, placed.address);
         let what = format!("{name} on {}", node.plan.name);
         let netns = Netns::create(name).at(&what)?;
-        let ordinal = self.pods.iter().filter(|pod| pod.node == at).count();
-        let port = PodPort {
-            port: PortId::new(FIRST_POD_PORT + ordinal).expect("a lab has a few pods"),
-            mac: station([0x0a, 0x58], address),
-            addresses: vec![address.into()],
-            hairpin: false,
-        };
-        let (host_end, tap) = device_names(self.plan.plugin, name);
         let veth = PodVeth {
-            host_end: host_end.clone(),
-            tap: tap_spec(tap.clone(), &node.plan, node.workers),
-            pod: pod_end(&node.plan, port.mac.mac(), address),
+            host_end: placed.host_end.clone(),
+            tap: tap_spec(placed.tap.clone(), &node.plan, node.workers),
+            pod: placed.end,
             alias: Some(format!(
                 "tapline {} default/{name} {address}",
                 host_name(&self.plan)
@@ -221,20 +219,20 @@ impl Cluster {
             let host = device(host_name(&self.plan));
             add_pod_route(&node.net, &host, address, node.plan.primary_ip).at(&what)?;
         }
-        open_port(node, port.port, &tap).at(&what)?;
+        open_port(node, placed.port.port, &placed.tap).at(&what)?;
         // The host end came up before the pod's: the kernel starts its queue later, too.
         node.net
-            .wait_until_running(&host_end, CARRIER_WITHIN)
+            .wait_until_running(&placed.host_end, CARRIER_WITHIN)
             .at(&what)?;
-        let name = name.to_owned();
         self.pods.push(LabPod {
-            name,
+            name: name.to_owned(),
             node: at,
             address,
+            address_v6: placed.address_v6,
             netns,
-            host_end,
-            tap,
-            port,
+            host_end: placed.host_end,
+            tap: placed.tap,
+            port: placed.port,
         });
         self.publish(at).at(what)
     }
@@ -255,6 +253,18 @@ impl Cluster {
         })?;
         node.switch.publish(tables);
         Ok(())
+    }
+
+    /// The families in which every pod and every node has an address.
+    pub fn families(&self) -> impl Iterator<Item = Family> {
+        [Family::V4, Family::V6].into_iter().filter(|family| {
+            let pods = self
+                .pods
+                .iter()
+                .all(|pod| pod.address_in(*family).is_some());
+            let mut nodes = self.nodes.iter();
+            !self.pods.is_empty() && pods && nodes.all(|node| node.address_in(*family).is_some())
+        })
     }
 
     /// The pod of that name.
@@ -300,95 +310,15 @@ impl Cluster {
     }
 }
 
-/// The name of the host port, which the seed's tools look for.
-#[must_use]
-pub fn host_name(plan: &Plan) -> &'static str {
-    match plan.plugin {
-        Plugin::Azure => "azure0",
-        Plugin::Kubenet => "cbr0",
-    }
-}
-
-/// The nodes to build, and what is said of the others.
-fn choose(plan: &Plan) -> (Vec<&Node>, Vec<String>) {
-    let (windows, linux): (Vec<&Node>, Vec<&Node>) = plan.nodes.iter().partition(|n| n.windows);
-    let mut left_out: Vec<String> = windows
-        .iter()
-        .map(|n| format!("{} runs Windows, which Tapline does not serve", n.name))
-        .collect();
-    // One master is kept, whatever the number of agents: it is the pods' peer in another subnet.
-    let master = linux
-        .iter()
-        .position(|n| n.role == crate::plan::Role::Master);
-    let mut chosen = Vec::new();
-    for (at, node) in linux.iter().enumerate() {
-        let reserve = usize::from(master.is_some_and(|master| master > at));
-        if chosen.len() + reserve < NODES_MAX {
-            chosen.push(*node);
-        } else {
-            left_out.push(format!(
-                "{} is beyond the {NODES_MAX} nodes that a lab builds",
-                node.name
-            ));
-        }
-    }
-    (chosen, left_out)
-}
-
-fn vnet(plan: &Plan, wishes: &Wishes) -> VnetSpec {
-    // The seed's build script attaches the table to the agents' subnets after deployment.
-    let agents: Vec<&str> = plan
-        .nodes
-        .iter()
-        .filter(|n| n.role == crate::plan::Role::Agent)
-        .map(|n| n.subnet.as_str())
-        .collect();
-    let table = (!plan.routes.is_empty() && !wishes.detach_route_table).then(|| user_routes(plan));
-    let subnet = |subnet: &crate::plan::Subnet| SubnetSpec {
-        name: subnet.name.clone(),
-        prefix: subnet.prefix.into(),
-        route_table: table
-            .clone()
-            .filter(|_| subnet.route_table_attached || agents.contains(&subnet.name.as_str())),
-    };
-    VnetSpec {
-        prefixes: plan
-            .vnet
-            .prefixes
-            .iter()
-            .map(|prefix| IpNet::V4(*prefix))
-            .collect(),
-        subnets: plan.vnet.subnets.iter().map(subnet).collect(),
-    }
-}
-
-/// The plan's routes as the fabric's table has them.
-fn user_routes(plan: &Plan) -> Vec<UserRoute> {
-    let route = |route: &crate::plan::Route| {
-        let next_hop = match (route.next_hop_type, route.next_hop_ip) {
-            (NextHopType::VirtualAppliance, Some(address)) => {
-                fabric::NextHop::VirtualAppliance(address)
-            }
-            (NextHopType::VnetLocal, _) => fabric::NextHop::VnetLocal,
-            (NextHopType::Internet, _) => fabric::NextHop::Internet,
-            (NextHopType::VirtualNetworkGateway, _) => fabric::NextHop::VirtualNetworkGateway,
-            (NextHopType::None | NextHopType::VirtualAppliance, _) => fabric::NextHop::None,
-        };
-        UserRoute {
-            name: route.name.clone(),
-            prefix: route.prefix,
-            next_hop,
-        }
-    };
-    plan.routes.iter().map(route).collect()
-}
-
 fn build_node(plan: &Plan, node: &Node, fabric: &Fabric, wishes: &Wishes) -> Built<LabNode> {
     let what = |part: &str| format!("{part} of {}", node.name);
     let workers = wishes.workers;
     let netns = Netns::create(&node.name).at(what("namespace"))?;
     let macs = node_macs(plan, node);
     sysctl::set_ip_forward(&netns, true).at(what("forwarding"))?;
+    if node.primary_ip_v6.is_some() {
+        sysctl::set_ipv6_forwarding(&netns, true).at(what("IPv6 forwarding"))?;
+    }
     fabric
         .add_nic(&netns, nic(plan, node, macs))
         .at(what("eth0"))?;
@@ -400,7 +330,7 @@ fn build_node(plan: &Plan, node: &Node, fabric: &Fabric, wishes: &Wishes) -> Bui
     let host_port = HostPort {
         tap: host.clone(),
         mac: macs.host.mac(),
-        addresses: gateway_address(node).into_iter().collect(),
+        addresses: gateway_addresses(plan, node),
         alias: Some(format!("tapline host port of {}", node.name)),
     };
     host_port.attach(&net).at(what("host port"))?;
@@ -453,36 +383,27 @@ fn open_port(node: &LabNode, port: PortId, tap: &DeviceName) -> io::Result<()> {
         .map_err(io::Error::other)
 }
 
-fn nic(plan: &Plan, node: &Node, macs: NodeMacs) -> NicSpec {
-    let secondary = node.pod_ips.iter().flat_map(|ips| ips.iter());
-    let addresses = std::iter::once(node.primary_ip)
-        .chain(secondary)
-        .map(IpAddr::V4);
-    NicSpec {
-        name: node.name.clone(),
-        mac: macs.nic.mac(),
-        addresses: addresses.collect(),
-        subnet: node.subnet.clone(),
-        forwarding: plan.ip_forwarding,
-        mtu: node.mtu,
-    }
-}
-
-/// What Azure's DHCP would give: the address, and a default route by the subnet's first host.
+/// What Azure's DHCP would give: the address, and a default route by the subnet's first host. Of
+/// IPv6 the same, for which Azure has DHCPv6 and router advertisements: the lab has neither.
 fn address_nic(net: &Netlink, node: &Node) -> Result<(), crate::devices::error::DeviceError> {
     let eth0 = device(fabric::DEVICE);
     let own = Ipv4Net::new(node.primary_ip, node.subnet_prefix.prefix_len())
         .expect("the length comes from a prefix");
     net.add_address(&eth0, own.into())?;
+    let default = |to: IpNet, via| Route {
+        to,
+        via,
+        source: None,
+    };
     let via = node.subnet_prefix.hosts().next().map(IpAddr::V4);
-    net.add_route(
-        &eth0,
-        &Route {
-            to: Ipv4Net::default().into(),
-            via,
-            source: None,
-        },
-    )
+    net.add_route(&eth0, &default(Ipv4Net::default().into(), via))?;
+    let (Some(address), Some(subnet)) = (node.primary_ip_v6, node.subnet_prefix_v6) else {
+        return Ok(());
+    };
+    let own = Ipv6Net::new(address, subnet.prefix_len()).expect("the length comes from a prefix");
+    net.add_address(&eth0, own.into())?;
+    let via = Some(compile::first_host_v6(subnet).into());
+    net.add_route(&eth0, &default(Ipv6Net::default().into(), via))
 }
 
 fn uplink(plan: &Plan, node: &Node, workers: NonZeroU16) -> Uplink {
@@ -495,77 +416,19 @@ fn uplink(plan: &Plan, node: &Node, workers: NonZeroU16) -> Uplink {
         device: device(fabric::DEVICE),
         tap: tap_spec(device("uplink0"), node, workers),
         pods,
-        pods_v6: Vec::new(),
+        pods_v6: compile::own_range_v6(plan, node).into_iter().collect(),
         arp,
     }
 }
 
-/// `cbr0` holds the gateway's address; `azure0` holds none, since `eth0` keeps the node's.
-fn gateway_address(node: &Node) -> Option<IpNet> {
-    let gateway = compile::gateway(node)?;
-    Some(
-        Ipv4Net::new(gateway, node.pod_cidr?.prefix_len())
-            .ok()?
-            .into(),
-    )
-}
-
-fn pod_end(node: &Node, mac: Mac, address: Ipv4Addr) -> PodEnd {
-    // On an azure node a pod's link is the whole subnet, under kubenet the node's pod CIDR; both
-    // have their gateway at the first host.
-    let link = node.pod_cidr.unwrap_or(node.subnet_prefix);
-    let own = Ipv4Net::new(address, link.prefix_len()).expect("the length comes from a prefix");
-    PodEnd {
-        name: device("eth0"),
-        mac,
-        addresses: vec![own.into()],
-        gateways: link.hosts().next().map(IpAddr::V4).into_iter().collect(),
-        mtu: node.mtu.into(),
-    }
-}
-
-/// The addresses a pod of this node may have, lowest first.
-fn pod_addresses(node: &Node) -> Box<dyn Iterator<Item = Ipv4Addr> + '_> {
-    match (&node.pod_ips, node.pod_cidr) {
-        (Some(ips), _) => Box::new(ips.iter()),
-        (None, Some(cidr)) => Box::new(cidr.hosts().skip(1)),
-        (None, None) => Box::new(std::iter::empty()),
-    }
-}
-
-/// A NIC has one of Microsoft's addresses; `azure0` has the NIC's (the bridge inherits it), `cbr0`
-/// one made of its IP address, as the bridge plugin makes them.
-fn node_macs(plan: &Plan, node: &Node) -> NodeMacs {
-    let [_, b, c, d] = node.primary_ip.octets();
-    let nic = Station::new(Mac::new([0x00, 0x0d, 0x3a, b, c, d])).expect("neither group nor zero");
-    let host = match (plan.plugin, compile::gateway(node)) {
-        (Plugin::Kubenet, Some(gateway)) => station([0x0a, 0x58], gateway),
-        _ => nic,
-    };
-    NodeMacs { nic, host }
-}
-
-fn station(prefix: [u8; 2], address: Ipv4Addr) -> Station {
-    let [a, b, c, d] = address.octets();
-    Station::new(Mac::new([prefix[0], prefix[1], a, b, c, d])).expect("the prefix is no group's")
-}
-
-/// The names that the seed shows, of digits that follow from the pod's: `azv` and 11 hexadecimal
-/// digits of SHA-1, or `veth` and 8; the TAP has the same digits.
-fn device_names(plugin: Plugin, pod: &str) -> (DeviceName, DeviceName) {
-    let digest = Sha1::digest(format!("{plugin}-default/{pod}-eth0"));
-    let digits: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-    let (prefix, count) = match plugin {
-        Plugin::Azure => ("azv", 11),
-        Plugin::Kubenet => ("veth", 8),
-    };
-    let digits = &digits[..count];
-    (
-        device(&format!("{prefix}{digits}")),
-        device(&format!("tap{digits}")),
-    )
-}
-
-fn device(name: &str) -> DeviceName {
-    DeviceName::new(name).expect("our own names are device names")
+/// `cbr0` holds the gateways' addresses; `azure0` holds none, since `eth0` keeps the node's.
+fn gateway_addresses(plan: &Plan, node: &Node) -> Vec<IpNet> {
+    let v4 = compile::gateway(node)
+        .zip(node.pod_cidr)
+        .and_then(|(gateway, cidr)| Ipv4Net::new(gateway, cidr.prefix_len()).ok());
+    let v6 = compile::gateway_v6(plan, node)
+        .zip(node.pod_cidr_v6)
+        .and_then(|(gateway, cidr)| Ipv6Net::new(gateway, cidr.prefix_len()).ok());
+    let v4 = v4.into_iter().map(IpNet::V4);
+    v4.chain(v6.map(IpNet::V6)).collect()
 }

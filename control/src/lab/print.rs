@@ -15,6 +15,10 @@ pub fn to_text(report: &Report, colour: bool) -> String {
     let mut out = String::new();
     let title = match report.plugin.as_str() {
         "azure" => "azure: pods live in the VNet; the switch bridges, host port azure0",
+        _ if report.dual_stack => {
+            "kubenet, dual stack: two pod CIDRs for each node and a route table; the switch routes, \
+             host port cbr0"
+        }
         _ => {
             "kubenet: a pod CIDR for each node and a route table; the switch routes, host port cbr0"
         }
@@ -28,6 +32,9 @@ pub fn to_text(report: &Report, colour: bool) -> String {
             .iter()
             .map(|n| vec![n.name.clone(), n.ip.to_string(), or_dash(n.pod_cidr)]),
     );
+    if report.dual_stack {
+        addresses_v6(&mut out, report);
+    }
     table(
         &mut out,
         &["POD", "ADDRESS", "NODE", "HOST INTERFACE", "TAP"],
@@ -81,6 +88,21 @@ fn or_dash<T: ToString>(value: Option<T>) -> String {
     value.map_or_else(|| "-".into(), |value| value.to_string())
 }
 
+/// What dual stack adds to nodes and pods.
+fn addresses_v6(out: &mut String, report: &Report) {
+    let row = |name: &str, address: String, cidr| vec![name.to_owned(), address, cidr];
+    let nodes = report
+        .nodes
+        .iter()
+        .map(|n| row(&n.name, or_dash(n.ip_v6), or_dash(n.pod_cidr_v6)));
+    table(out, &["NODE", "IPV6 ADDRESS", "IPV6 POD CIDR"], nodes);
+    let pods = report
+        .pods
+        .iter()
+        .map(|p| vec![p.name.clone(), or_dash(p.ip_v6)]);
+    table(out, &["POD", "IPV6 ADDRESS"], pods);
+}
+
 /// As `brctl show` prints a bridge: its name once, then a port on each line.
 fn bridges(out: &mut String, report: &Report) {
     let host = if report.plugin == Plugin::Azure.to_string() {
@@ -130,15 +152,8 @@ fn pings(out: &mut String, report: &Report) {
     }
 }
 
+/// A table for each target: in dual stack the same pod has two addresses.
 fn captures(out: &mut String, report: &Report) {
-    let Some(first) = report.captures.first() else {
-        return;
-    };
-    let _ = writeln!(
-        out,
-        "Echo requests from {} to {}, as captured on their way:\n",
-        first.from, first.to
-    );
     let header = [
         "NODE",
         "POINT",
@@ -150,23 +165,40 @@ fn captures(out: &mut String, report: &Report) {
         "TARGET MAC",
         "TTL",
     ];
-    table(
-        out,
-        &header,
-        report.captures.iter().map(|c| {
-            vec![
-                c.node.clone(),
-                c.point.into(),
-                c.device.clone(),
-                c.frames.to_string(),
-                or_dash(c.source_ip),
-                or_dash(c.target_ip),
-                or_dash(c.source_mac.clone()),
-                or_dash(c.target_mac.clone()),
-                or_dash(c.ttl),
-            ]
-        }),
-    );
+    for rows in report
+        .captures
+        .chunk_by(|one, next| one.to_ip == next.to_ip)
+    {
+        let first = &rows[0];
+        let _ = writeln!(
+            out,
+            "Echo requests from {} to {}{}, as captured on their way:\n",
+            first.from,
+            first.to,
+            if first.to_ip.is_ipv6() {
+                " over IPv6"
+            } else {
+                ""
+            }
+        );
+        table(
+            out,
+            &header,
+            rows.iter().map(|c| {
+                vec![
+                    c.node.clone(),
+                    c.point.into(),
+                    c.device.clone(),
+                    c.frames.to_string(),
+                    or_dash(c.source_ip),
+                    or_dash(c.target_ip),
+                    or_dash(c.source_mac.clone()),
+                    or_dash(c.target_mac.clone()),
+                    or_dash(c.ttl),
+                ]
+            }),
+        );
+    }
 }
 
 fn drops(out: &mut String, report: &Report) {

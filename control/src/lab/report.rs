@@ -6,9 +6,9 @@
 //! Field names are an interface: other programs read them. A `ttl` or `rtt_us` is null where
 //! nothing was received; captures count echo requests only.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 use serde::Serialize;
 
 use super::probe::ping::PingReport;
@@ -18,6 +18,8 @@ use super::probe::ping::PingReport;
 pub struct Report {
     /// `azure` or `kubenet`.
     pub plugin: String,
+    /// Pods have both families, and both were walked.
+    pub dual_stack: bool,
     /// Every check held.
     pub ok: bool,
     /// The nodes.
@@ -49,6 +51,10 @@ pub struct NodeRow {
     pub ip: IpAddr,
     /// Its pod CIDR; null under azure.
     pub pod_cidr: Option<Ipv4Net>,
+    /// Its own IPv6 address, in dual stack.
+    pub ip_v6: Option<Ipv6Addr>,
+    /// Its IPv6 pod CIDR, in dual stack.
+    pub pod_cidr_v6: Option<Ipv6Net>,
 }
 
 /// A pod.
@@ -60,6 +66,8 @@ pub struct PodRow {
     pub node: String,
     /// Its address.
     pub ip: IpAddr,
+    /// Its IPv6 address, in dual stack.
+    pub ip_v6: Option<Ipv6Addr>,
     /// The node's end of its veth.
     pub host_interface: String,
     /// The switch's TAP.
@@ -106,6 +114,8 @@ pub struct CaptureRow {
     pub from: String,
     /// Who was asked.
     pub to: String,
+    /// At which address.
+    pub to_ip: IpAddr,
     /// The node captured on.
     pub node: String,
     /// `veth`, `bridge` (the pod's TAP) or `eth0`.
@@ -133,6 +143,8 @@ pub struct TransferRow {
     pub from: String,
     /// Who received.
     pub to: String,
+    /// At which address.
+    pub to_ip: IpAddr,
     /// Bytes of payload.
     pub bytes: u64,
     /// SHA-256 of what was sent and what arrived agree.
@@ -190,6 +202,8 @@ pub struct Books {
     pub queued: u64,
     /// Of the received: how many stood for several segments.
     pub super_frames: u64,
+    /// ICMP errors that were due, and not sent because of their number.
+    pub errors_suppressed: u64,
 }
 
 /// A switch at rest.

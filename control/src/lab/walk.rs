@@ -1,16 +1,21 @@
 //! The walk: what the seed document does by hand on Azure, done to a [`Cluster`], with a verdict
 //! on each step.
 //!
+//! In dual stack each step is taken in both families; the checks in IPv6 end in `_v6`.
+//!
 //! In: a running cluster. Out: a [`Report`] with every ping, capture, transfer, drop and check.
 //! Never: changes the cluster, or calls a check good that it could not make.
 
+mod paths;
+
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
 use dataplane::stats::Counts;
+use dataplane::switch::Boards;
 
-use super::cluster::{Cluster, LabNode, LabPod};
+use super::cluster::{Cluster, Family, LabNode, LabPod};
 use super::probe::capture::{Capture, EchoRequests};
 use super::probe::ping::{PingReport, PingSpec, ping};
 use super::probe::transfer::{TransferSpec, transfer};
@@ -45,11 +50,16 @@ pub fn walk(cluster: &Cluster, say: &mut dyn FnMut(&str)) -> io::Result<Report> 
         cluster,
         report: empty(cluster),
         say,
+        family: Family::V4,
     };
-    walk.crossing()?;
-    walk.neighbourhood()?;
-    walk.beyond()?;
-    walk.transfers()?;
+    for family in cluster.families() {
+        walk.family = family;
+        walk.crossing()?;
+        walk.neighbourhood()?;
+        walk.beyond()?;
+        walk.paths()?;
+        walk.transfers()?;
+    }
     walk.books();
     walk.drops();
     walk.report.ok = walk.report.checks.iter().all(|check| check.ok);
@@ -60,6 +70,8 @@ struct Walk<'a> {
     cluster: &'a Cluster,
     report: Report,
     say: &'a mut dyn FnMut(&str),
+    /// The one being walked: every pod and node has an address of it.
+    family: Family,
 }
 
 /// Somebody who pings or is pinged.
@@ -67,27 +79,7 @@ struct Walk<'a> {
 struct Party<'a> {
     name: &'a str,
     netns: &'a Netns,
-    address: Ipv4Addr,
-}
-
-impl<'a> From<&'a LabPod> for Party<'a> {
-    fn from(pod: &'a LabPod) -> Party<'a> {
-        Party {
-            name: &pod.name,
-            netns: &pod.netns,
-            address: pod.address,
-        }
-    }
-}
-
-impl<'a> From<&'a LabNode> for Party<'a> {
-    fn from(node: &'a LabNode) -> Party<'a> {
-        Party {
-            name: &node.plan.name,
-            netns: &node.netns,
-            address: node.plan.primary_ip,
-        }
-    }
+    address: IpAddr,
 }
 
 impl<'a> Walk<'a> {
@@ -108,6 +100,42 @@ impl<'a> Walk<'a> {
         self.cluster.pod(name)
     }
 
+    /// A pod, by its address of the family being walked.
+    fn of(&self, pod: &'a LabPod) -> Party<'a> {
+        let address = pod.address_in(self.family);
+        Party {
+            name: &pod.name,
+            netns: &pod.netns,
+            address: address.expect("a family is walked in which every pod has an address"),
+        }
+    }
+
+    /// A node, likewise.
+    fn at(&self, node: &'a LabNode) -> Party<'a> {
+        let address = node.address_in(self.family);
+        Party {
+            name: &node.plan.name,
+            netns: &node.netns,
+            address: address.expect("a family is walked in which every node has an address"),
+        }
+    }
+
+    /// The name of a check in the family being walked.
+    fn named(&self, name: &str) -> String {
+        match self.family {
+            Family::V4 => name.to_owned(),
+            Family::V6 => format!("{name}_v6"),
+        }
+    }
+
+    /// The gateway of a node's pods, if they have one.
+    fn gateway(&self, node: &LabNode) -> Option<IpAddr> {
+        match self.family {
+            Family::V4 => compile::gateway(&node.plan).map(IpAddr::V4),
+            Family::V6 => compile::gateway_v6(&self.cluster.plan, &node.plan).map(IpAddr::V6),
+        }
+    }
+
     fn node_of(&self, pod: &LabPod) -> &'a LabNode {
         &self.cluster.nodes[pod.node]
     }
@@ -125,15 +153,15 @@ impl<'a> Walk<'a> {
             .into_iter()
             .map(|point| Ok((point, Capture::start(&point.node.netns, point.device)?)))
             .collect::<io::Result<_>>()?;
-        self.ping_check("crossing", a.into(), c.into(), self.far_ttl())?;
+        let (from, to) = (self.of(a), self.of(c));
+        self.ping_check("crossing", from, to, self.far_ttl())?;
         for (point, capture) in captures {
-            let seen = capture
-                .stop()?
-                .echo_requests(a.address.into(), c.address.into());
-            self.report.captures.push(capture_row(a, c, &point, seen));
+            let seen = capture.stop()?.echo_requests(from.address, to.address);
+            let row = capture_row(from, to, &point, seen);
+            self.report.captures.push(row);
         }
         self.check_captures(a, c);
-        self.ping_check("crossing_back", c.into(), a.into(), self.far_ttl())
+        self.ping_check("crossing_back", to, from, self.far_ttl())
     }
 
     /// The pod's veth, its TAP, and `eth0`, in the order in which its frames pass them.
@@ -151,9 +179,11 @@ impl<'a> Walk<'a> {
         ]
     }
 
-    fn check_captures(&mut self, a: &LabPod, c: &LabPod) {
-        let rows = &self.report.captures;
-        let (source, target) = (Some(IpAddr::V4(a.address)), Some(IpAddr::V4(c.address)));
+    fn check_captures(&mut self, a: &'a LabPod, c: &'a LabPod) {
+        let (from, to) = (self.of(a).address, self.of(c).address);
+        let captured = self.report.captures.iter();
+        let rows: Vec<&CaptureRow> = captured.filter(|row| row.to_ip == to).collect();
+        let (source, target) = (Some(from), Some(to));
         let sent = u64::from(PINGS);
         let missed: Vec<String> = rows
             .iter()
@@ -163,21 +193,17 @@ impl<'a> Walk<'a> {
         let whole = missed.is_empty();
         let detail = match whole {
             true => format!(
-                "{sent} requests from {} to {} at all {} points",
-                a.address,
-                c.address,
+                "{sent} requests from {from} to {to} at all {} points",
                 rows.len()
             ),
             false => format!("not all requests at {}", missed.join(", ")),
         };
-        self.check("same_addresses_everywhere", whole, detail);
         let nic = self.node_of(a).macs.nic.to_string();
-        let seen = self
-            .report
-            .captures
+        let seen = rows
             .iter()
             .find(|r| r.point == "eth0" && r.node == self.node_of(a).plan.name)
             .and_then(|r| r.source_mac.clone());
+        self.check("same_addresses_everywhere", whole, detail);
         let ok = seen.as_deref() == Some(nic.as_str());
         let detail = format!(
             "{} at eth0, the NIC has {nic}",
@@ -193,17 +219,17 @@ impl<'a> Walk<'a> {
         };
         let node = self.node_of(a);
         if let Some(b) = self.pod("pod-b").filter(|b| b.node == a.node) {
-            self.ping_check("same_node", a.into(), b.into(), 64)?;
+            self.ping_check("same_node", self.of(a), self.of(b), 64)?;
         }
-        self.ping_check("pod_to_its_node", a.into(), node.into(), 64)?;
-        self.ping_check("node_to_pod", node.into(), a.into(), 64)?;
-        if let Some(gateway) = compile::gateway(&node.plan) {
+        self.ping_check("pod_to_its_node", self.of(a), self.at(node), 64)?;
+        self.ping_check("node_to_pod", self.at(node), self.of(a), 64)?;
+        if let Some(gateway) = self.gateway(node) {
             let party = Party {
                 name: "gateway",
                 address: gateway,
-                ..Party::from(node)
+                ..self.at(node)
             };
-            self.ping_check("pod_to_gateway", a.into(), party, 64)?;
+            self.ping_check("pod_to_gateway", self.of(a), party, 64)?;
         }
         Ok(())
     }
@@ -221,7 +247,8 @@ impl<'a> Walk<'a> {
             } else {
                 63
             };
-            self.ping_check("node_to_far_pod", self.node_of(a).into(), c.into(), ttl)?;
+            let (from, to) = (self.at(self.node_of(a)), self.of(c));
+            self.ping_check("node_to_far_pod", from, to, ttl)?;
         }
         // Under kubenet the way to a master in another subnet is masqueraded, which is the
         // kernel's and kube-proxy's part: no rule of theirs is in this lab.
@@ -231,7 +258,7 @@ impl<'a> Walk<'a> {
             .iter()
             .find(|n| n.plan.role == Role::Master);
         if let (Plugin::Azure, Some(master)) = (self.plugin(), master) {
-            self.ping_check("pod_to_master", a.into(), master.into(), 64)?;
+            self.ping_check("pod_to_master", self.of(a), self.at(master), 64)?;
         }
         if let (Plugin::Kubenet, Some(c)) = (self.plugin(), self.pod("pod-c")) {
             self.unused_address(c, a)?;
@@ -242,14 +269,12 @@ impl<'a> Walk<'a> {
 
     /// An address of another node's pod range that no pod has: refused there, and by name.
     fn unused_address(&mut self, from: &LabPod, neighbour: &LabPod) -> io::Result<()> {
-        let range = self.node_of(neighbour).plan.pod_cidr;
-        let used = |address: &Ipv4Addr| self.cluster.pods.iter().any(|p| p.address == *address);
-        let Some(unused) = range.and_then(|cidr| cidr.hosts().skip(1).find(|a| !used(a))) else {
+        let Some(unused) = self.unused(self.node_of(neighbour)) else {
             return Ok(());
         };
         let spec = PingSpec {
             count: 1,
-            ..PingSpec::to(unused.into())
+            ..PingSpec::to(unused)
         };
         let report = ping(&from.netns, &spec)?;
         let told = report.errors.iter().find(|e| e.from.is_some());
@@ -269,17 +294,35 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
+    /// The lowest address of a node's pod range that nobody has, behind the gateway's.
+    fn unused(&self, node: &LabNode) -> Option<IpAddr> {
+        let used = |address: &IpAddr| {
+            let mut pods = self.cluster.pods.iter();
+            pods.any(|pod| pod.address_in(self.family) == Some(*address))
+        };
+        let mut range: Box<dyn Iterator<Item = IpAddr>> = match self.family {
+            Family::V4 => Box::new(node.plan.pod_cidr?.hosts().skip(1).map(IpAddr::V4)),
+            Family::V6 => {
+                let start = node.plan.pod_cidr_v6?.network().to_bits();
+                let hosts = (2..).map(move |host: u128| Ipv6Addr::from_bits(start | host));
+                Box::new(hosts.map(IpAddr::V6))
+            }
+        };
+        range.find(|address| !used(address))
+    }
+
     /// The route that is in force for the far pod at this node's NIC: a table that no subnet has
     /// leads nowhere.
-    fn route_check(&mut self, from: &LabPod, to: &LabPod) {
-        let (here, there) = (self.node_of(from), self.node_of(to));
+    fn route_check(&mut self, from: &'a LabPod, to: &'a LabPod) {
+        let (here, there) = (self.at(self.node_of(from)), self.at(self.node_of(to)));
+        let to = self.of(to).address;
         let vnet = self.cluster.fabric.vnet();
-        let nic = vnet.owner(here.plan.primary_ip.into());
-        let route = nic.and_then(|nic| vnet.routes(nic).find(to.address.into()));
-        let wanted = NextHop::VirtualAppliance(there.plan.primary_ip.into());
+        let nic = vnet.owner(here.address);
+        let route = nic.and_then(|nic| vnet.routes(nic).find(to));
+        let wanted = NextHop::VirtualAppliance(there.address);
         let ok = route.is_some_and(|route| route.next_hop == wanted);
         let found = route.map_or_else(|| "no route".into(), ToString::to_string);
-        let detail = format!("{} at {}: {found}", to.address, here.plan.name);
+        let detail = format!("{to} at {}: {found}", here.name);
         self.check("route_to_the_far_node", ok, detail);
     }
 
@@ -298,22 +341,24 @@ impl<'a> Walk<'a> {
 
     /// A check made earlier held, or at least saw a reply.
     fn reached(&self, name: &str) -> bool {
+        let name = self.named(name);
         self.report
             .checks
             .iter()
             .any(|check| check.name == name && check.ok)
     }
 
-    fn transfer(&mut self, name: &str, from: &LabPod, to: &LabPod) -> io::Result<()> {
-        (self.say)(&format!("{} sends 100 MB to {}", from.name, to.name));
+    fn transfer(&mut self, name: &str, from: &'a LabPod, to: &'a LabPod) -> io::Result<()> {
+        let (source, target) = (self.of(from).address, self.of(to).address);
+        (self.say)(&format!(
+            "{} sends 100 MB to {} at {target}",
+            from.name, to.name
+        ));
         // At the sender's side, before the fabric cuts the crossing into wire frames.
         let capture = Capture::start(&self.node_of(from).netns, from.tap.as_str())?;
-        let spec = TransferSpec::to(to.address.into(), TRANSFER_BYTES);
+        let spec = TransferSpec::to(target, TRANSFER_BYTES);
         let result = transfer(&to.netns, &from.netns, &spec);
-        let longest = capture
-            .stop()?
-            .tcp(from.address.into(), to.address.into())
-            .longest;
+        let longest = capture.stop()?.tcp(source, target).longest;
         let report = match result {
             Ok(report) => report,
             Err(error) => {
@@ -328,6 +373,7 @@ impl<'a> Walk<'a> {
         let row = TransferRow {
             from: from.name.clone(),
             to: to.name.clone(),
+            to_ip: target,
             bytes: report.bytes,
             whole: report.whole() && report.bytes == TRANSFER_BYTES,
             sha256: report
@@ -367,7 +413,7 @@ impl<'a> Walk<'a> {
         ));
         let spec = PingSpec {
             count: PINGS,
-            ..PingSpec::to(to.address.into())
+            ..PingSpec::to(to.address)
         };
         let report = ping(from.netns, &spec)?;
         let all = report.received() == report.sent && report.sent == u64::from(PINGS);
@@ -398,7 +444,7 @@ impl<'a> Walk<'a> {
         let drops = self.cluster.fabric.drops();
         let here = drops
             .iter()
-            .find(|drop| drop.example.target == Some(to.address.into()));
+            .find(|drop| drop.example.target == Some(to.address));
         here.map_or_else(String::new, |drop| format!("; the fabric dropped: {drop}"))
     }
 
@@ -412,11 +458,11 @@ impl<'a> Walk<'a> {
             } else {
                 format!("not at rest: {counts}")
             };
-            self.check(&name, counts.is_balanced() && rested, detail);
+            self.enter(name, counts.is_balanced() && rested, detail);
             self.report.switches.push(SwitchRow {
                 node: node.plan.name.clone(),
                 balanced: counts.is_balanced(),
-                books: books(&counts, node.switch.board().super_frames()),
+                books: books(&counts, &node.switch.board()),
             });
         }
         let fabric = self.cluster.fabric.counters();
@@ -424,7 +470,8 @@ impl<'a> Walk<'a> {
             "{} received = {} delivered + {} answered + {} dropped",
             fabric.received, fabric.delivered, fabric.answered, fabric.dropped
         );
-        self.check("conservation_fabric", fabric.balanced(), detail);
+        let balanced = fabric.balanced();
+        self.enter("conservation_fabric".into(), balanced, detail);
     }
 
     fn drops(&mut self) {
@@ -446,12 +493,14 @@ impl<'a> Walk<'a> {
         self.report.drops = fabric.chain(nodes).collect();
     }
 
+    /// Enters a check in the family being walked.
     fn check(&mut self, name: &str, ok: bool, detail: String) {
-        self.report.checks.push(Check {
-            name: name.into(),
-            ok,
-            detail,
-        });
+        self.enter(self.named(name), ok, detail);
+    }
+
+    /// Enters a check that is about all families.
+    fn enter(&mut self, name: String, ok: bool, detail: String) {
+        self.report.checks.push(Check { name, ok, detail });
     }
 }
 
@@ -468,11 +517,14 @@ fn empty(cluster: &Cluster) -> Report {
         name: node.plan.name.clone(),
         ip: node.plan.primary_ip.into(),
         pod_cidr: node.plan.pod_cidr,
+        ip_v6: node.plan.primary_ip_v6,
+        pod_cidr_v6: compile::own_range_v6(&cluster.plan, &node.plan),
     };
     let pod = |pod: &LabPod| PodRow {
         name: pod.name.clone(),
         node: cluster.nodes[pod.node].plan.name.clone(),
         ip: pod.address.into(),
+        ip_v6: pod.address_v6,
         host_interface: DeviceName::to_string(&pod.host_end),
         tap: DeviceName::to_string(&pod.tap),
     };
@@ -485,6 +537,7 @@ fn empty(cluster: &Cluster) -> Report {
     };
     Report {
         plugin: cluster.plan.plugin.to_string(),
+        dual_stack: cluster.families().any(|family| family == Family::V6),
         ok: false,
         nodes: cluster.nodes.iter().map(node).collect(),
         pods: cluster.pods.iter().map(pod).collect(),
@@ -503,7 +556,7 @@ fn ping_row(from: Party, to: Party, report: PingReport) -> PingRow {
     PingRow {
         from: from.name.into(),
         to: to.name.into(),
-        to_ip: to.address.into(),
+        to_ip: to.address,
         sent: report.sent,
         received: report.received(),
         ttl: report.ttl(),
@@ -516,10 +569,11 @@ fn ping_row(from: Party, to: Party, report: PingReport) -> PingRow {
     }
 }
 
-fn capture_row(from: &LabPod, to: &LabPod, at: &Point, seen: Option<EchoRequests>) -> CaptureRow {
+fn capture_row(from: Party, to: Party, at: &Point, seen: Option<EchoRequests>) -> CaptureRow {
     CaptureRow {
-        from: from.name.clone(),
-        to: to.name.clone(),
+        from: from.name.into(),
+        to: to.name.into(),
+        to_ip: to.address,
         node: at.node.plan.name.clone(),
         point: at.point,
         device: at.device.to_owned(),
@@ -549,7 +603,7 @@ fn at_rest(node: &LabNode) -> (Counts, bool) {
     }
 }
 
-fn books(counts: &Counts, super_frames: u64) -> Books {
+fn books(counts: &Counts, boards: &Boards) -> Books {
     Books {
         received: counts.received,
         originated: counts.originated,
@@ -558,6 +612,7 @@ fn books(counts: &Counts, super_frames: u64) -> Books {
         dropped: counts.dropped.total(),
         punted: counts.punted,
         queued: counts.queued,
-        super_frames,
+        super_frames: boards.super_frames(),
+        errors_suppressed: boards.errors_suppressed(),
     }
 }

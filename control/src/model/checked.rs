@@ -128,9 +128,17 @@ pub struct Model {
     pub(crate) pools: Vec<Pool>,
     pub(crate) pools_place: Place,
     pub(crate) mtu: u16,
-    pub(crate) dual_stack: bool,
+    /// Whether dual stack is enabled, and where the document says so or could.
+    pub(crate) dual_stack: Placed<bool>,
     pub(crate) ipv6_only: bool,
     pub(crate) azure_stack: bool,
+}
+
+impl Model {
+    /// Whether aks-engine makes a route table: under azure only in dual stack, for IPv6 pods.
+    pub(crate) fn requires_route_table(&self) -> bool {
+        self.plugin == Plugin::Kubenet || self.dual_stack.value
+    }
 }
 
 /// Docker's bridge, and whether the document asks for it.
@@ -242,7 +250,10 @@ fn build(raw: &RawModel, chosen: &Chosen, report: &mut Report) -> Option<Model> 
             .eth0_mtu
             .as_ref()
             .map_or(1500, |mtu| if mtu.value == 3900 { 3900 } else { 1500 }),
-        dual_stack: is_set(&raw.dual_stack),
+        dual_stack: raw
+            .dual_stack
+            .clone()
+            .unwrap_or_else(|| Placed::new(false, raw.dual_stack_place.clone())),
         ipv6_only: is_set(&raw.ipv6_only),
         azure_stack: raw.azure_stack,
     })

@@ -23,6 +23,7 @@ pub(crate) struct RawModel {
     pub(crate) pools_place: Place,
     pub(crate) eth0_mtu: Integer,
     pub(crate) dual_stack: Flag,
+    pub(crate) dual_stack_place: Place,
     pub(crate) ipv6_only: Flag,
     pub(crate) azure_stack: bool,
 }
@@ -118,6 +119,7 @@ impl RawModel {
             pools_place: properties.place_of("agentPoolProfiles"),
             eth0_mtu: linux.and_then(|linux| linux.integer("eth0MTU", report)),
             dual_stack: flags.flag("enableIPv6DualStack", report),
+            dual_stack_place: flags.place_of("enableIPv6DualStack"),
             ipv6_only: flags.flag("enableIPv6Only", report),
             azure_stack: is_azure_stack(&properties, report),
         })

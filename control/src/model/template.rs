@@ -3,9 +3,9 @@
 //! In: a template. Out: its VNets with their prefixes and subnets, or every fault.
 //! Never: asks Azure; minds resources of other kinds.
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use super::cidr::{as_v4, parse_cidr};
+use super::cidr::{overlap, parse_cidr};
 use super::expression::{Names, Resolved};
 use super::fault::{Place, Placed, Report};
 use super::text::{Document, Node, Object, Value, as_object};
@@ -16,9 +16,11 @@ const SUBNET_TYPE: &str = "Microsoft.Network/virtualNetworks/subnets";
 /// Azure keeps the first four addresses and the last one of each subnet, so three remain here.
 const SUBNET_LENGTH_MAX: u8 = 29;
 const SUBNET_LENGTH_MIN: u8 = 8;
+/// The one length that an IPv6 subnet has on Azure.
+const SUBNET_LENGTH_V6: u8 = 64;
 
-/// What Azure refuses as part of a VNet, and why.
-const FORBIDDEN: [(&str, &str); 5] = [
+/// What Azure refuses as part of a VNet, and why; of IPv6, what RFC 4291 gives to no network.
+const FORBIDDEN: [(&str, &str); 9] = [
     ("224.0.0.0/4", "multicast"),
     ("255.255.255.255/32", "broadcast"),
     ("127.0.0.0/8", "loopback"),
@@ -27,26 +29,45 @@ const FORBIDDEN: [(&str, &str); 5] = [
         "168.63.129.16/32",
         "Azure's own address for DNS, DHCP and probes",
     ),
+    ("ff00::/8", "multicast"),
+    ("fe80::/10", "link-local"),
+    ("::1/128", "loopback"),
+    ("::/128", "the unspecified address"),
 ];
 
 /// A VNet and where its parts stand.
 #[derive(Clone, Debug)]
 pub struct Network {
     pub(crate) name: Placed<String>,
-    pub(crate) prefixes: Vec<Placed<Ipv4Net>>,
+    /// Its address space, IPv4 and IPv6, as written.
+    pub(crate) prefixes: Vec<Placed<IpNet>>,
     pub(crate) subnets: Vec<PlacedSubnet>,
+    /// The address spaces of the VNets that it is peered with.
+    pub(crate) peers: Vec<Placed<IpNet>>,
     /// aks-engine makes it itself, so nobody could have chosen otherwise.
     pub(crate) generated: bool,
     /// A prefix could not be read, so a subnet may lie in it.
     incomplete: bool,
 }
 
-/// A subnet and where its prefix stands.
+/// A subnet and where its prefixes stand.
 #[derive(Clone, Debug)]
 pub struct PlacedSubnet {
     pub(crate) name: String,
     pub(crate) prefix: Placed<Ipv4Net>,
+    /// Its IPv6 prefix, where it has one: a /64.
+    pub(crate) prefix_v6: Option<Placed<Ipv6Net>>,
     pub(crate) route_table_attached: bool,
+    /// The name of that route table, where the template tells it.
+    pub(crate) route_table: Option<String>,
+}
+
+impl PlacedSubnet {
+    /// Its prefixes, IPv4 first.
+    pub(crate) fn prefixes(&self) -> impl Iterator<Item = Placed<IpNet>> + '_ {
+        let second = self.prefix_v6.iter().map(|net| net.with(net.value.into()));
+        std::iter::once(self.prefix.with(self.prefix.value.into())).chain(second)
+    }
 }
 
 /// The VNets of one template. Never none.
@@ -100,11 +121,7 @@ impl Vnets {
 /// Reads and judges every VNet of a template.
 pub(crate) fn read(document: &Document, report: &mut Report) -> Option<Vnets> {
     let root = document.root();
-    let names = Names {
-        parameters: root.object("parameters", report),
-        variables: root.object("variables", report),
-    };
-    let reader = Reader { names };
+    let reader = Reader::new(&root, report);
     let resources = reader.resources(&root, report);
     let mut networks: Vec<Network> = resources
         .iter()
@@ -128,13 +145,42 @@ pub(crate) fn read(document: &Document, report: &mut Report) -> Option<Vnets> {
     Some(Vnets { networks })
 }
 
-struct Reader<'a> {
+/// Reads the parts of a template, expressions included.
+pub(crate) struct Reader<'a> {
     names: Names<'a>,
 }
 
 impl<'a> Reader<'a> {
+    /// A reader that knows the parameters and variables of a template.
+    pub(crate) fn new(root: &Object<'a>, report: &mut Report) -> Reader<'a> {
+        let names = Names {
+            parameters: root.object("parameters", report),
+            variables: root.object("variables", report),
+        };
+        Reader { names }
+    }
+
+    /// The value of a member that may be an expression for anything but a text.
+    pub(crate) fn resolved(
+        &self,
+        object: &Object<'a>,
+        name: &str,
+        report: &mut Report,
+    ) -> Option<(&'a Node, Place)> {
+        let (node, place) = object.find(name)?;
+        match self.names.resolve(node) {
+            Ok(Resolved::Node(resolved)) => Some((resolved, place)),
+            // The complaint about the wrong kind is the caller's.
+            Ok(Resolved::Text(_)) => Some((node, place)),
+            Err(message) => {
+                report.fault(&place, message);
+                None
+            }
+        }
+    }
+
     /// The resources, a list or, in newer templates, an object by symbolic name.
-    fn resources(&self, parent: &Object<'a>, report: &mut Report) -> Vec<Object<'a>> {
+    pub(crate) fn resources(&self, parent: &Object<'a>, report: &mut Report) -> Vec<Object<'a>> {
         match parent.find("resources") {
             Some((
                 Node {
@@ -157,7 +203,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn is_kind(&self, resource: &Object<'a>, kind: &str) -> bool {
+    pub(crate) fn is_kind(&self, resource: &Object<'a>, kind: &str) -> bool {
         matches!(
             resource.find("type"),
             Some((Node { value: Value::Text(text), .. }, _)) if text.eq_ignore_ascii_case(kind)
@@ -165,7 +211,12 @@ impl<'a> Reader<'a> {
     }
 
     /// A text that may be an expression.
-    fn text(&self, object: &Object<'a>, name: &str, report: &mut Report) -> Option<Placed<String>> {
+    pub(crate) fn text(
+        &self,
+        object: &Object<'a>,
+        name: &str,
+        report: &mut Report,
+    ) -> Option<Placed<String>> {
         let Some((node, place)) = object.find(name) else {
             report.fault(&object.place_of(name), format!("missing {name}"));
             return None;
@@ -187,7 +238,12 @@ impl<'a> Reader<'a> {
     }
 
     /// A list that may be an expression, or hold some.
-    fn texts(&self, object: &Object<'a>, name: &str, report: &mut Report) -> Vec<Placed<String>> {
+    pub(super) fn texts(
+        &self,
+        object: &Object<'a>,
+        name: &str,
+        report: &mut Report,
+    ) -> Vec<Placed<String>> {
         let Some((node, place)) = object.find(name) else {
             return Vec::new();
         };
@@ -238,7 +294,8 @@ impl<'a> Reader<'a> {
             .unwrap_or_default();
         let read: Vec<_> = texts.iter().map(|text| read_prefix(text, report)).collect();
         let incomplete = texts.is_empty() || read.iter().any(Option::is_none);
-        let prefixes = read.into_iter().flatten().flatten().collect();
+        let prefixes: Vec<_> = read.into_iter().flatten().collect();
+        let peers = self.peers(resource, &prefixes, report);
         if texts.is_empty() {
             let missing = properties.place_of("addressSpace").child("addressPrefixes");
             report.fault(&missing, "the VNet has no address prefix");
@@ -260,6 +317,7 @@ impl<'a> Reader<'a> {
             name: name?,
             prefixes,
             subnets,
+            peers,
             generated: false,
             incomplete,
         })
@@ -279,27 +337,38 @@ impl<'a> Reader<'a> {
                 .into_iter()
                 .collect()
         };
-        let mut prefixes: Vec<_> = texts
-            .iter()
-            .filter_map(|text| read_prefix(text, report))
-            .flatten()
-            .collect();
-        if let Some(second) = prefixes.get(1) {
-            report.fault(
-                &second.place,
-                "Tapline plans subnets with one IPv4 prefix only",
-            );
+        let (mut first, mut second) = (None, None);
+        for text in &texts {
+            let Some(net) = read_prefix(text, report) else {
+                continue;
+            };
+            let another = match net.value {
+                IpNet::V4(prefix) => first.replace(net.with(prefix)).is_some(),
+                IpNet::V6(prefix) => second.replace(net.with(prefix)).is_some(),
+            };
+            if another {
+                let family = if net.value.addr().is_ipv4() { 4 } else { 6 };
+                let message = format!("Tapline plans subnets with one IPv{family} prefix only");
+                report.fault(&net.place, message);
+            }
         }
-        let prefix = if prefixes.is_empty() {
-            None
-        } else {
-            Some(prefixes.remove(0))
-        };
         Some(PlacedSubnet {
             name: name?.value,
-            prefix: prefix?,
+            prefix: first?,
+            prefix_v6: second,
             route_table_attached: properties.find("routeTable").is_some(),
+            route_table: self.route_table(&properties),
         })
+    }
+
+    /// The name at the end of the id of a subnet's route table. An id that cannot be read is no
+    /// fault: that a table is attached is known without it.
+    fn route_table(&self, properties: &Object<'a>) -> Option<String> {
+        let unheard = &mut Report::default();
+        let table = properties.object("routeTable", unheard)?;
+        let id = self.text(&table, "id", unheard)?.value;
+        let name = id.rsplit('/').next()?;
+        (!name.is_empty()).then(|| name.to_owned())
     }
 
     /// A subnet declared beside its VNet, under the name `VNET/SUBNET`.
@@ -327,8 +396,8 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// A prefix as Azure reads it. The outer nothing is a fault, the inner one IPv6.
-fn read_prefix(text: &Placed<String>, report: &mut Report) -> Option<Option<Placed<Ipv4Net>>> {
+/// A prefix as Azure reads it: without bits outside its mask.
+pub(super) fn read_prefix(text: &Placed<String>, report: &mut Report) -> Option<Placed<IpNet>> {
     let Some(net) = parse_cidr(&text.value) else {
         report.fault(
             &text.place,
@@ -344,7 +413,7 @@ fn read_prefix(text: &Placed<String>, report: &mut Report) -> Option<Option<Plac
         report.fault(&text.place, message);
         return None;
     }
-    Some(as_v4(&net).map(|net| text.with(net)))
+    Some(text.with(net))
 }
 
 /// What Azure would refuse about a VNet's layout.
@@ -352,7 +421,7 @@ fn judge(network: &Network, report: &mut Report) {
     for (index, prefix) in network.prefixes.iter().enumerate() {
         for (space, why) in FORBIDDEN {
             let space = parse_cidr(space).expect("the table holds prefixes");
-            if super::cidr::overlap(&IpNet::V4(prefix.value), &space) {
+            if overlap(&prefix.value, &space) {
                 let message = format!("{} overlaps {space}, {why}", prefix.value);
                 report.fault(&prefix.place, message);
             }
@@ -360,7 +429,7 @@ fn judge(network: &Network, report: &mut Report) {
         judge_length(prefix, "VNet", report);
         if let Some(other) = network.prefixes[..index]
             .iter()
-            .find(|other| touch(prefix.value, other.value))
+            .find(|other| overlap(&prefix.value, &other.value))
         {
             let message = format!(
                 "{} overlaps {}, a prefix of the same VNet",
@@ -380,64 +449,74 @@ fn judge_subnet(
     earlier: &[PlacedSubnet],
     report: &mut Report,
 ) {
-    let (place, prefix) = (&subnet.prefix.place, subnet.prefix.value);
-    judge_length(&subnet.prefix, "subnet", report);
-    let inside = network
-        .prefixes
-        .iter()
-        .any(|outer| outer.value.contains(&prefix));
-    if !inside && !network.incomplete {
-        let prefixes: Vec<String> = network
+    for prefix in subnet.prefixes() {
+        judge_length(&prefix, "subnet", report);
+        let inside = network
             .prefixes
             .iter()
-            .map(|prefix| prefix.value.to_string())
-            .collect();
-        let message = format!(
-            "subnet '{}' {prefix} is outside VNet '{}' ({})",
-            subnet.name,
-            network.name.value,
-            prefixes.join(", ")
-        );
-        report.fault(place, message);
+            .any(|outer| outer.value.contains(&prefix.value));
+        if !inside && !network.incomplete {
+            let prefixes: Vec<String> = network
+                .prefixes
+                .iter()
+                .map(|prefix| prefix.value.to_string())
+                .collect();
+            let message = format!(
+                "subnet '{}' {} is outside VNet '{}' ({})",
+                subnet.name,
+                prefix.value,
+                network.name.value,
+                prefixes.join(", ")
+            );
+            report.fault(&prefix.place, message);
+        }
+        for other in earlier {
+            for taken in other.prefixes() {
+                if overlap(&prefix.value, &taken.value) {
+                    let message = format!(
+                        "subnet '{}' {} overlaps subnet '{}' {}",
+                        subnet.name, prefix.value, other.name, taken.value
+                    );
+                    report.fault(&prefix.place, message);
+                }
+            }
+        }
     }
     for other in earlier {
-        if touch(prefix, other.prefix.value) {
-            let message = format!(
-                "subnet '{}' {prefix} overlaps subnet '{}' {}",
-                subnet.name, other.name, other.prefix.value
-            );
-            report.fault(place, message);
-        }
         if subnet.name.eq_ignore_ascii_case(&other.name) {
             report.fault(
-                place,
+                &subnet.prefix.place,
                 format!("there is more than one subnet '{}'", subnet.name),
             );
         }
     }
 }
 
-fn judge_length(prefix: &Placed<Ipv4Net>, what: &str, report: &mut Report) {
-    let length = prefix.value.prefix_len();
-    if length > SUBNET_LENGTH_MAX {
-        let message = format!(
-            "{what} {} is smaller than /{SUBNET_LENGTH_MAX}, Azure's least",
-            prefix.value
-        );
-        report.fault(&prefix.place, message);
-    }
-    if length < SUBNET_LENGTH_MIN {
-        let message = format!(
-            "{what} {} is larger than /{SUBNET_LENGTH_MIN}, Azure's most",
-            prefix.value
-        );
-        report.fault(&prefix.place, message);
-    }
+/// Azure's bounds: for IPv4 those of VNets and subnets are the same; an IPv6 subnet is a /64, and
+/// a VNet holds at least one.
+fn judge_length(prefix: &Placed<IpNet>, what: &str, report: &mut Report) {
+    let net = prefix.value;
+    let length = net.prefix_len();
+    let message = match net {
+        IpNet::V4(_) if length > SUBNET_LENGTH_MAX => {
+            format!("{what} {net} is smaller than /{SUBNET_LENGTH_MAX}, Azure's least")
+        }
+        IpNet::V4(_) if length < SUBNET_LENGTH_MIN => {
+            format!("{what} {net} is larger than /{SUBNET_LENGTH_MIN}, Azure's most")
+        }
+        IpNet::V6(_) if what == "subnet" && length != SUBNET_LENGTH_V6 => {
+            format!("{what} {net} is not a /{SUBNET_LENGTH_V6}, which Azure asks of IPv6")
+        }
+        IpNet::V6(_) if length > SUBNET_LENGTH_V6 => {
+            format!("{what} {net} is smaller than /{SUBNET_LENGTH_V6}, an IPv6 subnet on Azure")
+        }
+        _ => return,
+    };
+    report.fault(&prefix.place, message);
 }
 
-fn touch(one: Ipv4Net, other: Ipv4Net) -> bool {
-    one.contains(&other) || other.contains(&one)
-}
+/// The address space of the VNets that aks-engine makes; the second is for dual stack.
+const GENERATED_SPACE: [&str; 2] = ["10.0.0.0/8", "2001:1234:5678:9a00::/56"];
 
 /// The VNet that aks-engine makes for a model without one of its own.
 pub(crate) fn generated(
@@ -446,11 +525,20 @@ pub(crate) fn generated(
     subnets: Vec<PlacedSubnet>,
     report: &mut Report,
 ) -> Network {
-    let prefix = "10.0.0.0/8".parse().expect("a prefix");
+    let families = if subnets.iter().any(|subnet| subnet.prefix_v6.is_some()) {
+        2
+    } else {
+        1
+    };
+    let prefixes = GENERATED_SPACE.iter().take(families).map(|text| {
+        let prefix = text.parse().expect("the table holds prefixes");
+        Placed::new(prefix, place.clone())
+    });
     let network = Network {
         name: Placed::new(name, place.clone()),
-        prefixes: vec![Placed::new(prefix, place.clone())],
+        prefixes: prefixes.collect(),
         subnets,
+        peers: Vec::new(),
         generated: true,
         incomplete: false,
     };

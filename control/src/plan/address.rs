@@ -8,9 +8,9 @@
 //! keeps the pods of a master in one run above it where there is room.
 
 use std::collections::{BTreeSet, HashMap};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 
 use super::network::Assignment;
 use super::types::{Node, Plugin, PodIps, Role};
@@ -339,12 +339,50 @@ pub(super) fn allocate(
             ..node
         })
     }));
-    let nodes: Option<Vec<Node>> = nodes.into_iter().collect();
+    let mut nodes: Option<Vec<Node>> = nodes.into_iter().collect();
+    if let Some(nodes) = nodes.as_mut().filter(|_| model.dual_stack.value) {
+        allocate_v6(model, assignment, network, nodes);
+    }
     if nodes.is_none() {
         let place = &network.subnets[assignment.masters].prefix.place;
         report.fault(place, "the subnet has no address left");
     }
     nodes
+}
+
+/// Gives every NIC its one IPv6 address. aks-engine asks for them dynamically, those of masters
+/// too, so they count from the fourth upward in each subnet. Scale-set masters come first, as they
+/// do for IPv4; masters of an availability set come after the agents, which take the lowest there.
+/// A subnet of 64 bits has room for every node that a model can name.
+fn allocate_v6(model: &Model, assignment: &Assignment, network: &Network, nodes: &mut [Node]) {
+    let subnets_of_agents = model
+        .pools
+        .iter()
+        .zip(&assignment.pools)
+        .flat_map(|(pool, subnet)| std::iter::repeat_n(*subnet, pool.count.value as usize));
+    let subnets: Vec<usize> = subnets_of_agents
+        .chain(std::iter::repeat(assignment.masters))
+        .take(nodes.len())
+        .collect();
+    let mut order: Vec<usize> = (0..nodes.len()).collect();
+    if model.masters.scale_set {
+        order.sort_by_key(|index| nodes[*index].role != Role::Master);
+    }
+    let mut taken: HashMap<usize, u128> = HashMap::new();
+    for index in order {
+        let subnet = subnets[index];
+        let Some(prefix) = &network.subnets[subnet].prefix_v6 else {
+            continue;
+        };
+        let next = taken.entry(subnet).or_insert(RESERVED_FIRST.into());
+        nodes[index].subnet_prefix_v6 = Some(prefix.value);
+        nodes[index].primary_ip_v6 = Some(nth_v6(prefix.value, *next));
+        *next += 1;
+    }
+}
+
+fn nth_v6(prefix: Ipv6Net, host: u128) -> Ipv6Addr {
+    Ipv6Addr::from_bits(prefix.network().to_bits() | host)
 }
 
 struct Allocator<'a> {
@@ -402,6 +440,8 @@ impl Allocator<'_> {
             subnet: subnet.name.clone(),
             subnet_prefix: subnet.prefix.value,
             primary_ip,
+            subnet_prefix_v6: None,
+            primary_ip_v6: None,
             pod_ips: (self.model.plugin == Plugin::Azure)
                 .then(|| pod_ips(pods))
                 .flatten(),

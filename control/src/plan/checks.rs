@@ -11,14 +11,16 @@ use ipnet::IpNet;
 use super::address::{agent_demand, capacity, usable};
 use super::network::Assignment;
 use super::podcidr::{free_v4, space_v4};
+use super::tables::{Scene, clusters_table};
 use super::types::Plugin;
 use crate::model::{Masters, Model, Network, NetworkMode, Placed, Report, as_v4, overlap};
+use crate::routes::RouteTable;
 
 /// The most private addresses that one VNet holds.
 const VNET_ADDRESSES_MAX: u64 = 65_536;
 
 /// Destinations that a cluster's own prefixes must not hide from its nodes.
-const NEEDED: [(&str, &str); 4] = [
+const NEEDED: [(&str, &str); 7] = [
     (
         "168.63.129.16/32",
         "Azure's own address for DNS, DHCP and probes",
@@ -29,6 +31,9 @@ const NEEDED: [(&str, &str); 4] = [
     ),
     ("127.0.0.0/8", "loopback"),
     ("224.0.0.0/4", "multicast"),
+    ("fe80::/10", "link-local, by which neighbours are found"),
+    ("::1/128", "loopback"),
+    ("ff00::/8", "multicast"),
 ];
 
 /// Judges every pair of prefixes that must not share an address.
@@ -81,10 +86,10 @@ fn against_subnets(
     let used = assignment.used();
     let mut hit = false;
     for (index, subnet) in network.subnets.iter().enumerate() {
-        let prefix = subnet.prefix.value;
-        if !overlap(&net.value, &IpNet::V4(prefix)) {
+        let mut prefixes = subnet.prefixes().map(|prefix| prefix.value);
+        let Some(prefix) = prefixes.find(|prefix| overlap(&net.value, prefix)) else {
             continue;
-        }
+        };
         hit = true;
         let message = format!(
             "{what} {} overlaps subnet '{}' {prefix}",
@@ -103,7 +108,7 @@ fn against_subnets(
         return;
     }
     let prefixes = network.prefixes.iter().map(|prefix| prefix.value);
-    for prefix in prefixes.filter(|prefix| overlap(&net.value, &IpNet::V4(*prefix))) {
+    for prefix in prefixes.filter(|prefix| overlap(&net.value, prefix)) {
         let message = format!(
             "{what} {} overlaps the VNet's {prefix}: no subnet yet, but one put there later is \
              out of the pods' reach",
@@ -225,7 +230,7 @@ fn node_count(model: &Model) -> usize {
 
 fn pod_cidr_limits(model: &Model, route_limit: usize, report: &mut Report) {
     let nodes = node_count(model);
-    let families = if model.dual_stack { 2 } else { 1 };
+    let families = if model.dual_stack.value { 2 } else { 1 };
     if nodes * families > route_limit {
         let message = format!(
             "{nodes} nodes need {} routes; a route table holds {route_limit} (--route-limit)",
@@ -273,11 +278,11 @@ fn pod_cidr_limits(model: &Model, route_limit: usize, report: &mut Report) {
 /// What the operator should know about a plan that holds.
 pub(super) fn warnings(
     model: &Model,
-    network: &Network,
-    assignment: &Assignment,
-    cluster_id: Option<&str>,
+    scene: &Scene<'_>,
+    tables: &[RouteTable],
     report: &mut Report,
 ) {
+    let (network, assignment) = (scene.network, scene.assignment);
     mode_warnings(model, report);
     if let Some(policy) = &model.policy {
         let message = format!(
@@ -302,9 +307,17 @@ pub(super) fn warnings(
         );
     }
     master_warnings(model, network, assignment, report);
-    route_table_warnings(model, network, assignment, cluster_id, report);
-    if model.dual_stack || model.ipv6_only {
-        report.note("IPv6: pod CIDRs are planned; nodes' IPv6 addresses and routes are not yet");
+    route_table_warnings(model, scene, tables, report);
+    if model.ipv6_only {
+        report.note(
+            "IPv6 alone: pod CIDRs are planned; nodes' IPv6 addresses and routes are not yet",
+        );
+    }
+    if model.dual_stack.value && model.plugin == Plugin::Azure {
+        report.note(
+            "IPv6 under azure: the node translates what its pods send (ipv6nat); it is planned, \
+             and neither switched nor walked by Tapline",
+        );
     }
 }
 
@@ -341,8 +354,9 @@ fn master_warnings(model: &Model, network: &Network, assignment: &Assignment, re
             "not given: aks-engine then masquerades pods' traffic within the VNet",
         ),
         Some(cidr) => {
-            let inside =
-                |prefix: &Placed<ipnet::Ipv4Net>| cidr.value.contains(&IpNet::V4(prefix.value));
+            let inside = |prefix: &Placed<IpNet>| {
+                prefix.value.addr().is_ipv6() || cidr.value.contains(&prefix.value)
+            };
             if !network.prefixes.iter().all(inside) {
                 let message = format!(
                     "{} does not cover VNet '{}'; pods' traffic to the rest is masqueraded",
@@ -384,12 +398,12 @@ fn scale_set_warning(
 /// In a VNet that aks-engine did not make, nobody attaches the route table.
 fn route_table_warnings(
     model: &Model,
-    network: &Network,
-    assignment: &Assignment,
-    cluster_id: Option<&str>,
+    scene: &Scene<'_>,
+    tables: &[RouteTable],
     report: &mut Report,
 ) {
-    if model.plugin != Plugin::Kubenet {
+    let (network, assignment) = (scene.network, scene.assignment);
+    if !model.requires_route_table() {
         return;
     }
     let group = model
@@ -398,9 +412,13 @@ fn route_table_warnings(
         .as_ref()
         .map(|id| id.value.resource_group.as_str());
     let agents = assignment.used_by_agents();
+    let frames = match model.plugin {
+        Plugin::Kubenet => "frames",
+        Plugin::Azure => "IPv6 frames",
+    };
     for index in assignment.used() {
         let subnet = &network.subnets[index];
-        if subnet.route_table_attached {
+        if subnet.route_table_attached || tables.iter().any(|t| t.subnets.contains(&subnet.name)) {
             continue;
         }
         let who = if agents.contains(&index) {
@@ -409,13 +427,13 @@ fn route_table_warnings(
             "masters"
         };
         let message = format!(
-            "the {who}' subnet '{name}' has no routeTable, so pods' frames die on their way; once \
+            "the {who}' subnet '{name}' has no routeTable, so pods' {frames} die on their way; once \
              the cluster is deployed: az network vnet subnet update --resource-group {group} \
-             --vnet-name {vnet} --name {name} --route-table k8s-master-{id}-routetable",
+             --vnet-name {vnet} --name {name} --route-table {table}",
             name = subnet.name,
             group = group.unwrap_or("RESOURCE_GROUP"),
             vnet = network.name.value,
-            id = cluster_id.unwrap_or("CLUSTER_ID"),
+            table = clusters_table(scene.cluster_id),
         );
         report.warn(&subnet.prefix.place, message);
     }

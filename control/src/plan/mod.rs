@@ -1,19 +1,21 @@
 //! The plan: which node gets which addresses, pods and routes.
 //!
-//! In: a model and a VNet, by [`load`] from files or built in. Out: a [`Plan`], or every fault.
-//! Never: touches a device; reads anything but the two documents; asks Azure.
+//! In: a model, a VNet and route tables, by [`load`] from files or built in. Out: a [`Plan`], or every fault.
+//! Never: touches a device; reads anything but the documents it is given; asks Azure.
 //!
 //! | file | room |
 //! |---|---|
 //! | `network` | the VNet, and which of its subnets serves whom |
 //! | `address` | addresses of nodes and, under azure, of pods |
 //! | `podcidr` | pod CIDRs and routes under kubenet |
+//! | `tables` | route tables, and the effective routes of a node |
 //! | `checks` | what aks-engine does not check: overlaps, capacities, limits |
 
 mod address;
 mod checks;
 mod network;
 mod podcidr;
+mod tables;
 mod types;
 
 pub use types::{NextHopType, Node, Plan, Plugin, PodIps, Role, Route, Subnet, Vnet};
@@ -27,6 +29,7 @@ use crate::model::{
     Document, Faults, Masters, Model, Network, Place, Report, Source, Vnets, check_model,
     check_template, examples,
 };
+use crate::routes::{PlacedTable, RouteTable, read_tables};
 
 /// The routes that a route table held when aks-engine was current.
 pub const ROUTE_LIMIT: usize = 400;
@@ -49,10 +52,14 @@ pub struct LoadOptions {
     pub register: Vec<String>,
     /// Subnets by role: `master`, `agent`, or a pool's name.
     pub subnets: Vec<(String, String)>,
+    /// Documents of route tables.
+    pub route_tables: Vec<Source>,
     /// How many routes a route table holds.
     pub route_limit: usize,
     /// The eight digits in the names of the cluster's nodes, where known.
     pub cluster_id: Option<String>,
+    /// Refuse a model that does not give pods both families.
+    pub dual_stack: bool,
 }
 
 impl LoadOptions {
@@ -65,8 +72,10 @@ impl LoadOptions {
             plugin: None,
             register: Vec::new(),
             subnets: Vec::new(),
+            route_tables: Vec::new(),
             route_limit: ROUTE_LIMIT,
             cluster_id: None,
+            dual_stack: false,
         }
     }
 
@@ -85,6 +94,23 @@ impl LoadOptions {
             })
         }
     }
+
+    /// The two built-in documents of a dual-stack cluster, which is of the same names.
+    #[must_use]
+    pub fn built_in_dual_stack() -> LoadOptions {
+        LoadOptions {
+            vnet: Some(Source::BuiltIn {
+                name: "aks-dual-stack-vnet.json",
+                text: examples::AKS_DUAL_STACK_VNET,
+            }),
+            cluster_id: Some(examples::CLUSTER_ID.to_owned()),
+            dual_stack: true,
+            ..LoadOptions::new(Source::BuiltIn {
+                name: "aks-dual-stack.json",
+                text: examples::AKS_DUAL_STACK,
+            })
+        }
+    }
 }
 
 /// Reads, checks and plans. Faults of both documents come together; what the plan itself finds
@@ -100,7 +126,10 @@ pub fn load(options: &LoadOptions) -> Result<Plan, Faults> {
     }
     let model_name = options.model.name();
     let vnet_name = options.vnet.as_ref().map(Source::name).unwrap_or_default();
-    let warnings = report.finish(&[&model_name, &vnet_name])?;
+    let table_names: Vec<String> = options.route_tables.iter().map(Source::name).collect();
+    let mut names: Vec<&str> = vec![&model_name, &vnet_name];
+    names.extend(table_names.iter().map(String::as_str));
+    let warnings = report.finish(&names)?;
     let plan = plan.expect("a plan that is not there is a fault");
     Ok(Plan { warnings, ..plan })
 }
@@ -108,19 +137,43 @@ pub fn load(options: &LoadOptions) -> Result<Plan, Faults> {
 fn load_into(options: &LoadOptions, report: &mut Report) -> Option<Plan> {
     let model = Document::read(&options.model, report)
         .and_then(|document| check_model(&document, options.plugin, report));
+    if let Some(model) = &model {
+        check_dual_stack(model, options, report);
+    }
     let vnets = options.vnet.as_ref().map(|source| {
         Document::read(source, report).and_then(|document| check_template(&document, report))
     });
+    let documents: Vec<Option<Vec<PlacedTable>>> = options
+        .route_tables
+        .iter()
+        .map(|source| {
+            let document = Document::read(source, report)?;
+            read_tables(&document, options.route_limit, report)
+        })
+        .collect();
     if report.fault_count() > 0 {
         find_more(&model?, vnets, options, report);
         return None;
     }
+    let documents: Vec<PlacedTable> = documents.into_iter().flatten().flatten().collect();
     let model = model?;
     let network = find_network(&model, vnets, options, report)?;
     if report.fault_count() > 0 {
         return None;
     }
-    plan(&model, &network, options, report)
+    plan(&model, &network, &documents, options, report)
+}
+
+/// What `--dual-stack` asks of a model, and what to change where the model does not have it.
+fn check_dual_stack(model: &Model, options: &LoadOptions, report: &mut Report) {
+    if options.dual_stack && !model.dual_stack.value {
+        report.fault(
+            &model.dual_stack.place,
+            "--dual-stack needs a model that enables it: set featureFlags.enableIPv6DualStack to \
+             true, with orchestratorRelease 1.18 or newer and networkPlugin kubenet, and give the \
+             nodes' subnets an IPv6 /64",
+        );
+    }
 }
 
 fn find_network(
@@ -158,6 +211,7 @@ fn find_more(
 fn plan(
     model: &Model,
     network: &Network,
+    documents: &[PlacedTable],
     options: &LoadOptions,
     report: &mut Report,
 ) -> Option<Plan> {
@@ -179,33 +233,47 @@ fn plan(
         options.cluster_id.as_deref(),
         report,
     )?;
-    podcidr::allot(model, &mut nodes, &options.register, report)?;
+    podcidr::allot(model, &mut nodes, options, report)?;
     let routes = podcidr::routes(model, &nodes);
-    checks::warnings(
-        model,
+    let scene = tables::Scene {
         network,
-        &assignment,
-        options.cluster_id.as_deref(),
-        report,
-    );
-    Some(Plan {
+        assignment: &assignment,
+        pods: routes.iter().map(Into::into).collect(),
+        cluster_id: options.cluster_id.as_deref(),
+        limit: options.route_limit,
+    };
+    let tables = scene.attach(documents, report);
+    if report.fault_count() > faults_before {
+        return None;
+    }
+    checks::warnings(model, &scene, &tables.tables, report);
+    let plan = Plan {
         plugin: model.plugin,
         network_mode: (model.plugin == Plugin::Azure).then_some(NetworkMode::Bridge),
         nodes,
         routes,
+        route_tables: tables.tables.clone(),
         service_cidrs: model.service_cidrs.iter().map(|net| net.value).collect(),
         cluster_subnets: model.cluster_subnets.iter().map(|net| net.value).collect(),
-        vnet: vnet_of(network),
+        vnet: vnet_of(network, &tables.tables),
         non_masquerade: non_masquerade(model, network),
         via_host: via_host(model),
         max_pods: model.max_pods,
+        dual_stack: model.dual_stack.value,
         ip_forwarding: forwards(model),
         api_server: address::api_server(model, network, &assignment),
         warnings: Vec::new(),
-    })
+    };
+    tables::judge(&plan, &tables, report);
+    (report.fault_count() == faults_before).then_some(plan)
 }
 
-fn vnet_of(network: &Network) -> Vnet {
+fn vnet_of(network: &Network, tables: &[RouteTable]) -> Vnet {
+    let given = |subnet: &str| {
+        tables
+            .iter()
+            .any(|table| table.subnets.iter().any(|s| s == subnet))
+    };
     Vnet {
         name: network.name.value.clone(),
         prefixes: network.prefixes.iter().map(|prefix| prefix.value).collect(),
@@ -215,9 +283,11 @@ fn vnet_of(network: &Network) -> Vnet {
             .map(|subnet| Subnet {
                 name: subnet.name.clone(),
                 prefix: subnet.prefix.value,
-                route_table_attached: subnet.route_table_attached,
+                prefix_v6: subnet.prefix_v6.as_ref().map(|prefix| prefix.value),
+                route_table_attached: subnet.route_table_attached || given(&subnet.name),
             })
             .collect(),
+        peers: network.peers.iter().map(|prefix| prefix.value).collect(),
     }
 }
 
@@ -225,7 +295,7 @@ fn vnet_of(network: &Network) -> Vnet {
 fn forwards(model: &Model) -> bool {
     match model.plugin {
         Plugin::Kubenet => !model.azure_stack,
-        Plugin::Azure => model.dual_stack,
+        Plugin::Azure => model.dual_stack.value,
     }
 }
 
@@ -254,10 +324,12 @@ fn non_masquerade(model: &Model, network: &Network) -> Vec<IpNet> {
 fn azure_space(masters: &Masters, network: &Network) -> Vec<IpNet> {
     match &masters.vnet_cidr {
         Some(cidr) if !network.generated => vec![cidr.value],
+        // The pods' IPv6 prefix is listed by itself.
         _ => network
             .prefixes
             .iter()
-            .map(|prefix| IpNet::V4(prefix.value))
+            .map(|prefix| prefix.value)
+            .filter(|prefix| prefix.addr().is_ipv4())
             .collect(),
     }
 }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 
 use super::podcidr::space_v4;
 use super::types::{Plugin, Role};
@@ -18,6 +18,9 @@ const AZURE_SUBNETS: [&str; 4] = [
     "AzureFirewallSubnet",
     "RouteServerSubnet",
 ];
+
+/// The IPv6 prefix of the subnet that aks-engine makes in dual stack.
+const GENERATED_V6: &str = "2001:1234:5678:9abc::/64";
 
 /// Indices into the VNet's subnets.
 #[derive(Clone, Debug)]
@@ -52,11 +55,13 @@ pub(super) fn generate(
         report.fault(&id.place, message);
         return None;
     }
-    let route_table_attached = model.plugin == Plugin::Kubenet;
+    let route_table_attached = model.requires_route_table();
     let subnet = |name: &str, prefix: Placed<Ipv4Net>| PlacedSubnet {
         name: name.to_owned(),
         prefix,
+        prefix_v6: None,
         route_table_attached,
+        route_table: None,
     };
     let fixed = |text: &str| -> Placed<Ipv4Net> {
         let prefix = text.parse().expect("a prefix");
@@ -82,7 +87,15 @@ pub(super) fn generate(
                 }
             },
         };
-        vec![subnet("k8s-subnet", prefix)]
+        // The two subnets of scale-set masters get none: `assign` says so.
+        let prefix_v6 = model.dual_stack.value.then(|| {
+            let net: Ipv6Net = GENERATED_V6.parse().expect("a prefix");
+            prefix.with(net)
+        });
+        vec![PlacedSubnet {
+            prefix_v6,
+            ..subnet("k8s-subnet", prefix)
+        }]
     };
     let name = format!("k8s-vnet-{}", cluster_id.unwrap_or("CLUSTER"));
     Some(generated(name, &model.masters.place, subnets, report))
@@ -121,10 +134,39 @@ pub(super) fn assign(
             )
         })
         .collect();
-    Some(Assignment {
+    let assignment = Assignment {
         masters: masters?,
         pools: pools.into_iter().collect::<Option<_>>()?,
-    })
+    };
+    check_families(model, network, &assignment, report);
+    Some(assignment)
+}
+
+/// In dual stack every NIC has an IPv6 address of its subnet, so every subnet in use needs a /64.
+fn check_families(model: &Model, network: &Network, assignment: &Assignment, report: &mut Report) {
+    if !model.dual_stack.value {
+        return;
+    }
+    for index in assignment.used() {
+        let subnet = &network.subnets[index];
+        if subnet.prefix_v6.is_some() {
+            continue;
+        }
+        let message = if network.generated {
+            format!(
+                "aks-engine gives subnet '{}' of scale-set masters no IPv6 prefix, which dual \
+                 stack needs: use a VNet of your own (--vnet)",
+                subnet.name
+            )
+        } else {
+            format!(
+                "subnet '{}' has no IPv6 prefix, which dual stack needs: add a /64 to its \
+                 addressPrefixes",
+                subnet.name
+            )
+        };
+        report.fault(&subnet.prefix.place, message);
+    }
 }
 
 struct Chooser<'a> {

@@ -1,7 +1,10 @@
 //! Pod CIDRs and the routes to them, under kubenet.
 //!
-//! In: nodes with addresses, and the order in which they register. Out: a pod CIDR for each
-//! node and a route to it. Never: gives out a prefix that overlaps the services.
+//! In: nodes with addresses, and the order in which they register. Out: a pod CIDR of each family
+//! for each node, and a route to each. Never: gives out a prefix that overlaps the services.
+//!
+//! Under azure only dual stack has pod CIDRs, and those of IPv6 only: pods' IPv4 addresses are the
+//! NIC's (aks-engine then tells the controller manager the IPv6 cluster subnet alone).
 //!
 //! Kubernetes counts: the first node to register gets the first prefix, whatever its name.
 
@@ -10,6 +13,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
+use super::LoadOptions;
 use super::types::{NextHopType, Node, Plugin, Route};
 use crate::model::{Model, Place, Placed, Report, as_v4, overlap};
 
@@ -31,7 +35,7 @@ fn is_node(model: &Model, name: &str) -> bool {
 
 /// Complains about names in `--register` that are unknown or come twice.
 pub(super) fn check_register(model: &Model, register: &[String], report: &mut Report) {
-    if model.plugin == Plugin::Azure && !register.is_empty() {
+    if !model.requires_route_table() && !register.is_empty() {
         let place = Place::option("--register", "");
         report.warn(&place, "without effect: under azure nodes have no pod CIDR");
     }
@@ -93,10 +97,11 @@ pub(super) fn free_v4(model: &Model) -> impl Iterator<Item = Ipv4Net> + '_ {
 pub(super) fn allot(
     model: &Model,
     nodes: &mut [Node],
-    register: &[String],
+    options: &LoadOptions,
     report: &mut Report,
 ) -> Option<()> {
-    let mut order: Vec<usize> = register
+    let mut order: Vec<usize> = options
+        .register
         .iter()
         .filter_map(|name| nodes.iter().position(|node| node.name == *name))
         .collect();
@@ -108,53 +113,97 @@ pub(super) fn allot(
             nodes[*index].pod_cidr = Some(free.next()?);
         }
     }
-    allot_v6(model, nodes, &order, report);
+    if !allot_v6(model, nodes, &order, options, report) {
+        return None;
+    }
     Some(())
 }
 
-fn allot_v6(model: &Model, nodes: &mut [Node], order: &[usize], report: &mut Report) {
-    let space = model
+/// The cluster's IPv6 space, where there is one.
+fn space_v6(model: &Model) -> Option<Placed<Ipv6Net>> {
+    model
         .cluster_subnets
         .iter()
         .find_map(|net| match net.value {
             IpNet::V6(space) => Some(net.with(space)),
             IpNet::V4(_) => None,
-        });
-    let Some(space) = space else { return };
-    let length = space.value.prefix_len();
-    let bits = NODE_LENGTH_V6
-        .checked_sub(length)
-        .filter(|bits| *bits <= NODE_BITS_V6_MAX);
-    if bits.is_none_or(|bits| order.len() as u64 > 1 << bits) {
-        let message = format!(
-            "{} holds no /{NODE_LENGTH_V6} for each node; IPv6 pod CIDRs are left out",
-            space.value
-        );
-        report.warn(&space.place, message);
-        return;
-    }
-    for (number, index) in (0_u128..).zip(order) {
-        let base = space.value.network().to_bits();
-        let address = Ipv6Addr::from_bits(base + (number << (128 - NODE_LENGTH_V6)));
-        nodes[*index].pod_cidr_v6 = Ipv6Net::new(address, NODE_LENGTH_V6).ok();
-    }
+        })
 }
 
-/// The entries that the cloud provider writes into the route table.
+/// The IPv6 pod CIDRs that may be given out, lowest first; none from a space that the controller
+/// manager refuses to cut up.
+fn free_v6(model: &Model) -> impl Iterator<Item = Ipv6Net> + '_ {
+    let space = space_v6(model).map(|space| space.value);
+    let bits = space.and_then(|space| NODE_LENGTH_V6.checked_sub(space.prefix_len()));
+    let bits = bits.filter(|bits| *bits <= NODE_BITS_V6_MAX);
+    let base = space.map_or(0, |space| space.network().to_bits());
+    (0..bits.map_or(0, |bits| 1_u128 << bits))
+        .filter_map(move |number| {
+            let address = Ipv6Addr::from_bits(base + (number << (128 - NODE_LENGTH_V6)));
+            Ipv6Net::new(address, NODE_LENGTH_V6).ok()
+        })
+        .filter(|net| {
+            let mut services = model.service_cidrs.iter();
+            !services.any(|service| overlap(&service.value, &IpNet::V6(*net)))
+        })
+}
+
+/// Gives each node its IPv6 pod CIDR. Where there are too few it is a fault for whoever asks for
+/// dual stack, and false; otherwise a warning, and nobody gets one.
+fn allot_v6(
+    model: &Model,
+    nodes: &mut [Node],
+    order: &[usize],
+    options: &LoadOptions,
+    report: &mut Report,
+) -> bool {
+    let Some(space) = space_v6(model) else {
+        return true;
+    };
+    let free: Vec<Ipv6Net> = free_v6(model).take(order.len()).collect();
+    if free.len() < order.len() {
+        let message = format!(
+            "{} holds no /{NODE_LENGTH_V6} for each node (it may be at most {NODE_BITS_V6_MAX} \
+             bits shorter)",
+            space.value
+        );
+        if options.dual_stack {
+            report.fault(&space.place, message);
+            return false;
+        }
+        let message = format!("{message}; IPv6 pod CIDRs are left out");
+        report.warn(&space.place, message);
+        return true;
+    }
+    for (net, index) in free.into_iter().zip(order) {
+        nodes[*index].pod_cidr_v6 = Some(net);
+    }
+    true
+}
+
+/// The entries that the cloud provider writes into the route table: one for each pod CIDR, to the
+/// node's own address of the same family.
 pub(super) fn routes(model: &Model, nodes: &[Node]) -> Vec<Route> {
-    if model.plugin == Plugin::Azure {
+    if !model.requires_route_table() {
         return Vec::new();
     }
+    let route = |node: &Node, prefix: IpNet, next_hop: IpAddr| Route {
+        name: route_name(node, &prefix, model.dual_stack.value),
+        prefix,
+        next_hop_type: NextHopType::VirtualAppliance,
+        next_hop_ip: Some(next_hop),
+    };
     nodes
         .iter()
-        .filter_map(|node| {
-            let prefix = IpNet::V4(node.pod_cidr?);
-            Some(Route {
-                name: route_name(node, &prefix, model.dual_stack),
-                prefix,
-                next_hop_type: NextHopType::VirtualAppliance,
-                next_hop_ip: Some(IpAddr::V4(node.primary_ip)),
-            })
+        .flat_map(|node| {
+            let v4 = node
+                .pod_cidr
+                .map(|cidr| route(node, cidr.into(), node.primary_ip.into()));
+            let v6 = node
+                .pod_cidr_v6
+                .zip(node.primary_ip_v6)
+                .map(|(cidr, next_hop)| route(node, cidr.into(), next_hop.into()));
+            v4.into_iter().chain(v6)
         })
         .collect()
 }

@@ -3,6 +3,9 @@
 //! In: the built-in documents, changed. Out: addresses, pod CIDRs, routes, or faults.
 //! Never: a test of aks-engine's own rules; see `model/tests.rs`.
 
+mod dual_stack;
+mod tables;
+
 use std::path::PathBuf;
 
 use proptest::prelude::*;
@@ -10,15 +13,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::model::examples::{AKS, AKS_VNET, REGISTER};
 
-/// The built-in documents with changes, as sources that live for the whole test run.
+/// The built-in documents with changes.
 fn options(model: &[(&str, &str)], vnet: &[(&str, &str)]) -> LoadOptions {
-    let change = |text: &str, changes: &[(&str, &str)]| -> &'static str {
-        let changed = changes.iter().fold(text.to_owned(), |text, (from, to)| {
-            assert!(text.contains(from), "{from} is in the document");
-            text.replacen(from, to, 1)
-        });
-        Box::leak(changed.into_boxed_str())
-    };
     LoadOptions {
         model: Source::BuiltIn {
             name: "aks.json",
@@ -30,6 +26,15 @@ fn options(model: &[(&str, &str)], vnet: &[(&str, &str)]) -> LoadOptions {
         }),
         ..LoadOptions::built_in()
     }
+}
+
+/// A document with changes, which lives for the whole test run.
+fn change(text: &str, changes: &[(&str, &str)]) -> &'static str {
+    let changed = changes.iter().fold(text.to_owned(), |text, (from, to)| {
+        assert!(text.contains(from), "{from} is in the document");
+        text.replacen(from, to, 1)
+    });
+    Box::leak(changed.into_boxed_str())
 }
 
 fn kubenet(options: LoadOptions) -> LoadOptions {
@@ -532,7 +537,7 @@ fn a_template_may_use_parameters_variables_and_child_resources() {
             (
                 "\"parameters\": {  }",
                 "\"parameters\": {\"Space\": {\"type\": \"array\", \
-          \"defaultValue\": [\"10.10.0.0/24\", \"[variables('pods')]\"]}}",
+          \"defaultValue\": [\"10.10.0.0/24\", \"[variables('pods')]\", \"fd00::/56\"]}}",
             ),
             (
                 "\"variables\": {  }",
@@ -597,27 +602,6 @@ fn a_windows_pool_is_planned_and_noted() {
     assert!(plan.nodes[0].windows && !plan.nodes[2].windows);
     assert_eq!(plan.nodes[1].primary_ip.to_string(), "10.20.0.35");
     assert!(warned(&plan, "runs Windows"));
-}
-
-#[test]
-fn dual_stack_under_kubenet_gets_both_pod_cidrs() {
-    let model = [
-        (
-            "\"properties\": {",
-            "\"properties\": {\"featureFlags\": {\"enableIPv6DualStack\": true},",
-        ),
-        ("\"1.10\"", "\"1.18\""),
-    ];
-    let plan = load(&kubenet(options(&model, &[]))).unwrap();
-    assert_eq!(
-        plan.nodes[1].pod_cidr_v6.unwrap().to_string(),
-        "fc00:0:0:1::/64"
-    );
-    assert_eq!(
-        plan.routes[0].name,
-        "k8s-agentpool1-37464322-vmss000000____102440024"
-    );
-    assert_eq!(plan.service_cidrs.len(), 2);
 }
 
 #[test]

@@ -4,11 +4,12 @@
 //! Never: decides anything.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::model::{NetworkMode, Warning};
+use crate::routes::{self, RouteTable, Source};
 
 /// How pods get their addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, clap::ValueEnum)]
@@ -55,8 +56,11 @@ pub struct Plan {
     pub network_mode: Option<NetworkMode>,
     /// Agents in the order of their pools, then masters.
     pub nodes: Vec<Node>,
-    /// The route table's entries, in the order of `nodes`. None under azure.
+    /// The route table's entries, in the order of `nodes`, IPv4 before IPv6. Under azure there are
+    /// some in dual stack only, for IPv6.
     pub routes: Vec<Route>,
+    /// The route tables: those that were given, and the cluster's own where there is one.
+    pub route_tables: Vec<RouteTable>,
     /// The service CIDRs, IPv4 first.
     pub service_cidrs: Vec<IpNet>,
     /// The cluster subnets: pods' space under kubenet, nodes' and pods' under azure.
@@ -69,6 +73,8 @@ pub struct Plan {
     pub via_host: Vec<IpNet>,
     /// Pods per node, unless a profile says otherwise.
     pub max_pods: u32,
+    /// Whether the model enables dual stack.
+    pub dual_stack: bool,
     /// Whether the NICs have `enableIPForwarding`.
     pub ip_forwarding: bool,
     /// Where the API server answers within the VNet.
@@ -92,10 +98,12 @@ impl Plan {
 pub struct Vnet {
     /// Its name.
     pub name: String,
-    /// Its IPv4 address space.
-    pub prefixes: Vec<Ipv4Net>,
+    /// Its address space, both families.
+    pub prefixes: Vec<IpNet>,
     /// Its subnets.
     pub subnets: Vec<Subnet>,
+    /// The address spaces of the VNets that it is peered with.
+    pub peers: Vec<IpNet>,
 }
 
 /// A subnet of a VNet.
@@ -105,7 +113,9 @@ pub struct Subnet {
     pub name: String,
     /// Its IPv4 prefix.
     pub prefix: Ipv4Net,
-    /// Whether the template attaches a route table.
+    /// Its IPv6 prefix, where it has one.
+    pub prefix_v6: Option<Ipv6Net>,
+    /// Whether the template, or a route table that was given, says that it has one.
     pub route_table_attached: bool,
 }
 
@@ -126,6 +136,10 @@ pub struct Node {
     pub subnet_prefix: Ipv4Net,
     /// Its own address.
     pub primary_ip: Ipv4Addr,
+    /// The IPv6 prefix of its subnet, in dual stack.
+    pub subnet_prefix_v6: Option<Ipv6Net>,
+    /// Its own IPv6 address, in dual stack.
+    pub primary_ip_v6: Option<Ipv6Addr>,
     /// Its pods' addresses under azure.
     pub pod_ips: Option<PodIps>,
     /// Its pods' prefix under kubenet.
@@ -138,6 +152,18 @@ pub struct Node {
     pub windows: bool,
     /// The MTU of its `eth0`.
     pub mtu: u16,
+}
+
+impl Node {
+    /// The prefixes that hold exactly the IPv4 addresses which this node's pods may have.
+    #[must_use]
+    pub fn pod_range(&self) -> Vec<Ipv4Net> {
+        let pods = self.pod_ips.iter().flat_map(PodIps::iter);
+        let pods = pods.map(Ipv4Net::from).chain(self.pod_cidr);
+        let mut range = Ipv4Net::aggregate(&pods.collect());
+        range.sort();
+        range
+    }
 }
 
 /// The addresses that a NIC holds for pods.
@@ -173,6 +199,24 @@ pub struct Route {
     pub next_hop_type: NextHopType,
     /// The address it leads to.
     pub next_hop_ip: Option<IpAddr>,
+}
+
+impl From<&Route> for routes::Route {
+    fn from(route: &Route) -> routes::Route {
+        let next_hop = match (route.next_hop_type, route.next_hop_ip) {
+            (NextHopType::VirtualAppliance, Some(address)) => {
+                routes::NextHop::VirtualAppliance(address)
+            }
+            (NextHopType::VnetLocal, _) => routes::NextHop::VnetLocal,
+            (NextHopType::Internet, _) => routes::NextHop::Internet,
+            (NextHopType::VirtualNetworkGateway, _) => routes::NextHop::VirtualNetworkGateway,
+            (NextHopType::None | NextHopType::VirtualAppliance, _) => routes::NextHop::None,
+        };
+        routes::Route {
+            name: Some(route.name.clone()),
+            ..routes::Route::new(route.prefix, next_hop, Source::Pods)
+        }
+    }
 }
 
 /// Where a route leads, as Azure names it.

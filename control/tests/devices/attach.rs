@@ -4,7 +4,7 @@
 //! Out: what an attachment is made of, that it is idempotent, silent, and leaves nothing.
 //! Never: touches the machine's own network.
 
-use std::net::{IpAddr, Ipv4Addr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::num::NonZeroU16;
 use std::process::Command;
 use std::time::Duration;
@@ -19,7 +19,8 @@ use control::devices::{DeviceError, Netlink};
 use dataplane::addr::Mac;
 
 use crate::support::{
-    Wire, arp, devices, ethernet, fresh, link, name, packet_counts, running, snapshot, udp, udp6,
+    Wire, arp, devices, ethernet, fresh, link, name, nd, packet_counts, running, snapshot, udp,
+    udp6,
 };
 
 const NIC: Mac = Mac::new([0x00, 0x0d, 0x3a, 0x21, 0xaf, 0x12]);
@@ -395,6 +396,57 @@ pub(crate) fn mirrored_arp_replies_arrive_at_the_switch_and_at_the_kernel() {
     assert!(tap.soon().is_empty(), "requests are the kernel's alone");
 }
 
+pub(crate) fn mirrored_advertisements_arrive_at_the_switch_and_at_the_kernel() {
+    let (node, nic) = node_with_nic();
+    let eth0 = name("eth0");
+    for setting in [
+        Setting::AcceptDad(Conf::Device(&eth0)),
+        Setting::AcceptRa(Conf::Device(&eth0)),
+        Setting::DisableIpv6(Conf::Device(&eth0)),
+    ] {
+        sysctl::set(node.namespace(), setting, "0").expect("set");
+    }
+    node.add_address(&eth0, "fd00:20::4/64".parse().expect("legal"))
+        .expect("added");
+    uplink(ArpSteering::MirrorReplies)
+        .attach(&node)
+        .expect("attached");
+    let tap = Wire::open(&node, "uplink0");
+    let (here, gateway): (Ipv6Addr, Ipv6Addr) = (
+        "fd00:20::4".parse().expect("legal"),
+        "fd00:20::1".parse().expect("legal"),
+    );
+    let socket = node.namespace().run(|| UdpSocket::bind((here, 0)));
+    let socket = socket.expect("bound");
+    socket.send_to(b"x", (gateway, 7)).expect("sent");
+    let of_kind = |frames: Vec<Vec<u8>>, next_header: u8, kind: Option<u8>| -> usize {
+        let is = |frame: &&Vec<u8>| {
+            frame[12..14] == [0x86, 0xdd]
+                && frame[20] == next_header
+                && kind.is_none_or(|kind| frame[54] == kind)
+        };
+        frames.iter().filter(is).count()
+    };
+    // The kernel says more than this by itself, all of it to groups.
+    assert!(of_kind(nic.soon(), 58, Some(135)) >= 1, "it asks");
+    assert!(tap.soon().is_empty());
+    let (from, to) = ((FABRIC, gateway), (NIC, here));
+    let advertisement = nd(136, from, to, 255);
+    nic.send(&advertisement);
+    assert_eq!(tap.soon(), [advertisement], "the switch has a copy");
+    let sent = nic.soon();
+    assert_eq!(
+        of_kind(sent, 17, None),
+        1,
+        "the kernel resolved its neighbour"
+    );
+    // What is no advertisement, or came through a router, stays the kernel's alone.
+    for (kind, hop_limit) in [(135, 255), (129, 255), (136, 254)] {
+        nic.send(&nd(kind, from, to, hop_limit));
+        assert!(tap.soon().is_empty(), "type {kind}, hop limit {hop_limit}");
+    }
+}
+
 pub(crate) fn steering_changes_in_place_and_leaves_others_filters_alone() {
     let (node, _nic) = node_with_nic();
     let eth0 = name("eth0");
@@ -402,7 +454,8 @@ pub(crate) fn steering_changes_in_place_and_leaves_others_filters_alone() {
     let mut port = uplink(ArpSteering::MirrorReplies);
     port.attach(&node).expect("attached");
     let first = node.filters(&eth0).expect("listed");
-    assert_eq!(first.len(), 6 + 1 + 1, "{first:?}");
+    // The pods of both families, ARP replies, and advertisements.
+    assert_eq!(first.len(), 6 + 1 + 1 + 1, "{first:?}");
     let once = snapshot(&node);
     port.attach(&node).expect("attached again");
     assert_eq!(snapshot(&node), once);

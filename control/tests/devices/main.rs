@@ -48,6 +48,7 @@ tests! {
     attach::a_route_of_another_program_is_left_alone,
     attach::the_uplink_steers_frames_for_pods_and_no_others,
     attach::mirrored_arp_replies_arrive_at_the_switch_and_at_the_kernel,
+    attach::mirrored_advertisements_arrive_at_the_switch_and_at_the_kernel,
     attach::steering_changes_in_place_and_leaves_others_filters_alone,
     attach::filters_of_another_owner_outlive_ours,
     attach::no_device_of_ours_says_anything_by_itself,

@@ -204,3 +204,22 @@ pub(crate) fn udp6(target_mac: Mac, source_mac: Mac, target: std::net::Ipv6Addr)
     frame.extend([0x0f, 0xa0, 0x0f, 0xa1, 0, 8, 0, 0]);
     frame
 }
+
+/// A message of neighbour discovery about the sender, with its link-layer address: an answer that
+/// was asked for, if `kind` is 136.
+pub(crate) fn nd(
+    kind: u8,
+    (source_mac, source): (Mac, std::net::Ipv6Addr),
+    (target_mac, target): (Mac, std::net::Ipv6Addr),
+    hop_limit: u8,
+) -> Vec<u8> {
+    let mut message = source.octets().to_vec();
+    message.extend([2, 1]);
+    message.extend(source_mac.octets());
+    let builder = etherparse::PacketBuilder::ethernet2(source_mac.octets(), target_mac.octets())
+        .ipv6(source.octets(), target.octets(), hop_limit)
+        .icmpv6_raw(kind, 0, [0x60, 0, 0, 0]);
+    let mut frame = Vec::new();
+    builder.write(&mut frame, &message).expect("a vector");
+    frame
+}

@@ -75,7 +75,7 @@ pub(crate) fn fabric() -> Fabric {
         prefixes: vec![net("10.10.0.0/24"), net("10.20.0.0/24")],
         subnets: vec![SubnetSpec {
             name: "agents".into(),
-            prefix: net("10.20.0.0/24"),
+            prefixes: vec![net("10.20.0.0/24")],
             route_table: Some(route_table()),
         }],
     };

@@ -10,6 +10,7 @@
 
 use std::net::IpAddr;
 
+use super::{Known, Step, Witness};
 use crate::addr::Mac;
 use crate::frame::arp::{ArpView, Operation};
 use crate::frame::ipv6::{Discovery, Ipv6View};
@@ -18,17 +19,37 @@ use crate::verdict::{DropReason, Punt, Rewrite, Verdict};
 
 /// What becomes of an ARP packet.
 #[inline(never)]
-pub(super) fn decide(packet: &ArpView, ingress: &PortRow, tables: &Tables) -> Verdict {
+pub(super) fn decide<W: Witness>(
+    packet: &ArpView,
+    ingress: &PortRow,
+    tables: &Tables,
+    witness: &mut W,
+) -> Verdict {
     match (packet.operation, ingress.role) {
-        (Operation::Reply, PortRole::Uplink) => reply_from_uplink(packet, tables),
-        (Operation::Reply, _) => reply_among_us(packet, ingress, tables),
-        (Operation::Request, _) if packet.is_announcement() => announce(packet, ingress, tables),
-        (Operation::Request, _) => request(packet, ingress, tables),
+        (Operation::Reply, PortRole::Uplink) => reply_from_uplink(packet, tables, witness),
+        (Operation::Reply, _) => reply_among_us(packet, ingress, tables, witness),
+        (Operation::Request, _) if packet.is_announcement() => {
+            announce(packet, ingress, tables, witness)
+        }
+        (Operation::Request, _) => request(packet, ingress, tables, witness),
     }
 }
 
-fn request(packet: &ArpView, ingress: &PortRow, tables: &Tables) -> Verdict {
-    match tables.owner(packet.target.into()) {
+/// Who holds `address`, told to the witness.
+#[inline]
+fn owner<W: Witness>(address: IpAddr, tables: &Tables, witness: &mut W) -> Option<Owner> {
+    let owner = tables.owner(address);
+    witness.note(Step::Owner { address, owner });
+    owner
+}
+
+fn request<W: Witness>(
+    packet: &ArpView,
+    ingress: &PortRow,
+    tables: &Tables,
+    witness: &mut W,
+) -> Verdict {
+    match owner(packet.target.into(), tables, witness) {
         // The asker's own address, as a probe before use: silence says that it is free.
         Some(owner) if owner.port == ingress.id => Verdict::Drop(DropReason::ArpUnanswered),
         Some(owner) => Verdict::Punt(Punt::AnswerArp {
@@ -67,15 +88,20 @@ fn unknown(packet: &ArpView, ingress: &PortRow, tables: &Tables) -> Verdict {
 }
 
 /// A gratuitous ARP refreshes the caches of the others, unless the address is somebody else's.
-fn announce(packet: &ArpView, ingress: &PortRow, tables: &Tables) -> Verdict {
-    match tables.owner(packet.sender.into()) {
+fn announce<W: Witness>(
+    packet: &ArpView,
+    ingress: &PortRow,
+    tables: &Tables,
+    witness: &mut W,
+) -> Verdict {
+    match owner(packet.sender.into(), tables, witness) {
         Some(owner) if owner.port != ingress.id => Verdict::Drop(DropReason::AddressConflict),
         _ if ingress.role == PortRole::Uplink => Verdict::Drop(DropReason::UplinkNotOurs),
         _ => Verdict::Flood,
     }
 }
 
-fn reply_from_uplink(packet: &ArpView, tables: &Tables) -> Verdict {
+fn reply_from_uplink<W: Witness>(packet: &ArpView, tables: &Tables, witness: &mut W) -> Verdict {
     if let Crossing::Routed { uplink, .. } = tables.crossing()
         && uplink.v4 == Some(packet.target)
     {
@@ -85,10 +111,8 @@ fn reply_from_uplink(packet: &ArpView, tables: &Tables) -> Verdict {
             mac: packet.sender_mac,
         });
     }
-    match tables
-        .owner(packet.target.into())
-        .and_then(|owner| tables.port(owner.port))
-    {
+    let holder = owner(packet.target.into(), tables, witness);
+    match holder.and_then(|owner| tables.port(owner.port)) {
         Some(asker) if asker.role == PortRole::Pod => {
             let target = Some(asker.mac.mac());
             let rewrite = Rewrite {
@@ -104,23 +128,42 @@ fn reply_from_uplink(packet: &ArpView, tables: &Tables) -> Verdict {
     }
 }
 
-fn reply_among_us(packet: &ArpView, ingress: &PortRow, tables: &Tables) -> Verdict {
-    match tables.station(packet.target_mac) {
-        Some(egress) if egress == ingress.id => Verdict::Drop(DropReason::SamePort),
-        Some(egress) => Verdict::Forward {
-            egress,
-            rewrite: Rewrite::KEEP,
-        },
-        None => Verdict::Drop(DropReason::UnknownUnicast),
+fn reply_among_us<W: Witness>(
+    packet: &ArpView,
+    ingress: &PortRow,
+    tables: &Tables,
+    witness: &mut W,
+) -> Verdict {
+    let mac = packet.target_mac;
+    let Some(port) = tables.station(mac) else {
+        let unknown = Unknown::Drop;
+        witness.note(Step::NoStation { mac, unknown });
+        return Verdict::Drop(DropReason::UnknownUnicast);
+    };
+    let known = Known::Configured;
+    witness.note(Step::Station { mac, port, known });
+    if port == ingress.id {
+        let allowed = false;
+        witness.note(Step::Hairpin { port, allowed });
+        return Verdict::Drop(DropReason::SamePort);
+    }
+    Verdict::Forward {
+        egress: port,
+        rewrite: Rewrite::KEEP,
     }
 }
 
 /// The verdict on a neighbour solicitation, or nothing if the packet is none that we answer.
-pub(super) fn solicited(packet: &Ipv6View, ingress: &PortRow, tables: &Tables) -> Option<Verdict> {
+pub(super) fn solicited<W: Witness>(
+    packet: &Ipv6View,
+    ingress: &PortRow,
+    tables: &Tables,
+    witness: &mut W,
+) -> Option<Verdict> {
     let Some(Discovery::Solicitation { target }) = packet.discovery else {
         return None;
     };
-    let owner = tables.owner(target.into())?;
+    let owner = owner(target.into(), tables, witness)?;
     if owner.port == ingress.id || packet.source.is_unspecified() {
         return None; // duplicate address detection: the holder must hear it itself
     }

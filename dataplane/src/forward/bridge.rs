@@ -3,7 +3,7 @@
 //! In: a frame whose target is no router. Out: the port of the target, all ports, or none.
 //! Never: the uplink: its frames have the NIC's address, whoever they are for.
 
-use super::World;
+use super::{Known, Step, Witness, World};
 use crate::addr::Mac;
 use crate::frame::FrameView;
 use crate::frame::ethernet::is_reserved_group;
@@ -12,21 +12,36 @@ use crate::verdict::{DropReason, Rewrite, Verdict};
 
 /// The port of the target, configured before learned.
 #[inline(always)]
-pub(super) fn decide(view: &FrameView<'_>, ingress: &PortRow, world: World<'_>) -> Verdict {
-    let known = match world.tables.station(view.target) {
-        Some(port) => Some(port),
-        None => world.fdb.find(view.target),
+pub(super) fn decide<W: Witness>(
+    view: &FrameView<'_>,
+    ingress: &PortRow,
+    world: World<'_>,
+    witness: &mut W,
+) -> Verdict {
+    let mac = view.target;
+    let station = match world.tables.station(mac) {
+        Some(port) => Some((port, Known::Configured)),
+        None => world.fdb.find(mac).map(|port| (port, Known::Learned)),
     };
-    match known {
-        Some(egress) if egress == ingress.id && !ingress.hairpin => {
-            Verdict::Drop(DropReason::SamePort)
+    let Some((port, known)) = station else {
+        let unknown = world.tables.unknown();
+        witness.note(Step::NoStation { mac, unknown });
+        return match unknown {
+            Unknown::Flood => Verdict::Flood,
+            Unknown::Drop => Verdict::Drop(DropReason::UnknownUnicast),
+        };
+    };
+    witness.note(Step::Station { mac, port, known });
+    if port == ingress.id {
+        let allowed = ingress.hairpin;
+        witness.note(Step::Hairpin { port, allowed });
+        if !allowed {
+            return Verdict::Drop(DropReason::SamePort);
         }
-        Some(egress) => Verdict::Forward {
-            egress,
-            rewrite: Rewrite::KEEP,
-        },
-        None if world.tables.unknown() == Unknown::Flood => Verdict::Flood,
-        None => Verdict::Drop(DropReason::UnknownUnicast),
+    }
+    Verdict::Forward {
+        egress: port,
+        rewrite: Rewrite::KEEP,
     }
 }
 

@@ -15,6 +15,9 @@
 mod arp;
 mod bridge;
 mod route;
+mod witness;
+
+pub use witness::{Known, Step, Witness};
 
 use crate::addr::PortId;
 use crate::frame::offload::Offload;
@@ -48,28 +51,52 @@ pub fn decide(
     ingress: PortId,
     world: World<'_>,
 ) -> Verdict {
+    decide_before(view, offload, ingress, world, &mut ())
+}
+
+/// The same decision, each step of which `witness` is told.
+#[inline(always)]
+#[must_use]
+pub fn decide_before<W: Witness>(
+    view: &FrameView<'_>,
+    offload: Offload,
+    ingress: PortId,
+    world: World<'_>,
+    witness: &mut W,
+) -> Verdict {
     let Some(port) = world.tables.port(ingress) else {
         return Verdict::Drop(DropReason::NotAttached);
     };
     if view.kind == Kind::Arp
         && let Network::Arp(packet) = view.network()
     {
-        return arp::decide(&packet, port, world.tables);
+        return arp::decide(&packet, port, world.tables, witness);
     }
     if view.target.is_group() {
-        return group(view, port, world.tables);
+        return group(view, port, world.tables, witness);
     }
-    if port.role == PortRole::Uplink || world.tables.is_router(view.target) {
-        return route::decide(view, offload, port, world);
+    if port.role == PortRole::Uplink {
+        witness.note(Step::FromUplink);
+        return route::decide(view, offload, port, world, witness);
     }
-    bridge::decide(view, port, world)
+    if world.tables.is_router(view.target) {
+        witness.note(Step::ForRouter { mac: view.target });
+        return route::decide(view, offload, port, world, witness);
+    }
+    bridge::decide(view, port, world, witness)
 }
 
 /// Group frames stay among pods and host.
 #[inline(never)]
-fn group(view: &FrameView<'_>, ingress: &PortRow, tables: &Tables) -> Verdict {
+fn group<W: Witness>(
+    view: &FrameView<'_>,
+    ingress: &PortRow,
+    tables: &Tables,
+    witness: &mut W,
+) -> Verdict {
+    witness.note(Step::ForGroup { mac: view.target });
     if let Network::Ipv6(packet) = view.network()
-        && let Some(verdict) = arp::solicited(&packet, ingress, tables)
+        && let Some(verdict) = arp::solicited(&packet, ingress, tables, witness)
     {
         return verdict;
     }
@@ -78,3 +105,6 @@ fn group(view: &FrameView<'_>, ingress: &PortRow, tables: &Tables) -> Verdict {
     }
     bridge::flood(view.target)
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,8 +10,9 @@
 
 use std::net::IpAddr;
 
-use super::World;
+use super::{Step, Witness, World};
 use crate::addr::{Mac, PortId};
+use crate::frame::flow::Flow;
 use crate::frame::ipv4::{self, Ipv4View};
 use crate::frame::ipv6::{self, Ipv6View};
 use crate::frame::offload::Offload;
@@ -27,70 +28,106 @@ struct Packet {
     hops: u8,
     /// Bytes of the packet, or of one segment of a super-frame.
     size: usize,
+    /// It is a segment that was measured.
+    segment: bool,
 }
 
 /// The next hop for a frame that is to be routed.
 #[inline(never)]
-pub(super) fn decide(
+pub(super) fn decide<W: Witness>(
     view: &FrameView<'_>,
     offload: Offload,
     ingress: &PortRow,
     world: World<'_>,
+    witness: &mut W,
 ) -> Verdict {
     let looked_up = match &view.network() {
-        Network::Ipv4(ip) => look_up_v4(ip, offload, world.tables),
-        Network::Ipv6(ip) => look_up_v6(ip, offload, world.tables),
+        Network::Ipv4(ip) => look_up_v4(ip, offload, world.tables, witness),
+        Network::Ipv6(ip) => look_up_v6(ip, offload, world.tables, witness),
         Network::Malformed(reason) => Err(*reason),
-        Network::Arp(_) | Network::Opaque => return not_ip(ingress, world.tables),
+        Network::Arp(_) | Network::Opaque => return not_ip(ingress, world.tables, witness),
     };
     match looked_up {
-        Ok((hop, packet)) => to_next_hop(hop, packet, ingress, world),
+        Ok((hop, packet)) => to_next_hop(hop, packet, ingress, world, witness),
         Err(reason) => Verdict::Drop(reason),
     }
 }
 
-fn look_up_v4(
+fn look_up_v4<W: Witness>(
     ip: &Ipv4View,
     offload: Offload,
     tables: &Tables,
+    witness: &mut W,
 ) -> Result<(NextHop, Packet), DropReason> {
-    if ipv4::is_martian_source(ip.source) {
+    let (address, martian) = (ip.source.into(), ipv4::is_martian_source(ip.source));
+    witness.note(Step::Source { address, martian });
+    if martian {
         return Err(DropReason::MartianSource);
     }
-    let hop = tables.route_v4(ip.target);
+    let (address, hop) = (ip.target.into(), tables.route_v4(ip.target));
+    witness.note(Step::Route { address, hop });
+    let hop = hop.map(|hop| one_of(hop, || Flow::of_v4(ip), tables, witness));
     // Link-local targets such as the metadata service are the host's business where it says so.
     if hop != Some(NextHop::Host) && ipv4::is_unroutable_target(ip.target) {
+        witness.note(Step::NotRoutable { address });
         return Err(DropReason::NotRoutable);
     }
     let header = usize::from(ip.header_len) + ip.transport.segment_header_len();
     let size = segment_size(offload, header, usize::from(ip.total_len));
     Ok((
         hop.ok_or(DropReason::NoRoute)?,
-        Packet { hops: ip.ttl, size },
+        Packet {
+            hops: ip.ttl,
+            size,
+            segment: offload.is_super_frame(),
+        },
     ))
 }
 
-fn look_up_v6(
+fn look_up_v6<W: Witness>(
     ip: &Ipv6View,
     offload: Offload,
     tables: &Tables,
+    witness: &mut W,
 ) -> Result<(NextHop, Packet), DropReason> {
-    if ipv6::is_martian_source(ip.source) {
+    let (address, martian) = (ip.source.into(), ipv6::is_martian_source(ip.source));
+    witness.note(Step::Source { address, martian });
+    if martian {
         return Err(DropReason::MartianSource);
     }
+    let address = ip.target.into();
     if ipv6::is_unroutable_target(ip.target) {
+        witness.note(Step::NotRoutable { address });
         return Err(DropReason::NotRoutable);
     }
-    let hop = tables.route_v6(ip.target).ok_or(DropReason::NoRoute)?;
+    let hop = tables.route_v6(ip.target);
+    witness.note(Step::Route { address, hop });
+    let hop = hop.map(|hop| one_of(hop, || Flow::of_v6(ip), tables, witness));
     let header = ipv6::HEADER_LEN + ip.transport.segment_header_len();
     let whole = ipv6::HEADER_LEN + usize::from(ip.payload_len);
     Ok((
-        hop,
+        hop.ok_or(DropReason::NoRoute)?,
         Packet {
             hops: ip.hop_limit,
             size: segment_size(offload, header, whole),
+            segment: offload.is_super_frame(),
         },
     ))
+}
+
+/// Of a group, the member that carries the packet's flow.
+#[inline]
+fn one_of<W: Witness>(
+    hop: NextHop,
+    flow: impl FnOnce() -> Flow,
+    tables: &Tables,
+    witness: &mut W,
+) -> NextHop {
+    let member = tables.one_of(hop, flow);
+    if let NextHop::Group(group) = hop {
+        witness.note(Step::Member { group, hop: member });
+    }
+    member
 }
 
 /// A super-frame is measured by its segments: that is what will be on the wire
@@ -104,32 +141,44 @@ fn segment_size(offload: Offload, headers: usize, whole: usize) -> usize {
     }
 }
 
-fn to_next_hop(hop: NextHop, packet: Packet, ingress: &PortRow, world: World<'_>) -> Verdict {
+fn to_next_hop<W: Witness>(
+    hop: NextHop,
+    packet: Packet,
+    ingress: &PortRow,
+    world: World<'_>,
+    witness: &mut W,
+) -> Verdict {
     let tables = world.tables;
     match hop {
         NextHop::Unreachable => Verdict::Drop(DropReason::NoSuchPod),
         NextHop::Blackhole => Verdict::Drop(DropReason::Blackhole),
-        NextHop::Host => to_host(ingress, tables),
+        NextHop::Host => to_host(ingress, tables, witness),
         NextHop::Station { port, mac } => match tables.port(port) {
-            Some(egress) => across(packet, ingress, egress, Some(mac), tables),
+            Some(egress) => across(packet, ingress, egress, Some(mac), tables, witness),
             None => Verdict::Drop(DropReason::NoEgress),
         },
         NextHop::Neighbour(address) => match tables.uplink() {
-            Some(uplink) => to_neighbour(packet, ingress, uplink, address, world),
+            Some(uplink) => to_neighbour(packet, ingress, uplink, address, world, witness),
             None => Verdict::Drop(DropReason::NoEgress),
         },
+        NextHop::Group(_) => unreachable!("looking up chose a member, and none is a group"),
     }
 }
 
-fn to_neighbour(
+fn to_neighbour<W: Witness>(
     packet: Packet,
     ingress: &PortRow,
     uplink: &PortRow,
     next_hop: IpAddr,
     world: World<'_>,
+    witness: &mut W,
 ) -> Verdict {
     let known = world.neighbours.find(next_hop);
-    match across(packet, ingress, uplink, known, world.tables) {
+    witness.note(Step::Neighbour {
+        address: next_hop,
+        mac: known,
+    });
+    match across(packet, ingress, uplink, known, world.tables, witness) {
         Verdict::Forward { egress, .. } if known.is_none() => resolve(next_hop, egress),
         verdict => verdict,
     }
@@ -141,20 +190,30 @@ fn resolve(next_hop: IpAddr, egress: PortId) -> Verdict {
 
 /// Crosses from `ingress` to `egress`, where `mac` is the next station.
 #[inline]
-fn across(
+fn across<W: Witness>(
     packet: Packet,
     ingress: &PortRow,
     egress: &PortRow,
     mac: Option<Mac>,
     tables: &Tables,
+    witness: &mut W,
 ) -> Verdict {
-    if egress.id == ingress.id && !egress.hairpin {
-        return Verdict::Drop(match egress.role {
-            PortRole::Uplink => DropReason::UplinkReflected,
-            _ => DropReason::SamePort,
-        });
+    if egress.id == ingress.id {
+        let (port, allowed) = (egress.id, egress.hairpin);
+        witness.note(Step::Hairpin { port, allowed });
+        if !allowed {
+            return Verdict::Drop(match egress.role {
+                PortRole::Uplink => DropReason::UplinkReflected,
+                _ => DropReason::SamePort,
+            });
+        }
     }
-    match tables.crossing() {
+    let rule = tables.crossing();
+    witness.note(Step::Crossing {
+        egress: egress.id,
+        rule,
+    });
+    match rule {
         Crossing::Bridged => {
             let out = egress.role == PortRole::Uplink;
             let source = out.then_some(egress.mac.mac());
@@ -168,11 +227,19 @@ fn across(
                 rewrite,
             }
         }
-        Crossing::Routed { .. } if packet.hops <= 1 => Verdict::Drop(DropReason::TtlExpired),
-        Crossing::Routed { .. } if packet.size > usize::from(egress.mtu) => {
-            Verdict::Drop(DropReason::TooBig)
-        }
         Crossing::Routed { .. } => {
+            witness.note(Step::Hops { left: packet.hops });
+            if packet.hops <= 1 {
+                return Verdict::Drop(DropReason::TtlExpired);
+            }
+            witness.note(Step::Size {
+                bytes: packet.size,
+                mtu: egress.mtu,
+                segment: packet.segment,
+            });
+            if packet.size > usize::from(egress.mtu) {
+                return Verdict::Drop(DropReason::TooBig);
+            }
             let source = Some(router_mac(egress, tables));
             let rewrite = Rewrite {
                 target: mac,
@@ -197,9 +264,13 @@ fn router_mac(egress: &PortRow, tables: &Tables) -> Mac {
 
 /// The kernel is the next router and takes its own hop, so the frame only changes its target.
 #[inline]
-fn to_host(ingress: &PortRow, tables: &Tables) -> Verdict {
+fn to_host<W: Witness>(ingress: &PortRow, tables: &Tables, witness: &mut W) -> Verdict {
     match tables.host() {
-        Some(host) if host.id == ingress.id => Verdict::Drop(DropReason::SamePort),
+        Some(host) if host.id == ingress.id => {
+            let (port, allowed) = (host.id, false);
+            witness.note(Step::Hairpin { port, allowed });
+            Verdict::Drop(DropReason::SamePort)
+        }
         Some(host) => {
             let rewrite = Rewrite {
                 target: Some(host.mac.mac()),
@@ -216,9 +287,9 @@ fn to_host(ingress: &PortRow, tables: &Tables) -> Verdict {
 
 /// A frame for the router's MAC that is no IP packet: the kernel may know what to do with it, but
 /// nothing of the sort is steered here from the uplink.
-fn not_ip(ingress: &PortRow, tables: &Tables) -> Verdict {
+fn not_ip<W: Witness>(ingress: &PortRow, tables: &Tables, witness: &mut W) -> Verdict {
     match ingress.role {
         PortRole::Uplink => Verdict::Drop(DropReason::UplinkNotOurs),
-        _ => to_host(ingress, tables),
+        _ => to_host(ingress, tables, witness),
     }
 }

@@ -12,6 +12,7 @@ use crate::verdict::DropReason;
 /// Bytes of a header without options.
 pub const HEADER_LEN_MIN: usize = 20;
 
+pub(crate) const TOTAL_LEN_AT: usize = 2;
 const TTL_AT: usize = 8;
 const CHECKSUM_AT: usize = 10;
 

@@ -9,6 +9,7 @@
 pub mod arp;
 pub mod checksum;
 pub mod ethernet;
+pub mod flow;
 pub mod ipv4;
 pub mod ipv6;
 pub mod offload;
@@ -82,6 +83,13 @@ impl<'a> FrameView<'a> {
             kind,
             payload,
         })
+    }
+
+    /// What stands behind the Ethernet header, unchecked.
+    #[inline]
+    #[must_use]
+    pub fn payload(&self) -> &'a [u8] {
+        self.payload
     }
 
     /// Checks the header behind the Ethernet header.

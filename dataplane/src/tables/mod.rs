@@ -6,16 +6,22 @@
 
 pub mod fdb;
 pub mod fib;
+pub mod live;
 pub mod neighbour;
 
 use std::collections::HashMap;
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 use rustc_hash::FxBuildHasher;
 
 use crate::addr::{Mac, PortId, Station};
+use crate::frame::flow::Flow;
+use crate::sync::Arc;
+use fib::group::{GROUPS_MAX, Group, GroupId};
 use fib::{Fib, NextHop, Refusal};
+use live::LiveTables;
 
 /// What hangs on a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,10 +112,30 @@ pub struct TablesSpec {
     pub router_macs: Vec<Mac>,
     /// The routes.
     pub routes: Vec<(IpNet, NextHop)>,
+    /// The groups of next hops that routes may name, by their place in this list.
+    pub groups: Vec<Group>,
     /// How packets cross the uplink.
     pub crossing: Crossing,
     /// What becomes of frames for unknown stations.
     pub unknown: Unknown,
+}
+
+/// A row that names a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Namer {
+    /// The holder of an address.
+    Owner(IpAddr),
+    /// A route.
+    Route(IpNet),
+}
+
+impl fmt::Display for Namer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Namer::Owner(address) => write!(f, "the holder of {address}"),
+            Namer::Route(prefix) => write!(f, "route {prefix}"),
+        }
+    }
 }
 
 /// Why a specification is no table.
@@ -129,11 +155,26 @@ pub enum Fault {
     AddressTwice(IpAddr, PortId, PortId),
     /// A row names a port that is not there.
     #[error("{0} names {1:?}, which does not exist")]
-    NoSuchPort(&'static str, PortId),
+    NoSuchPort(Namer, PortId),
+    /// A route to a hardware address that no single station can have.
+    #[error("route {0} goes to the station {1}, which is none")]
+    NoStation(IpNet, Mac),
+    /// A route to an address of the switch or its node.
+    #[error("route {0} goes to {1}, which is this node itself")]
+    ToItself(IpNet, IpAddr),
+    /// A route to a neighbour that cannot be on the uplink.
+    #[error("route {0} goes to {1}, which is not on the uplink")]
+    NotOnLink(IpNet, IpAddr),
     /// A route to the host without a host port, or to a neighbour without an uplink.
     #[error("route {0} needs a {1:?} port, and there is none")]
     NoPortFor(IpNet, PortRole),
-    /// Two routes for one prefix, or too many routes.
+    /// A route names a group that is not there.
+    #[error("route {0} goes to {1}, which does not exist")]
+    NoSuchGroup(IpNet, GroupId),
+    /// More groups than routes could name.
+    #[error("{0} groups of next hops, and a table holds at most {GROUPS_MAX}")]
+    TooManyGroups(usize),
+    /// Two routes for one prefix, host bits, or too many routes.
     #[error(transparent)]
     Route(#[from] Refusal),
 }
@@ -142,7 +183,7 @@ pub enum Fault {
 pub type PortRow = PortSpec;
 
 /// The configured state of a switch. Immutable.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Tables {
     rows: Vec<Option<PortRow>>,
     floods: Vec<PortId>,
@@ -152,6 +193,7 @@ pub struct Tables {
     owners: HashMap<IpAddr, Owner, FxBuildHasher>,
     router_macs: Vec<Mac>,
     fib: Fib,
+    groups: Arc<[Group]>,
     crossing: Crossing,
     unknown: Unknown,
 }
@@ -162,41 +204,24 @@ impl Tables {
     /// # Errors
     /// Every fault in it.
     pub fn build(spec: &TablesSpec) -> Result<Tables, Vec<Fault>> {
-        let mut faults = Vec::new();
-        let rows = rows(&spec.ports, &mut faults);
+        LiveTables::build(spec).map(LiveTables::into_tables)
+    }
+
+    /// Everything but routes and groups. Where there are faults, nothing may come of it.
+    fn without_routes(spec: &TablesSpec, faults: &mut Vec<Fault>) -> Tables {
+        let rows = rows(&spec.ports, faults);
         let has = |port: PortId| rows.get(port.index()).is_some_and(Option::is_some);
-        let owners = owners(&spec.owners, has, &mut faults);
-        let stations = stations(&spec.ports, &mut faults);
-        let host = only(&spec.ports, PortRole::Host, &mut faults);
-        let uplink = only(&spec.ports, PortRole::Uplink, &mut faults);
-        for (prefix, hop) in &spec.routes {
-            match hop {
-                NextHop::Station { port, .. } if !has(*port) => {
-                    faults.push(Fault::NoSuchPort("a route", *port));
-                }
-                NextHop::Host if host.is_none() => {
-                    faults.push(Fault::NoPortFor(*prefix, PortRole::Host));
-                }
-                NextHop::Neighbour(_) if uplink.is_none() => {
-                    faults.push(Fault::NoPortFor(*prefix, PortRole::Uplink));
-                }
-                _ => {}
-            }
-        }
-        let fib = Fib::build(spec.routes.iter().copied()).unwrap_or_else(|refusals| {
-            faults.extend(refusals.into_iter().map(Fault::Route));
-            Fib::default()
-        });
-        if !faults.is_empty() {
-            return Err(faults);
-        }
+        let owners = owners(&spec.owners, has, faults);
+        let stations = stations(&spec.ports, faults);
+        let host = only(&spec.ports, PortRole::Host, faults);
+        let uplink = only(&spec.ports, PortRole::Uplink, faults);
         let floods = spec
             .ports
             .iter()
             .filter(|p| p.role != PortRole::Uplink)
             .map(|p| p.id)
             .collect();
-        Ok(Tables {
+        Tables {
             rows,
             floods,
             host,
@@ -204,10 +229,11 @@ impl Tables {
             stations,
             owners,
             router_macs: spec.router_macs.clone(),
-            fib,
+            fib: Fib::default(),
+            groups: Arc::new([]),
             crossing: spec.crossing,
             unknown: spec.unknown,
-        })
+        }
     }
 
     /// A table of no ports, which drops everything.
@@ -222,6 +248,7 @@ impl Tables {
             owners: HashMap::default(),
             router_macs: Vec::new(),
             fib: Fib::default(),
+            groups: Arc::new([]),
             crossing: Crossing::Bridged,
             unknown: Unknown::Drop,
         }
@@ -291,6 +318,25 @@ impl Tables {
         self.fib.find_v6(address)
     }
 
+    /// What `hop` comes to for one packet: of a group, the member that carries its flow.
+    ///
+    /// # Panics
+    /// If `hop` is from other tables.
+    #[inline]
+    #[must_use]
+    pub fn one_of(&self, hop: NextHop, flow: impl FnOnce() -> Flow) -> NextHop {
+        match hop {
+            NextHop::Group(id) => self.groups[id.index()].member(flow()),
+            hop => hop,
+        }
+    }
+
+    /// A group of next hops.
+    #[must_use]
+    pub fn group(&self, id: GroupId) -> Option<&Group> {
+        self.groups.get(id.index())
+    }
+
     /// How packets cross the uplink.
     #[inline]
     #[must_use]
@@ -348,7 +394,7 @@ fn owners(
     let mut owners: HashMap<IpAddr, Owner, FxBuildHasher> = HashMap::default();
     for (address, owner) in rows {
         if !has(owner.port) {
-            faults.push(Fault::NoSuchPort("an address", owner.port));
+            faults.push(Fault::NoSuchPort(Namer::Owner(*address), owner.port));
         }
         if let Some(other) = owners.insert(*address, *owner)
             && other != *owner
@@ -406,16 +452,59 @@ mod tests {
             ],
             router_macs: Vec::new(),
             routes: vec![(prefix, NextHop::Host), (prefix, NextHop::Blackhole)],
+            groups: Vec::new(),
             crossing: Crossing::Bridged,
             unknown: Unknown::Flood,
         };
         let faults = Tables::build(&spec).expect_err("it is full of faults");
         assert!(faults.contains(&Fault::PortTwice(one)));
-        assert!(faults.contains(&Fault::NoSuchPort("an address", ghost)));
+        assert!(faults.contains(&Fault::NoSuchPort(Namer::Owner(address), ghost)));
         assert!(faults.contains(&Fault::AddressTwice(address, zero, ghost)));
         assert!(faults.contains(&Fault::NoPortFor(prefix, PortRole::Host)));
         assert!(faults.iter().any(|f| matches!(f, Fault::StationTwice(..))));
         assert!(faults.iter().any(|f| matches!(f, Fault::Route(_))));
         assert_eq!(faults.len(), 6, "{faults:?}");
+    }
+
+    #[test]
+    fn a_group_is_as_good_as_its_members() {
+        let (here, ghost) = (PortId::new(0), PortId::new(9));
+        let station = |port: Option<PortId>| NextHop::Station {
+            port: port.expect("in range"),
+            mac: Mac::new([2, 0, 0, 0, 0, 7]),
+        };
+        let far = NextHop::Neighbour([10, 0, 0, 9].into());
+        let group = |members: &[NextHop]| Group::new(members).expect("sound");
+        let id = |place| GroupId::new(place).expect("in range");
+        let prefix = |text: &str| text.parse::<IpNet>().expect("a prefix");
+        let routes = ["10.1.0.0/16", "10.2.0.0/16", "10.3.0.0/16"].map(prefix);
+        let spec = TablesSpec {
+            ports: vec![port(0, PortRole::Pod, 1)],
+            owners: Vec::new(),
+            router_macs: Vec::new(),
+            routes: (0..3)
+                .map(|at| (routes[at], NextHop::Group(id(at))))
+                .collect(),
+            groups: vec![
+                group(&[station(here), station(ghost)]),
+                group(&[NextHop::Host, far]),
+            ],
+            crossing: Crossing::Bridged,
+            unknown: Unknown::Flood,
+        };
+        let mut faults = Tables::build(&spec).expect_err("none is whole");
+        let no_port = |role| Fault::NoPortFor(routes[1], role);
+        for expected in [
+            Fault::NoSuchPort(Namer::Route(routes[0]), ghost.expect("in range")),
+            no_port(PortRole::Host),
+            no_port(PortRole::Uplink),
+            Fault::NoSuchGroup(routes[2], id(2)),
+        ] {
+            let at = faults.iter().position(|fault| *fault == expected);
+            faults.remove(at.unwrap_or_else(|| panic!("{expected} is not among {faults:?}")));
+        }
+        assert_eq!(faults, []);
+        assert_eq!(spec.groups[1].to_string(), "one of via 10.0.0.9, host");
+        assert_eq!(NextHop::Group(id(2)).to_string(), "group 2");
     }
 }

@@ -13,10 +13,11 @@ use crate::snapshot::Publisher;
 use crate::stats::{Counts, Drops};
 use crate::tables::fib::NextHop;
 use crate::tables::neighbour::RETRY_MS;
-use crate::tables::{Crossing, Owner, PortSpec, TablesSpec, Unknown};
+use crate::tables::{Addresses, Crossing, Owner, PortSpec, TablesSpec, Unknown};
 use etherparse::PacketBuilder;
 use std::net::Ipv4Addr;
 
+mod errors;
 mod finish;
 mod law;
 
@@ -90,6 +91,7 @@ fn azure() -> TablesSpec {
             (net("10.0.0.0/16"), NextHop::Host),
             (net("0.0.0.0/0"), NextHop::Host),
         ],
+        groups: Vec::new(),
         crossing: Crossing::Bridged,
         unknown: Unknown::Drop,
     }
@@ -125,6 +127,7 @@ fn kubenet() -> TablesSpec {
             ),
             (net("0.0.0.0/0"), NextHop::Host),
         ],
+        groups: Vec::new(),
         crossing: Crossing::Routed {
             uplink: ip("10.20.0.4").into(),
             gateway: ip("10.244.1.1").into(),

@@ -47,6 +47,8 @@ impl HostPort {
             let device = Conf::Device(name);
             sysctl::set(node.namespace(), Setting::DisableIpv6(device), "0")?;
             sysctl::set(node.namespace(), Setting::AcceptRa(device), "0")?;
+            // As in a pod: the switch sees to it that no address is held twice.
+            sysctl::set(node.namespace(), Setting::AcceptDad(device), "0")?;
         } else {
             sysctl::silence_ipv6(node, name)?;
         }

@@ -159,7 +159,10 @@ impl PodTap {
 
 impl PodEnd {
     /// Gives the device in the pod its properties and brings it, and the loopback, up.
-    fn raise(&self, pod: &Netlink) -> Result<(), DeviceError> {
+    ///
+    /// # Errors
+    /// [`DeviceError::Missing`] without the device, otherwise what failed.
+    pub fn raise(&self, pod: &Netlink) -> Result<(), DeviceError> {
         let link = pod.link(&self.name)?;
         if link.mac != Some(self.mac) {
             pod.set_mac(&self.name, self.mac)?;
@@ -183,6 +186,11 @@ impl PodEnd {
 
     /// Off on this device where the pod has no IPv6 address. The namespace's `default` is left
     /// alone: the pod may make devices of its own.
+    ///
+    /// On, it looks for no duplicates, as kubenet has it: that takes one to two seconds in which no
+    /// address of the pod is usable, and finds nothing that is not known. The tables that let the
+    /// pod speak refuse an address with two holders, and the link-local one is made of a MAC of
+    /// which the same is true.
     fn settle_ipv6(&self, pod: &Netlink) -> Result<(), DeviceError> {
         if !self.addresses.iter().any(|net| net.addr().is_ipv6()) {
             return sysctl::silence_ipv6(pod, &self.name);

@@ -13,14 +13,14 @@ use crate::devices::netlink::Netlink;
 use crate::devices::netlink::filter::{Deed, Match, Rule};
 use crate::devices::tap::{self, TapSpec};
 
-/// Which ARP frames the switch gets from the uplink.
+/// Which ARP frames, and their likes in IPv6, the switch gets from the uplink.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ArpSteering {
     /// Those about a pod: the switch alone gets what asks for, or answers to, an address in the
     /// prefixes. For azure, where pods live in the node's own subnet.
     ByTarget(Vec<Ipv4Net>),
     /// Copies of the replies: the kernel keeps them, as it asked. For kubenet, where switch and
-    /// kernel share the node's address.
+    /// kernel share the node's addresses. Where pods have IPv6, of neighbour advertisements too.
     MirrorReplies,
 }
 
@@ -103,16 +103,22 @@ impl Uplink {
         };
         let ipv4 = self.pods.iter().map(|net| to_tap(Match::Ipv4To(*net)));
         let ipv6 = self.pods_v6.iter().map(|net| to_tap(Match::Ipv6To(*net)));
-        let arp = match &self.arp {
+        let arp: Vec<Rule> = match &self.arp {
             ArpSteering::ByTarget(nets) => nets
                 .iter()
                 .map(|net| to_tap(Match::ArpTarget(*net)))
                 .collect(),
             ArpSteering::MirrorReplies => {
-                vec![Rule {
-                    frames: Match::ArpReply,
+                let copy = |frames| Rule {
+                    frames,
                     deed: Deed::Mirror(tap),
-                }]
+                };
+                let advertised = (!self.pods_v6.is_empty()).then_some(Match::Advertisement);
+                [Match::ArpReply]
+                    .into_iter()
+                    .chain(advertised)
+                    .map(copy)
+                    .collect()
             }
         };
         ipv4.chain(ipv6).chain(arp).collect()

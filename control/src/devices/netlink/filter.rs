@@ -67,6 +67,8 @@ pub enum Match {
     ArpTarget(Ipv4Net),
     /// ARP replies.
     ArpReply,
+    /// Neighbour advertisements (RFC 4861 4.4) right behind the IPv6 header, where they always are.
+    Advertisement,
 }
 
 /// What happens to the frames of a rule: they leave by the device with that index.
@@ -96,7 +98,7 @@ impl Match {
         match self {
             Match::Every => 7400,
             Match::Ipv4To(_) => 7401,
-            Match::Ipv6To(_) => 7402,
+            Match::Ipv6To(_) | Match::Advertisement => 7402,
             Match::ArpTarget(_) | Match::ArpReply => 7403,
         }
     }
@@ -105,7 +107,7 @@ impl Match {
         match self {
             Match::Every => 0x0003,
             Match::Ipv4To(_) => 0x0800,
-            Match::Ipv6To(_) => 0x86dd,
+            Match::Ipv6To(_) | Match::Advertisement => 0x86dd,
             Match::ArpTarget(_) | Match::ArpReply => 0x0806,
         }
     }
@@ -118,6 +120,11 @@ impl Match {
             Match::ArpTarget(net) => vec![ipv4_key(net, 24)],
             Match::ArpReply => vec![key(0x0000_ffff, 2, 4)],
             Match::Ipv6To(net) => ipv6_keys(net),
+            // Next header ICMPv6 (58) with a hop limit of 255, and type 136.
+            Match::Advertisement => vec![
+                key(0x0000_ffff, 0x3aff, 4),
+                key(0xff00_0000, 0x8800_0000, 40),
+            ],
         }
     }
 

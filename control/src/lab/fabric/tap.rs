@@ -5,8 +5,9 @@
 //! Never: touches another namespace than the one it is given.
 //!
 //! tokio-tun makes the device, but it can set no MAC and knows nothing of IPv6, and whatever comes
-//! up with IPv6 on begins to chatter at once. So the device is made down; then IPv6 goes off, the
-//! MAC is set, and it comes up, the last two in one message. The TAP has no virtio-net header: the
+//! up with IPv6 on begins to chatter at once. So the device is made down; then IPv6 goes off, or
+//! where the NIC has an IPv6 address keeps still about routers and duplicates, the MAC is set, and
+//! it comes up, the last two in one message. The TAP has no virtio-net header: the
 //! kernel segments and checksums before the fabric sees a frame, as a NIC would on a wire.
 
 use std::io;
@@ -35,7 +36,13 @@ pub(super) fn open(ns: &Netns, handle: &Handle, spec: &NicSpec) -> io::Result<Tu
         let tun = build(spec)?;
         let index = tun.index().map_err(plain)?;
         if spec.addresses.iter().all(|address| address.is_ipv4()) {
-            silence_ipv6();
+            set_ipv6("disable_ipv6", "1");
+        } else {
+            // The lab sets the routes itself, and a fabric that holds no address twice has no
+            // duplicates: looking for them would keep the link-local address, in whose name the
+            // kernel asks for neighbours, unusable for the first seconds.
+            set_ipv6("accept_ra", "0");
+            set_ipv6("accept_dad", "0");
         }
         bring_up(index, spec.mac)?;
         Ok(tun)
@@ -72,11 +79,11 @@ fn plain(error: tokio_tun::Error) -> io::Error {
 
 /// Not a failure where `/proc/sys` is read-only or the kernel has no IPv6: the fabric counts the
 /// chatter under a reason of its own, and nothing else suffers.
-fn silence_ipv6() {
-    let switch: PathBuf = ["/proc/sys/net/ipv6/conf", DEVICE, "disable_ipv6"]
+fn set_ipv6(setting: &str, value: &str) {
+    let switch: PathBuf = ["/proc/sys/net/ipv6/conf", DEVICE, setting]
         .iter()
         .collect();
-    let _chatters = std::fs::write(switch, "1");
+    let _chatters = std::fs::write(switch, value);
 }
 
 fn bring_up(index: u32, mac: Mac) -> io::Result<()> {

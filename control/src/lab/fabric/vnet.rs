@@ -9,8 +9,8 @@ use std::net::IpAddr;
 use dataplane::addr::Mac;
 use ipnet::IpNet;
 
-use super::routes::Routes;
 use super::spec::{Misfit, NicSpec, UserRoute, VnetSpec};
+use crate::routes::{EffectiveRoutes, Route, RouteTable, Space};
 
 /// The MAC behind which Azure hides everybody: it answers every ARP request, and frames that
 /// enter a VM come from it.
@@ -52,8 +52,9 @@ impl Nic {
 #[derive(Clone, Debug)]
 struct Subnet {
     name: String,
-    prefix: IpNet,
-    routes: Routes,
+    /// One, or one of each family.
+    prefixes: Vec<IpNet>,
+    routes: EffectiveRoutes,
 }
 
 /// The VNet at one moment.
@@ -70,27 +71,31 @@ impl Vnet {
     /// A VNet without NICs.
     ///
     /// # Errors
-    /// A subnet outside the address space, or two of one name.
+    /// A subnet outside the address space, with two prefixes of one family, or of a name that
+    /// another has.
     pub fn new(spec: VnetSpec) -> Result<Vnet, Misfit> {
         let VnetSpec { prefixes, subnets } = spec;
         let mut built: Vec<Subnet> = Vec::with_capacity(subnets.len());
         for subnet in subnets {
-            if !prefixes
-                .iter()
-                .any(|prefix| prefix.contains(&subnet.prefix))
-            {
+            let outside = |own: &&IpNet| !prefixes.iter().any(|prefix| prefix.contains(*own));
+            if let Some(prefix) = subnet.prefixes.iter().find(outside) {
                 return Err(Misfit::SubnetOutside {
                     name: subnet.name,
-                    prefix: subnet.prefix,
+                    prefix: *prefix,
                 });
+            }
+            match subnet.prefixes[..] {
+                [_] => {}
+                [one, other] if one.addr().is_ipv4() != other.addr().is_ipv4() => {}
+                _ => return Err(Misfit::SubnetFamilies(subnet.name)),
             }
             if built.iter().any(|other| other.name == subnet.name) {
                 return Err(Misfit::SubnetTwice(subnet.name));
             }
-            let routes = Routes::of(&prefixes, subnet.route_table.as_deref());
+            let routes = effective(&prefixes, subnet.route_table.as_deref());
             built.push(Subnet {
                 name: subnet.name,
-                prefix: subnet.prefix.trunc(),
+                prefixes: subnet.prefixes.iter().map(IpNet::trunc).collect(),
                 routes,
             });
         }
@@ -110,7 +115,7 @@ impl Vnet {
     /// Whatever does not fit the VNet or the NICs already there.
     pub fn attach(&mut self, spec: NicSpec) -> Result<NicId, Misfit> {
         let subnet = self.subnet(&spec.subnet)?;
-        self.check(&spec, self.subnets[subnet].prefix)?;
+        self.check(&spec, &self.subnets[subnet])?;
         let id = NicId(self.next);
         self.next += 1;
         self.owners
@@ -135,7 +140,7 @@ impl Vnet {
         table: Option<&[UserRoute]>,
     ) -> Result<(), Misfit> {
         let index = self.subnet(subnet)?;
-        self.subnets[index].routes = Routes::of(&self.prefixes, table);
+        self.subnets[index].routes = effective(&self.prefixes, table);
         Ok(())
     }
 
@@ -170,12 +175,13 @@ impl Vnet {
     pub fn is_gateway(&self, address: IpAddr) -> bool {
         self.subnets
             .iter()
-            .any(|subnet| first_host(subnet.prefix) == address)
+            .flat_map(|subnet| &subnet.prefixes)
+            .any(|prefix| first_host(*prefix) == address)
     }
 
     /// The effective routes of the NIC's subnet.
     #[must_use]
-    pub fn routes(&self, nic: &Nic) -> &Routes {
+    pub fn routes(&self, nic: &Nic) -> &EffectiveRoutes {
         &self.subnets[nic.subnet].routes
     }
 
@@ -184,7 +190,7 @@ impl Vnet {
         at.ok_or_else(|| Misfit::NoSuchSubnet(name.to_owned()))
     }
 
-    fn check(&self, spec: &NicSpec, prefix: IpNet) -> Result<(), Misfit> {
+    fn check(&self, spec: &NicSpec, subnet: &Subnet) -> Result<(), Misfit> {
         let nic = || spec.name.clone();
         if spec.mtu < NicSpec::MTU_MIN {
             return Err(Misfit::MtuTooSmall {
@@ -210,16 +216,11 @@ impl Vnet {
             return Err(Misfit::NoAddress { nic: nic() });
         }
         for (at, &address) in spec.addresses.iter().enumerate() {
-            // A subnet has one prefix here; a second family is held against the whole VNet.
-            let inside = match prefix.addr().is_ipv4() == address.is_ipv4() {
-                true => prefix.contains(&address),
-                false => self.contains(address),
-            };
-            if !inside {
+            if !subnet.prefixes.iter().any(|own| own.contains(&address)) {
                 return Err(Misfit::AddressOutside {
                     nic: nic(),
                     address,
-                    prefix,
+                    subnet: subnet.name.clone(),
                 });
             }
             let taken = self.owner(address).map(|other| other.spec.name.clone());
@@ -234,6 +235,21 @@ impl Vnet {
         }
         Ok(())
     }
+}
+
+/// The effective routes of a subnet in a VNet that has neither peers nor a gateway.
+fn effective(vnet: &[IpNet], table: Option<&[UserRoute]>) -> EffectiveRoutes {
+    let space = Space {
+        vnet: vnet.to_vec(),
+        ..Space::default()
+    };
+    let table = table.map(|routes| RouteTable {
+        name: String::new(),
+        routes: routes.iter().map(Route::from).collect(),
+        propagates: true,
+        subnets: Vec::new(),
+    });
+    EffectiveRoutes::of(&space, table.as_ref(), &[])
 }
 
 fn first_host(prefix: IpNet) -> IpAddr {
@@ -252,7 +268,7 @@ mod tests {
         let net = |text: &str| text.parse().expect("well-formed");
         let subnet = |name: &str, prefix| SubnetSpec {
             name: name.into(),
-            prefix: net(prefix),
+            prefixes: vec![net(prefix)],
             route_table: None,
         };
         Vnet::new(VnetSpec {
@@ -296,7 +312,7 @@ mod tests {
             (other(&[]), "node-1 has no address"),
             (
                 other(&["10.10.0.5"]),
-                "node-1 has the address 10.10.0.5, which its subnet 10.20.0.0/24 does not contain",
+                "node-1 has the address 10.10.0.5, which its subnet 'agents' does not contain",
             ),
             (
                 other(&["10.20.0.31"]),
@@ -357,7 +373,7 @@ mod tests {
             prefixes: vec!["10.10.0.0/24".parse().expect("well-formed")],
             subnets: vec![SubnetSpec {
                 name: "agents".into(),
-                prefix: "10.20.0.0/24".parse().expect("well-formed"),
+                prefixes: vec!["10.20.0.0/24".parse().expect("well-formed")],
                 route_table: None,
             }],
         };

@@ -5,10 +5,14 @@
 //! decides whether an answer is good; that is the walk's part.
 
 pub mod capture;
+pub mod hops;
 pub mod pcap;
 pub mod ping;
+pub mod pmtu;
 pub mod transfer;
 
 pub use capture::{Capture, Captured, EchoRequests, Recording, TcpFrames};
+pub use hops::{Hop, HopProbe, HopsReport, HopsSpec, hops};
 pub use ping::{PingError, PingReport, PingSpec, Reply, ping};
+pub use pmtu::{PathMtuReport, PathMtuSpec, path_mtu};
 pub use transfer::{TransferReport, TransferSpec, transfer};

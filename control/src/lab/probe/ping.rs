@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use etherparse::checksum::Sum16BitWords;
 use etherparse::{Ipv4HeaderSlice, Ipv6HeaderSlice};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockaddrIn6, recvmsg};
+use rustix::net::sockopt::{self, Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::devices::netns::Netns;
@@ -34,6 +35,11 @@ pub struct PingSpec {
     pub timeout: Duration,
     /// Bytes behind the ICMP header, at most [`PingSpec::PAYLOAD_MAX`].
     pub payload_len: usize,
+    /// Time to live (or hop limit) of the requests; the kernel's default without it.
+    pub ttl: Option<u8>,
+    /// Nobody may fragment the requests, and the kernel forgets what it knows of the path: it
+    /// refuses only what is longer than the device's MTU (`IP_PMTUDISC_PROBE`, ip(7)).
+    pub whole: bool,
 }
 
 impl PingSpec {
@@ -50,6 +56,8 @@ impl PingSpec {
             interval,
             timeout,
             payload_len: 56,
+            ttl: None,
+            whole: false,
         }
     }
 }
@@ -74,6 +82,9 @@ pub struct PingError {
     pub from: Option<IpAddr>,
     /// What it said.
     pub what: String,
+    /// The longest packet that goes on, in bytes, where that was the trouble and was told (RFC 1191,
+    /// RFC 4443 3.2).
+    pub mtu: Option<u32>,
 }
 
 /// What came of the pings.
@@ -143,7 +154,7 @@ pub fn ping(ns: &Netns, spec: &PingSpec) -> io::Result<PingReport> {
             "the payload fits no packet",
         ));
     }
-    let socket = ns.run(|| open(spec.to))?;
+    let socket = ns.run(|| open(spec))?;
     let mut pinger = Pinger::new(socket, spec);
     for seq in 1..=spec.count {
         let now = Instant::now();
@@ -160,15 +171,27 @@ pub fn ping(ns: &Netns, spec: &PingSpec) -> io::Result<PingReport> {
 const ICMP_LEN: usize = 8;
 const DATAGRAM_MAX: usize = 65_535;
 
-fn open(to: IpAddr) -> io::Result<Socket> {
-    let socket = match to {
-        IpAddr::V4(_) => Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::ICMPV4))?,
-        IpAddr::V6(_) => Socket::new(Domain::IPV6, Type::RAW, Some(Protocol::ICMPV6))?,
-    };
-    if to.is_ipv6() {
-        socket.set_recv_hoplimit_v6(true)?;
+fn open(spec: &PingSpec) -> io::Result<Socket> {
+    let ttl = spec.ttl.map(u32::from);
+    match spec.to {
+        IpAddr::V4(_) => {
+            let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::ICMPV4))?;
+            if spec.whole {
+                sockopt::set_ip_mtu_discover(&socket, Ipv4PathMtuDiscovery::PROBE)?;
+            }
+            ttl.map_or(Ok(()), |ttl| socket.set_ttl_v4(ttl))?;
+            Ok(socket)
+        }
+        IpAddr::V6(_) => {
+            let socket = Socket::new(Domain::IPV6, Type::RAW, Some(Protocol::ICMPV6))?;
+            socket.set_recv_hoplimit_v6(true)?;
+            if spec.whole {
+                sockopt::set_ipv6_mtu_discover(&socket, Ipv6PathMtuDiscovery::PROBE)?;
+            }
+            ttl.map_or(Ok(()), |ttl| socket.set_unicast_hops_v6(ttl))?;
+            Ok(socket)
+        }
     }
-    Ok(socket)
 }
 
 /// An identifier that no other pinger of this process, and likely none beside it, uses.
@@ -245,6 +268,7 @@ impl Pinger {
                     seq,
                     from: None,
                     what: error.to_string(),
+                    mtu: None,
                 });
                 false
             }
@@ -307,6 +331,7 @@ impl Pinger {
             seq,
             from: Some(arrival.source),
             what,
+            mtu: told_mtu(arrival),
         });
         Some(seq)
     }
@@ -323,6 +348,7 @@ impl Pinger {
                 seq,
                 from: Some(arrival.source),
                 what,
+                mtu: None,
             });
         } else if self.report.replies.iter().any(|reply| reply.seq == seq) {
             self.report.duplicates += 1;
@@ -418,7 +444,20 @@ fn read_quoted(packet: &[u8]) -> Option<(IpAddr, (u16, u16))> {
     (quoted.kind == request).then_some((target, quoted.echo))
 }
 
-fn describe(ipv4: bool, kind: u8, code: u8) -> String {
+/// The MTU that an error tells of: the second half of the word behind the checksum in RFC 1191, all
+/// of it in RFC 4443. A router from before 1990 tells 0, which is nothing.
+fn told_mtu(arrival: &Arrival) -> Option<u32> {
+    let (high, low) = (u32::from(arrival.echo.0), u32::from(arrival.echo.1));
+    let mtu = match (arrival.source, arrival.kind, arrival.code) {
+        (IpAddr::V4(_), 3, 4) => low,
+        (IpAddr::V6(_), 2, _) => high << 16 | low,
+        _ => 0,
+    };
+    Some(mtu).filter(|mtu| *mtu > 0)
+}
+
+/// An ICMP error in words.
+pub(super) fn describe(ipv4: bool, kind: u8, code: u8) -> String {
     let known = match (ipv4, kind, code) {
         (true, 3, 0) | (false, 1, 0) => "network unreachable",
         (true, 3, 1) | (false, 1, 3) => "host unreachable",

@@ -335,6 +335,7 @@ fn routing_cases(w: &World) -> Vec<Case> {
         ),
         ("the Internet", "8.8.8.8", FabricDrop::Internet),
         ("a gateway", "10.99.1.1", FabricDrop::GatewayMissing),
+        ("a peer", "10.77.1.1", FabricDrop::BeyondVnet),
     ];
     let drops =
         drops.map(|(what, to, reason)| (what, w.node_0, ping("10.20.0.31", to), reason.into()));
@@ -517,7 +518,7 @@ fn without_ipv6() -> FabricDrop {
         prefixes: vec!["10.20.0.0/24".parse().expect("well-formed")],
         subnets: vec![SubnetSpec {
             name: "agents".into(),
-            prefix: "10.20.0.0/24".parse().expect("well-formed"),
+            prefixes: vec!["10.20.0.0/24".parse().expect("well-formed")],
             route_table: None,
         }],
     };

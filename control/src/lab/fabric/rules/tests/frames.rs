@@ -37,6 +37,7 @@ pub(super) fn world() -> World {
         ("10.244.9.0/24", NextHop::None),
         ("10.99.0.0/16", NextHop::VirtualNetworkGateway),
         ("10.88.0.0/16", NextHop::VnetLocal),
+        ("10.77.0.0/16", NextHop::VnetPeering),
         ("fd00:244::/64", appliance("10.20.0.35")),
     ];
     let table = table.map(|(prefix, next_hop)| UserRoute {
@@ -44,9 +45,9 @@ pub(super) fn world() -> World {
         prefix: net(prefix),
         next_hop,
     });
-    let subnet = |name: &str, prefix, route_table| SubnetSpec {
+    let subnet = |name: &str, prefixes: &[&str], route_table| SubnetSpec {
         name: name.into(),
-        prefix: net(prefix),
+        prefixes: prefixes.iter().map(|prefix| net(prefix)).collect(),
         route_table,
     };
     let mut vnet = Vnet::new(VnetSpec {
@@ -56,8 +57,12 @@ pub(super) fn world() -> World {
             net("fd00:20::/64"),
         ],
         subnets: vec![
-            subnet("masters", "10.10.0.0/24", None),
-            subnet("agents", "10.20.0.0/24", Some(table.to_vec())),
+            subnet("masters", &["10.10.0.0/24"], None),
+            subnet(
+                "agents",
+                &["10.20.0.0/24", "fd00:20::/64"],
+                Some(table.to_vec()),
+            ),
         ],
     })
     .expect("the subnets fit");
