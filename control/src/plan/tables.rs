@@ -17,7 +17,7 @@ use super::network::Assignment;
 use super::types::{Node, Plan, Plugin};
 use crate::model::{Network, Place, Report};
 use crate::routes::{
-    Caveat, EffectiveRoutes, NextHop, PlacedTable, Route, RouteTable, Source, Space,
+    Caveat, EffectiveRoutes, NextHop, Observed, PlacedTable, Route, RouteTable, Source, Space,
 };
 
 /// Route tables, and where the next hops of their routes were written.
@@ -33,6 +33,7 @@ pub(super) struct Scene<'a> {
     pub(super) assignment: &'a Assignment,
     /// The cloud provider's routes, none where it writes none.
     pub(super) pods: Vec<Route>,
+    pub(super) observed: &'a Observed,
     pub(super) cluster_id: Option<&'a str>,
     pub(super) limit: usize,
 }
@@ -52,6 +53,56 @@ impl Scene<'_> {
         match self.cluster_id {
             Some(id) => name == clusters_table(Some(id)).to_ascii_lowercase(),
             None => name.starts_with("k8s-master-") && name.ends_with("-routetable"),
+        }
+    }
+
+    /// The VNet and its peers, by its template and by what Azure told.
+    pub(super) fn space(&self) -> Space {
+        let network = self.network;
+        let written = network.peers.iter().map(|prefix| prefix.value);
+        let mut peers: Vec<IpNet> = written.chain(self.observed.peers.iter().copied()).collect();
+        peers.sort();
+        peers.dedup();
+        Space {
+            vnet: network.prefixes.iter().map(|prefix| prefix.value).collect(),
+            peers,
+            endpoints: self.observed.endpoints.clone(),
+        }
+    }
+
+    /// Whether what Azure told is of this VNet, and of use.
+    pub(super) fn check_observed(&self, report: &mut Report) {
+        let Some(place) = &self.observed.place else {
+            return;
+        };
+        let mut own: Vec<IpNet> = self.network.prefixes.iter().map(|net| net.value).collect();
+        let mut told: Vec<IpNet> = self.observed.vnet.iter().map(|net| net.value).collect();
+        own.sort();
+        told.sort();
+        told.dedup();
+        if own != told {
+            let list = |nets: &[IpNet]| {
+                let nets: Vec<String> = nets.iter().map(ToString::to_string).collect();
+                nets.join(", ")
+            };
+            let message = format!(
+                "of another VNet: its routes to VnetLocal are {}, and VNet '{}' has {}",
+                list(&told),
+                self.network.name.value,
+                list(&own)
+            );
+            report.fault(place, message);
+        }
+        let endpoints = self
+            .network
+            .subnets
+            .iter()
+            .any(|subnet| subnet.service_endpoints);
+        if !self.observed.endpoints.is_empty() && !endpoints {
+            report.warn(
+                place,
+                "the template gives no subnet service endpoints, so their routes are left out",
+            );
         }
     }
 
@@ -170,7 +221,7 @@ impl Scene<'_> {
     /// A next hop has to be in the VNet or in a peer: there is no other way to it than another
     /// route, and Azure follows one.
     fn check_hops(&self, document: &PlacedTable, report: &mut Report) {
-        let space = space(self.network);
+        let space = self.space();
         for placed in &document.routes {
             let Some(hop) = placed
                 .route
@@ -254,15 +305,6 @@ impl Scene<'_> {
             written.prefix, written.next_hop, pods.next_hop
         );
         report.fault(place, message);
-    }
-}
-
-/// The VNet and its peers, as routes see them.
-fn space(network: &Network) -> Space {
-    Space {
-        vnet: network.prefixes.iter().map(|prefix| prefix.value).collect(),
-        peers: network.peers.iter().map(|prefix| prefix.value).collect(),
-        endpoints: Vec::new(),
     }
 }
 
@@ -391,12 +433,17 @@ impl Plan {
     }
 
     fn chosen(&self, node: &Node, table: Option<&RouteTable>) -> EffectiveRoutes {
+        let subnets = self.vnet.subnets.iter();
+        let mut subnets = subnets.filter(|subnet| subnet.name == node.subnet);
         let space = Space {
             vnet: self.vnet.prefixes.clone(),
             peers: self.vnet.peers.clone(),
-            endpoints: Vec::new(),
+            endpoints: match subnets.any(|subnet| subnet.service_endpoints) {
+                true => self.vnet.endpoints.clone(),
+                false => Vec::new(),
+            },
         };
-        let mut routes = EffectiveRoutes::of(&space, table, &[]);
+        let mut routes = EffectiveRoutes::of(&space, table, &self.vnet.learned);
         routes.note_caveats(|route| {
             let hop = route.next_hop.address()?;
             let v6 = node.primary_ip_v6.map(IpAddr::V6);

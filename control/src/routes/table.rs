@@ -208,7 +208,9 @@ impl<'a> Tables<'a> {
         let name = self.reader.text(route, "name", report);
         let properties = properties(route, report)?;
         let written = self.reader.text(&properties, "addressPrefix", report);
-        let prefix = written.as_ref().and_then(|text| read_prefix(text, report));
+        let prefix = written
+            .as_ref()
+            .and_then(|text| read_prefix_of_route(text, report));
         let next_hop = self.next_hop(&properties, report);
         let (prefix, (next_hop, hop_at)) = (prefix?, next_hop?);
         judge_hop(prefix, next_hop, &hop_at, report)?;
@@ -357,7 +359,20 @@ fn subnet_of_id(id: &str) -> Option<(String, String)> {
     fits.then(|| (vnet.to_owned(), subnet.to_owned()))
 }
 
-fn read_prefix(text: &Placed<String>, report: &mut Report) -> Option<IpNet> {
+fn read_prefix_of_route(text: &Placed<String>, report: &mut Report) -> Option<IpNet> {
+    let net = read_prefix(text, report)?;
+    for own in PLATFORM {
+        let platform: IpNet = own.parse().expect("the table holds prefixes");
+        if platform.contains(&net) {
+            let message = format!("without effect: no route of a table concerns Azure's own {own}");
+            report.warn(&text.place, message);
+        }
+    }
+    Some(net)
+}
+
+/// A prefix without host bits; nothing if it is at fault, or a service tag.
+pub(super) fn read_prefix(text: &Placed<String>, report: &mut Report) -> Option<IpNet> {
     let written = text.value.as_str();
     let Some(net) = parse_cidr(written) else {
         if is_service_tag(written) {
@@ -378,13 +393,6 @@ fn read_prefix(text: &Placed<String>, report: &mut Report) -> Option<IpNet> {
         );
         report.fault(&text.place, message);
         return None;
-    }
-    for own in PLATFORM {
-        let platform: IpNet = own.parse().expect("the table holds prefixes");
-        if platform.contains(&net) {
-            let message = format!("without effect: no route of a table concerns Azure's own {own}");
-            report.warn(&text.place, message);
-        }
     }
     Some(net)
 }
