@@ -60,7 +60,8 @@ pub struct PlanArgs {
     subnet: Vec<(String, String)>,
 
     /// A route table: an ARM template or resource of type Microsoft.Network/routeTables, or what
-    /// `az network route-table show` prints. May be repeated.
+    /// `az network route-table show` prints. May be repeated. One that the VNet's template declares
+    /// beside it needs no option.
     #[arg(long, value_name = "FILE")]
     route_table: Vec<PathBuf>,
 

@@ -29,7 +29,9 @@ use crate::model::{
     Document, Faults, Masters, Model, Network, Place, Report, Source, Vnets, check_model,
     check_template, examples,
 };
-use crate::routes::{Observed, PlacedTable, RouteTable, read_observed, read_tables};
+use crate::routes::{
+    Observed, PlacedTable, RouteTable, read_observed, read_tables, read_tables_beside,
+};
 
 /// The routes that a route table held when aks-engine was current.
 pub const ROUTE_LIMIT: usize = 400;
@@ -144,10 +146,13 @@ fn load_into(options: &LoadOptions, report: &mut Report) -> Option<Plan> {
     if let Some(model) = &model {
         check_dual_stack(model, options, report);
     }
-    let vnets = options.vnet.as_ref().map(|source| {
-        Document::read(source, report).and_then(|document| check_template(&document, report))
+    let vnet = options.vnet.as_ref();
+    let vnet = vnet.map(|source| Document::read(source, report));
+    let vnets = vnet.as_ref().map(|document| {
+        let document = document.as_ref()?;
+        check_template(document, report)
     });
-    let documents = route_documents(options, report);
+    let documents = route_documents(options, vnet.flatten().as_ref(), report);
     if report.fault_count() > 0 {
         find_more(&model?, vnets, options, report);
         return None;
@@ -166,19 +171,31 @@ struct RouteDocuments {
     observed: Observed,
 }
 
-fn route_documents(options: &LoadOptions, report: &mut Report) -> RouteDocuments {
-    let mut tables = Vec::new();
+/// Reads the documents that were given for their routes. A table beside the VNet counts as well,
+/// unless a document of the same table was given.
+fn route_documents(
+    options: &LoadOptions,
+    vnet: Option<&Document>,
+    report: &mut Report,
+) -> RouteDocuments {
+    let mut tables: Vec<PlacedTable> = Vec::new();
     for source in &options.route_tables {
         if let Some(document) = Document::read(source, report) {
-            tables.extend(read_tables(&document, options.route_limit, report));
+            let read = read_tables(&document, options.route_limit, report);
+            tables.extend(read.into_iter().flatten());
         }
+    }
+    if let Some(document) = vnet {
+        let mut beside = read_tables_beside(document, options.route_limit, report);
+        beside.retain(|table| !tables.iter().any(|given| given.is_named(&table.name.value)));
+        tables.extend(beside);
     }
     let source = options.azure_routes.as_ref();
     let observed = source
         .and_then(|source| Document::read(source, report))
         .and_then(|document| read_observed(&document, report));
     RouteDocuments {
-        tables: tables.into_iter().flatten().collect(),
+        tables,
         observed: observed.unwrap_or_default(),
     }
 }

@@ -112,9 +112,10 @@ impl Scene<'_> {
             tables: Vec::new(),
             hops_at: HashMap::new(),
         };
+        let given = documents.iter().filter(|document| document.given).count();
         for document in documents {
             self.check_hops(document, report);
-            let subnets = self.subnets(document, documents.len() == 1, report);
+            let subnets = self.subnets(document, given, report);
             for subnet in &subnets {
                 let holder = |table: &&RouteTable| table.subnets.contains(subnet);
                 if let Some(holder) = made.tables.iter().find(holder) {
@@ -136,14 +137,37 @@ impl Scene<'_> {
                 subnets,
             });
         }
+        self.warn_of_unknown(&made.tables, report);
         if !self.pods.is_empty() && !made.tables.iter().any(|t| self.is_clusters(&t.name)) {
             made.tables.push(self.own_table(&made.tables));
         }
         made
     }
 
+    /// Warns of subnets in use whose template names a table that no document describes. The
+    /// cluster's own needs none.
+    fn warn_of_unknown(&self, tables: &[RouteTable], report: &mut Report) {
+        for index in self.assignment.used() {
+            let subnet = &self.network.subnets[index];
+            let holder = tables
+                .iter()
+                .find(|table| table.subnets.contains(&subnet.name));
+            let Some(name) = subnet.route_table.as_deref() else {
+                continue;
+            };
+            if holder.is_none() && !self.is_clusters(name) {
+                let message = format!(
+                    "subnet '{}' has route table '{name}', which no document describes \
+                     (--route-table): it is planned as if it had none",
+                    subnet.name
+                );
+                report.warn(&subnet.prefix.place, message);
+            }
+        }
+    }
+
     /// The cluster's table as the cloud provider fills it, on the subnets that the template
-    /// attaches a table to and no document has one for.
+    /// attaches it to, or a table that it does not name, and no document has one for.
     fn own_table(&self, others: &[RouteTable]) -> RouteTable {
         let taken = |name: &String| others.iter().any(|table| table.subnets.contains(name));
         let subnets = self.network.subnets.iter();
@@ -153,6 +177,12 @@ impl Scene<'_> {
             propagates: true,
             subnets: subnets
                 .filter(|subnet| subnet.route_table_attached)
+                .filter(|subnet| {
+                    subnet
+                        .route_table
+                        .as_deref()
+                        .is_none_or(|name| self.is_clusters(name))
+                })
                 .map(|subnet| subnet.name.clone())
                 .filter(|name| !taken(name))
                 .collect(),
@@ -162,7 +192,7 @@ impl Scene<'_> {
     /// The subnets that have the document's table: those that the document names, those whose
     /// template names the table, and for want of both those of the agents, where operators attach
     /// it.
-    fn subnets(&self, document: &PlacedTable, only: bool, report: &mut Report) -> Vec<String> {
+    fn subnets(&self, document: &PlacedTable, given: usize, report: &mut Report) -> Vec<String> {
         let network = self.network;
         let vnet = &network.name.value;
         let mut found: Vec<String> = Vec::new();
@@ -185,15 +215,15 @@ impl Scene<'_> {
         }
         for subnet in &network.subnets {
             let names = subnet.route_table.as_deref();
-            let named = names.is_some_and(|name| name.eq_ignore_ascii_case(&document.name.value));
+            let named = names.is_some_and(|name| document.is_named(name));
             if named && !found.contains(&subnet.name) {
                 found.push(subnet.name.clone());
             }
         }
-        if !found.is_empty() || !document.subnets.is_empty() {
+        if !found.is_empty() || !document.subnets.is_empty() || !document.given {
             return found;
         }
-        if !only {
+        if given > 1 {
             let message = "neither the document nor the VNet's template attaches it to a subnet";
             report.warn(&document.name.place, message);
             return found;
@@ -314,7 +344,11 @@ pub(super) fn judge(plan: &Plan, tables: &Tables, report: &mut Report) {
     for (at, table) in tables.tables.iter().enumerate() {
         for route in &table.routes {
             let place = tables.hops_at.get(&(at, route.prefix)).unwrap_or(&nowhere);
-            if let Some(caveat) = plan.hop_caveat(route) {
+            // Where no NIC forwards, one route of the provider's is as good as none of them.
+            let caveat = plan
+                .hop_caveat(route)
+                .filter(|_| route.source == Source::User);
+            if let Some(caveat) = caveat {
                 let message = format!("{}, so {} ends there", caveat, route.prefix);
                 report.warn(place, message);
             }

@@ -45,7 +45,7 @@ pub use choose::{Caveat, EffectiveRoutes, Loss, Row, State, Why};
 pub(crate) use observed::{Observed, read as read_observed};
 pub use route::{NextHop, Route, RouteTable, Source};
 pub use system::Space;
-pub(crate) use table::{PlacedTable, read as read_tables};
+pub(crate) use table::{PlacedTable, read as read_tables, read_beside as read_tables_beside};
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]

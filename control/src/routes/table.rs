@@ -43,8 +43,17 @@ pub(crate) struct PlacedTable {
     pub(crate) routes: Vec<PlacedRoute>,
     /// Whether a gateway's routes count beside it.
     pub(crate) propagates: bool,
+    /// Given for its own sake, and not found beside a VNet.
+    pub(crate) given: bool,
     /// VNet and subnet of the subnets that the document itself says have the table.
     pub(crate) subnets: Vec<(String, String)>,
+}
+
+impl PlacedTable {
+    /// Whether that is its name, as Azure compares names.
+    pub(crate) fn is_named(&self, name: &str) -> bool {
+        same(&self.name.value, name)
+    }
 }
 
 /// A route of a table and where its parts stand.
@@ -81,6 +90,30 @@ pub(crate) fn read(
         judge(table, limit, report);
     }
     (report.fault_count() == faults_before).then_some(tables)
+}
+
+/// The route tables that a VNet's template declares beside it. What cannot be read of them is a
+/// warning: the VNet can do without.
+pub(crate) fn read_beside(
+    document: &Document,
+    limit: usize,
+    report: &mut Report,
+) -> Vec<PlacedTable> {
+    let root = document.root();
+    let unheard = &mut Report::default();
+    let reader = Reader::new(&root, unheard);
+    let resources = reader.resources(&root, unheard);
+    if !resources
+        .iter()
+        .any(|resource| reader.is_kind(resource, TABLE_TYPE))
+    {
+        return Vec::new();
+    }
+    let mut found = Report::default();
+    let mut tables = read(document, limit, &mut found).unwrap_or_default();
+    report.warn_all(found, "the template's route table");
+    tables.iter_mut().for_each(|table| table.given = false);
+    tables
 }
 
 struct Tables<'a> {
@@ -174,6 +207,7 @@ impl<'a> Tables<'a> {
             name: name?,
             routes,
             propagates,
+            given: true,
             subnets,
         })
     }
