@@ -133,14 +133,6 @@ fn the_seeds_walk_under_kubenet_costs_two_hops() {
 #[test]
 fn the_json_has_the_shape_that_its_document_tells_of() {
     let trace = json("--plugin kubenet --from pod-a --to pod-c --tcp 80 --size 20000");
-    let keys = |value: &Value| -> Vec<String> {
-        value
-            .as_object()
-            .expect("an object")
-            .keys()
-            .cloned()
-            .collect()
-    };
     assert_eq!(
         keys(&trace),
         ["plugin", "notes", "asked", "frame", "hops", "end"]
@@ -185,6 +177,21 @@ fn the_json_has_the_shape_that_its_document_tells_of() {
     assert_eq!(end["at"], serde_json::json!(["pod-c"]));
     assert_eq!(end["interface"], "eth0");
     assert_eq!(end["frame"]["ttl"], 62);
+}
+
+fn keys(value: &Value) -> Vec<String> {
+    let object = value.as_object().expect("an object");
+    object.keys().cloned().collect()
+}
+
+#[test]
+fn every_key_and_step_stands_in_the_document() {
+    let trace = json("--plugin kubenet --from pod-a --to pod-c --tcp 80 --size 20000");
+    let steps = trace["hops"][0]["steps"].as_array().expect("a list");
+    let steps = steps
+        .iter()
+        .map(|step| step["step"].as_str().expect("a name"));
+    let (frame, end) = (&trace["frame"], &trace["end"]);
     let document = include_str!("../../docs/trace.md");
     let hop = keys(&trace["hops"][0]);
     for key in keys(&trace)
@@ -370,12 +377,60 @@ fn a_frame_is_taken_from_a_capture_file() {
     assert!(text(&piped.stdout).ends_with("is answered by node-0's switch\n"));
 }
 
+/// Each of these arguments is refused with this message.
+fn all_refused(rows: &[(&str, &str)]) {
+    for (arguments, message) in rows {
+        let said = refused(arguments, b"");
+        assert!(said.contains(message), "{arguments}: {said}");
+    }
+}
+
 #[test]
-fn bad_input_is_status_2_with_what_is_wrong() {
+fn bad_frames_and_files_are_status_2_with_what_is_wrong() {
     let torn = written("torn.pcap", &capture(1)[..150]);
     let raw = written("raw.pcap", &capture(101));
     let good = written("short.pcap", &capture(1));
-    for (arguments, message) in [
+    all_refused(&[
+        (
+            "--port pod-a --hex 02zz",
+            "--hex: line 1, column 3: 'z' is no hexadecimal digit",
+        ),
+        (
+            "--port pod-a --hex 020",
+            "3 hexadecimal digits: a byte has two",
+        ),
+        (
+            "--port pod-a --pcap /nonexistent",
+            "/nonexistent: No such file",
+        ),
+        (
+            &format!("--port pod-a --pcap {torn} --frame 2"),
+            "cut short: it ends within frame 2",
+        ),
+        (
+            &format!("--port pod-a --pcap {raw}"),
+            "the link type is RAW",
+        ),
+        (
+            &format!("--port pod-a --pcap {good} --frame 3"),
+            "there is no frame 3: the file has 2",
+        ),
+        (
+            &format!("--port pod-a --pcap {good} --frame 0"),
+            "frames are counted from 1",
+        ),
+        ("--from pod-a", "--to"),
+        ("--hex 02", "--port"),
+        (
+            "--from pod-a --to pod-c --tcp 80 --udp 53",
+            "cannot be used with",
+        ),
+    ]);
+}
+
+#[test]
+fn bad_names_and_packets_are_status_2_with_what_is_wrong() {
+    all_refused(&[
         (
             "--from pod-x --to pod-c",
             "pod-x: there is no such pod; there are pod-a, pod-b, pod-c, pod-d",
@@ -418,47 +473,10 @@ fn bad_input_is_status_2_with_what_is_wrong() {
             "sends to 10.244.0.7 by eth0, and not by cbr0",
         ),
         (
-            "--port pod-a --hex 02zz",
-            "--hex: line 1, column 3: 'z' is no hexadecimal digit",
-        ),
-        (
-            "--port pod-a --hex 020",
-            "3 hexadecimal digits: a byte has two",
-        ),
-        (
-            "--port pod-a --pcap /nonexistent",
-            "/nonexistent: No such file",
-        ),
-        (
-            &format!("--port pod-a --pcap {torn} --frame 2"),
-            "cut short: it ends within frame 2",
-        ),
-        (
-            &format!("--port pod-a --pcap {raw}"),
-            "the link type is RAW",
-        ),
-        (
-            &format!("--port pod-a --pcap {good} --frame 3"),
-            "there is no frame 3: the file has 2",
-        ),
-        (
-            &format!("--port pod-a --pcap {good} --frame 0"),
-            "frames are counted from 1",
-        ),
-        (
             "--model /nonexistent --from pod-a --to pod-c",
             "/nonexistent: No such file",
         ),
-        ("--from pod-a", "--to"),
-        ("--hex 02", "--port"),
-        (
-            "--from pod-a --to pod-c --tcp 80 --udp 53",
-            "cannot be used with",
-        ),
-    ] {
-        let said = refused(arguments, b"");
-        assert!(said.contains(message), "{arguments}: {said}");
-    }
+    ]);
 }
 
 #[test]

@@ -96,12 +96,14 @@ fn look_up_v6<W: Witness>(
     }
     let martian = false;
     note!(witness, Step::Source { address, martian });
-    let address = ip.target.into();
-    if ipv6::is_unroutable_target(ip.target) {
+    let (address, hop) = (ip.target.into(), tables.route_v6(ip.target));
+    // Nobody routes a link-local address. Where the tables say so it is the host's own: the kernel
+    // holds the gateway, and asks for neighbours, and is answered, by its link-local address.
+    let on_link = hop == Some(NextHop::Host) && ip.target.is_unicast_link_local();
+    if ipv6::is_unroutable_target(ip.target) && !on_link {
         note!(witness, Step::NotRoutable { address });
         return Err(DropReason::NotRoutable);
     }
-    let hop = tables.route_v6(ip.target);
     note!(witness, Step::Route { address, hop });
     let hop = one_of(
         hop.ok_or(DropReason::NoRoute)?,
