@@ -8,9 +8,13 @@
 //! |---|---|---|
 //! | a pod here | its port | its port |
 //! | another address of this node's range | unreachable | unreachable |
-//! | another node's pods | the VNet's prefix, by the fabric's MAC | the node, by ARP |
+//! | another node's pods | the VNet's prefix, by the fabric's MAC | the route's next hop, by ARP |
+//! | of these, what a route table sends to `None` | blackhole | blackhole |
 //! | services, Azure's platform, the node itself | host | host |
 //! | anything else | host, which masquerades | host, which masquerades |
+//!
+//! Which routes of a route table a node applies itself, and which it must leave to the fabric, is
+//! told in [`crate::routes`].
 //!
 //! In dual stack kubenet has the same rows once more for IPv6. azure has none: there a node
 //! translates its pods' IPv6 (`ipv6nat`), and what a pod sends of it dies for want of a route.
@@ -24,6 +28,7 @@ use dataplane::tables::{Addresses, Crossing, Owner, PortRole, PortSpec, TablesSp
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::plan::{Node, Plan, Plugin};
+use crate::routes;
 
 /// The hardware address with which Azure's fabric answers for every address of a VNet
 /// (azure-container-networking, `network/network.go`, `virtualMacAddress`).
@@ -147,8 +152,12 @@ fn azure(routes: &mut Routes, plan: &Plan, node: &Node) {
         port: UPLINK_PORT,
         mac: FABRIC_MAC,
     };
-    for prefix in plan.vnet.prefixes.iter().filter(|p| p.addr().is_ipv4()) {
-        routes.add(*prefix, fabric);
+    for (prefix, route) in plan.sent_by_switch(node) {
+        let hop = match discards(&route) {
+            true => NextHop::Blackhole,
+            false => fabric,
+        };
+        routes.add(prefix, hop);
     }
 }
 
@@ -156,19 +165,35 @@ fn kubenet(routes: &mut Routes, plan: &Plan, node: &Node) {
     if let Some(cidr) = node.pod_cidr {
         routes.add(cidr.into(), NextHop::Unreachable);
     }
-    for other in plan.nodes.iter().filter(|other| other.name != node.name) {
-        if let Some(cidr) = other.pod_cidr {
-            routes.add(cidr.into(), NextHop::Neighbour(other.primary_ip.into()));
-        }
+    if let Some(own) = own_range_v6(plan, node) {
+        routes.add(own.into(), NextHop::Unreachable);
     }
-    let Some(own) = own_range_v6(plan, node) else {
-        return;
-    };
-    routes.add(own.into(), NextHop::Unreachable);
-    for other in plan.nodes.iter().filter(|other| other.name != node.name) {
-        if let (Some(cidr), Some(address)) = (own_range_v6(plan, other), other.primary_ip_v6) {
-            routes.add(cidr.into(), NextHop::Neighbour(address.into()));
-        }
+    for (prefix, route) in plan.sent_by_switch(node) {
+        let hop = match route.next_hop {
+            _ if discards(&route) => NextHop::Blackhole,
+            // The fabric answers for every address of its VNet, and for no other.
+            routes::NextHop::VirtualAppliance(hop)
+                if plan.vnet.prefixes.iter().any(|net| net.contains(&hop)) =>
+            {
+                NextHop::Neighbour(hop)
+            }
+            _ => NextHop::Neighbour(subnet_gateway(node, prefix.addr().is_ipv4())),
+        };
+        routes.add(prefix, hop);
+    }
+}
+
+/// A route that somebody wrote to discard. Azure's own routes to nowhere are left to the fabric:
+/// see [`crate::routes`].
+fn discards(route: &routes::Route) -> bool {
+    route.next_hop == routes::NextHop::None && route.source.is_user_defined()
+}
+
+/// The first host of the node's subnet, where its kernel's default route leads, too.
+fn subnet_gateway(node: &Node, v4: bool) -> IpAddr {
+    match node.subnet_prefix_v6.filter(|_| !v4) {
+        Some(subnet) => first_host_v6(subnet).into(),
+        None => Ipv4Addr::from_bits(node.subnet_prefix.network().to_bits() | 1).into(),
     }
 }
 
@@ -176,15 +201,7 @@ fn kubenet(routes: &mut Routes, plan: &Plan, node: &Node) {
 /// to the switch, and what never leaves by the uplink.
 #[must_use]
 pub fn own_range(node: &Node) -> Vec<Ipv4Net> {
-    let secondary = node
-        .pod_ips
-        .iter()
-        .flat_map(|ips| ips.iter())
-        .map(Ipv4Net::from);
-    let mut own: Vec<Ipv4Net> = secondary.chain(node.pod_cidr).collect();
-    own = Ipv4Net::aggregate(&own);
-    own.sort();
-    own
+    node.pod_range()
 }
 
 /// The IPv6 prefix of this node's pods, where the switch serves them in dual stack: under kubenet,

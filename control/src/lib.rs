@@ -5,3 +5,4 @@ pub mod devices;
 pub mod lab;
 pub mod model;
 pub mod plan;
+pub mod routes;

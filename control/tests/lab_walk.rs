@@ -334,6 +334,51 @@ fn without_its_route_table_kubenet_fails_and_names_the_fabrics_reason() {
     assert!(!made("hops") && !made("path_mtu"), "there is no way");
 }
 
+/// A table with the cluster's name: the pods' routes stand in it beside the operator's own.
+const QUARANTINE: &str = r#"{
+  "type": "Microsoft.Network/routeTables",
+  "name": "k8s-master-37464322-routetable",
+  "routes": [
+    { "name": "quarantine", "addressPrefix": "10.244.0.7/32", "nextHopType": "None" }
+  ]
+}"#;
+
+#[test]
+fn the_operators_route_table_is_obeyed_by_nodes_and_fabric() {
+    let _turn = one_at_a_time();
+    let home = Home::new();
+    let table = home.file("rt.json", QUARANTINE);
+    let arguments = [
+        "lab",
+        "--plugin",
+        "kubenet",
+        "--route-table",
+        &table,
+        "--json",
+    ];
+    let run = home.run(&arguments);
+    assert_eq!(run.status, Some(1), "{}", run.stderr);
+    let report = &run.reports()[0];
+    assert_eq!(ping(report, "pod-a", "pod-c")["received"], 0);
+    // What pods send dies in the switch, and what the node's kernel sends dies in the fabric.
+    assert_eq!(
+        row(report, "drops", "reason", "blackhole")["where"],
+        "node-0"
+    );
+    let in_fabric = row(report, "drops", "reason", "user_route_none");
+    assert_eq!(in_fabric["where"], "fabric");
+    let check = row(report, "checks", "name", "route_to_the_far_node");
+    assert_eq!(
+        check["detail"],
+        "10.244.0.7 at node-0: user-defined route 10.244.0.7/32 -> None"
+    );
+    // The provider's routes are in the same table: the other pod of that node is reached.
+    assert_eq!(ping(report, "pod-a", "pod-b")["ttl"], 64);
+    for books in rows(report, "switches") {
+        assert_eq!(books["balanced"], true, "{books}");
+    }
+}
+
 #[test]
 fn a_switch_with_two_workers_walks_the_same() {
     let _turn = one_at_a_time();

@@ -232,3 +232,172 @@ fn dual_stack_with_a_model_that_does_not_enable_it_is_refused() {
         "{fault}"
     );
 }
+
+/// What `az network route-table show` prints of the cluster's table, as far as it matters.
+const ROUTE_TABLE: &str = r#"{
+  "disableBgpRoutePropagation": false,
+  "name": "k8s-master-37464322-routetable",
+  "routes": [
+    {
+      "addressPrefix": "10.0.0.0/8",
+      "name": "rest",
+      "nextHopIpAddress": null,
+      "nextHopType": "None"
+    }
+  ],
+  "subnets": [
+    { "id": "/subscriptions/s/resourceGroups/g/providers/Microsoft.Network/virtualNetworks/aks-vnet/subnets/agent-subnet" }
+  ],
+  "type": "Microsoft.Network/routeTables"
+}"#;
+
+/// The effective routes of node-0 under [`ROUTE_TABLE`].
+fn with_table(more: &[&str]) -> Output {
+    let table = written(&format!("rt{}.json", more.concat()), ROUTE_TABLE)
+        .display()
+        .to_string();
+    let mut arguments = vec![
+        "--plugin",
+        "kubenet",
+        "--register",
+        "node-1,node-0,master-0",
+        "--cluster-id",
+        "37464322",
+        "--route-table",
+        &table,
+        "--effective-routes",
+        "node-0",
+    ];
+    arguments.extend(more);
+    seed(&arguments)
+}
+
+#[test]
+fn effective_routes_show_sources_states_and_who_beat_whom() {
+    let output = with_table(&[]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let shown = text(&output.stdout);
+    let from = shown.find("Effective routes").expect("a heading");
+    let lines: Vec<String> = shown[from..]
+        .lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
+        .collect();
+    assert_eq!(
+        lines,
+        [
+            "Effective routes of node-0: subnet agent-subnet, route table \
+             k8s-master-37464322-routetable",
+            "PREFIX NEXT HOP SOURCE STATE ROUTE REMARK",
+            "10.10.0.0/24 VnetLocal system Active -",
+            "10.20.0.0/24 VnetLocal system Active -",
+            "10.244.0.0/24 VirtualAppliance 10.20.0.5 pods Active \
+             k8s-agentpool1-37464322-vmss000001",
+            "10.244.1.0/24 VirtualAppliance 10.20.0.4 pods Active \
+             k8s-agentpool1-37464322-vmss000000",
+            "10.244.2.0/24 VirtualAppliance 10.10.0.5 pods Active k8s-master-37464322-0",
+            "192.168.0.0/16 None system Active -",
+            "172.16.0.0/12 None system Active -",
+            "100.64.0.0/10 None system Active -",
+            "10.0.0.0/8 None user-defined Active rest",
+            "10.0.0.0/8 None system Invalid - lost to user-defined route 10.0.0.0/8 -> None: \
+             preferred for the same prefix",
+            "0.0.0.0/0 Internet system Active -",
+        ]
+    );
+}
+
+#[test]
+fn effective_routes_are_in_the_json_too() {
+    let output = with_table(&["--json"]);
+    let plan: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let node = &plan["effective_routes"][0];
+    assert_eq!(node["node"], "node-0");
+    assert_eq!(node["route_table"], "k8s-master-37464322-routetable");
+    assert_eq!(node["route_table_unattached"], Value::Null);
+    let rest = serde_json::json!({
+        "name": "rest",
+        "prefix": "10.0.0.0/8",
+        "next_hop_type": "None",
+        "next_hop_ip": null,
+        "source": "user-defined",
+        "azure_source": "User",
+    });
+    let mut lost = serde_json::json!({
+        "name": null,
+        "prefix": "10.0.0.0/8",
+        "next_hop_type": "None",
+        "next_hop_ip": null,
+        "source": "system",
+        "azure_source": "Default",
+        "state": "Invalid",
+        "why": "preferred for the same prefix",
+        "caveat": null,
+    });
+    lost["lost_to"] = rest;
+    assert_eq!(node["routes"][9], lost);
+}
+
+#[test]
+fn effective_routes_of_every_node_say_which_subnet_lacks_the_table() {
+    let output = seed(&["--plugin", "kubenet", "--json", "--effective-routes"]);
+    let plan: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let nodes = plan["effective_routes"].as_array().expect("a list");
+    assert_eq!(nodes.len(), 3);
+    for node in nodes {
+        assert_eq!(node["route_table"], Value::Null);
+        assert_eq!(
+            node["route_table_unattached"],
+            "k8s-master-CLUSTER_ID-routetable"
+        );
+    }
+    let output = seed(&["--plugin", "kubenet", "--effective-routes", "master-0"]);
+    assert!(text(&output.stdout).ends_with(
+        "Route table k8s-master-CLUSTER_ID-routetable is not attached to subnet master-subnet: \
+         none of its 3 routes counts here.\n"
+    ));
+}
+
+#[test]
+fn a_route_table_at_fault_is_status_2_with_every_fault() {
+    let broken = ROUTE_TABLE
+        .replace("10.0.0.0/8", "10.1.0.0/8")
+        .replace("\"None\"", "\"Void\"");
+    let table = written("rt-broken.json", &broken).display().to_string();
+    let output = seed(&["--route-table", &table]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(output.stdout.is_empty());
+    let lines: Vec<&str> = text(&output.stderr).lines().collect();
+    assert_eq!(
+        lines,
+        [
+            format!(
+                "{table}:6:7: routes[0].addressPrefix: 10.1.0.0/8 has bits set outside its mask; \
+                 the prefix is 10.0.0.0/8"
+            ),
+            format!(
+                "{table}:9:7: routes[0].nextHopType: unknown nextHopType 'Void': one of \
+                 VirtualAppliance, VirtualNetworkGateway, VnetLocal, Internet, None"
+            ),
+        ]
+    );
+    for (arguments, message) in [
+        (
+            &["--route-table", &example("aks-vnet.json")][..],
+            "no resource of type Microsoft.Network/routeTables; the template has \
+             Microsoft.Network/virtualNetworks",
+        ),
+        (
+            &["--effective-routes", "node-7"],
+            "--effective-routes: node-7: no such node; there are node-0, node-1, master-0",
+        ),
+    ] {
+        let output = seed(arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert!(output.stdout.is_empty());
+        assert!(
+            text(&output.stderr).contains(message),
+            "{}",
+            text(&output.stderr)
+        );
+    }
+}

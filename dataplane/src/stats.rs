@@ -35,6 +35,7 @@ pub struct Board {
     punted: Counter,
     queued: Counter,
     super_frames: Counter,
+    errors_suppressed: Counter,
     dropped: [Counter; DropReason::COUNT],
     ports: Box<[CachePadded<PortBoard>]>,
 }
@@ -49,6 +50,7 @@ impl Default for Board {
             punted: Counter::default(),
             queued: Counter::default(),
             super_frames: Counter::default(),
+            errors_suppressed: Counter::default(),
             dropped: Default::default(),
             ports: (0..PortId::COUNT_MAX)
                 .map(|_| CachePadded::default())
@@ -100,6 +102,11 @@ impl Board {
     }
 
     #[inline]
+    pub(crate) fn error_suppressed(&self) {
+        self.errors_suppressed.add(1);
+    }
+
+    #[inline]
     pub(crate) fn queued(&self, frames: usize) {
         self.queued.set(frames as u64);
     }
@@ -123,6 +130,12 @@ impl Board {
     #[must_use]
     pub fn super_frames(&self) -> u64 {
         self.super_frames.get()
+    }
+
+    /// ICMP errors that were due, and not sent: a rate limit said so, or no buffer was free.
+    #[must_use]
+    pub fn errors_suppressed(&self) -> u64 {
+        self.errors_suppressed.get()
     }
 
     /// The counters of one port.

@@ -57,6 +57,7 @@ drop_reasons! {
     MalformedArp, "malformed_arp", "not a whole ARP packet for Ethernet and IPv4";
     MalformedIpv4, "malformed_ipv4", "the IPv4 header's version, length or checksum is wrong";
     MalformedIpv6, "malformed_ipv6", "the IPv6 header's version or length is wrong";
+    MalformedExtensions, "malformed_extensions", "an IPv6 extension header is cut short, out of its place, or one too many (RFC 8200 4.1)";
     ArpUnanswered, "arp_unanswered", "asks for an address that nobody here holds, and such questions stay here";
     AddressConflict, "address_conflict", "announces an address that another port holds";
     MartianSource, "martian_source", "the source address may not appear on a wire (RFC 1812 5.3.7)";

@@ -10,6 +10,7 @@
 mod aside;
 mod finish;
 mod neighbours;
+mod refuse;
 
 use crate::addr::{PortId, PortSet, Station};
 use crate::buffer::{FRAME_MAX, Frame, Pool};
@@ -19,6 +20,7 @@ use crate::frame::{FrameView, Kind};
 use crate::gossip::{Gossip, Heard};
 use crate::port::{BURST_FRAMES, Flushed, Port, Ready, Taken};
 use crate::rewrite;
+use crate::slow::limit::Limits;
 use crate::snapshot::Reader;
 use crate::stats::Board;
 use crate::sync::Arc;
@@ -42,9 +44,6 @@ const AGE_SLOTS: usize = 1024;
 
 /// Questions for neighbours in one round of chores.
 const QUESTIONS_MAX: usize = 64;
-
-/// ICMP errors in one second (`icmp_msgs_per_sec` of the kernel is 1000 for the whole machine).
-const ERRORS_PER_SECOND: u32 = 1000;
 
 /// What a breath came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,8 +80,9 @@ pub struct Worker<P> {
     failed: Vec<Waiting>,
     chores_due: Tick,
     age_cursor: usize,
-    errors_left: u32,
-    errors_second: u64,
+    limits: Limits,
+    /// ICMP errors sent, which tells their identifications apart.
+    errors_sent: u16,
 }
 
 impl<P: Port> Worker<P> {
@@ -108,8 +108,8 @@ impl<P: Port> Worker<P> {
             failed: Vec::with_capacity(WAITING_TOTAL_MAX),
             chores_due: Tick::default(),
             age_cursor: 0,
-            errors_left: ERRORS_PER_SECOND,
-            errors_second: 0,
+            limits: Limits::new(),
+            errors_sent: 0,
         }
     }
 

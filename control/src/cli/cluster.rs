@@ -43,6 +43,10 @@ pub struct ClusterArgs {
     #[arg(long, value_name = "ROLE=NAME", value_parser = super::plan::parse_subnet, requires = "model")]
     pub subnet: Vec<(String, String)>,
 
+    /// A route table's ARM document, for the fabric and the nodes to obey. May be repeated.
+    #[arg(long, value_name = "FILE")]
+    pub route_table: Vec<PathBuf>,
+
     /// Leave the route table off the subnets, as a custom VNet has it at first.
     #[arg(long)]
     pub detach_route_table: bool,
@@ -52,7 +56,7 @@ impl ClusterArgs {
     /// What to plan, for the given mode or the model's own.
     #[must_use]
     pub fn options(&self, plugin: Option<Plugin>) -> LoadOptions {
-        match &self.model {
+        let documents = match &self.model {
             Some(model) => LoadOptions {
                 vnet: self.vnet.clone().map(Source::Path),
                 plugin,
@@ -80,6 +84,11 @@ impl ClusterArgs {
                     text: examples::AKS,
                 })
             },
+        };
+        let tables = self.route_table.iter().cloned().map(Source::Path);
+        LoadOptions {
+            route_tables: tables.collect(),
+            ..documents
         }
     }
 

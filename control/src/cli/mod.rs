@@ -5,6 +5,7 @@
 pub mod cluster;
 pub mod lab;
 pub mod plan;
+mod routes;
 
 use std::process::ExitCode;
 

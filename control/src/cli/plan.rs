@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use comfy_table::{Table, presets};
 use serde_json::{Value, json};
 
-use super::Exit;
+use super::{Exit, routes};
 use crate::model::Source;
 use crate::plan::{self, LoadOptions, Node, Plan, Plugin, ROUTE_LIMIT};
 
@@ -20,6 +20,8 @@ const EXAMPLES: &str = "Examples:
   tapline plan --model aks.json                  # the VNet that aks-engine would make
   tapline plan --model aks.json --vnet hub.json --subnet master=core --subnet agent=pods
   tapline plan --model aks.json --json | jq '.nodes[].primary_ip'
+  tapline plan --model aks.json --vnet aks-vnet.json --plugin kubenet \\
+      --route-table rt.json --effective-routes node-0
   tapline plan --dual-stack                      # the built-in dual-stack example
 
 Exit status:
@@ -57,6 +59,16 @@ pub struct PlanArgs {
     #[arg(long, value_name = "ROLE=NAME", value_parser = parse_subnet)]
     subnet: Vec<(String, String)>,
 
+    /// A route table: an ARM template or resource of type Microsoft.Network/routeTables, or what
+    /// `az network route-table show` prints. May be repeated.
+    #[arg(long, value_name = "FILE")]
+    route_table: Vec<PathBuf>,
+
+    /// Show the effective routes of this node, or of every node: those that Azure takes, and those
+    /// that lost, with the winner.
+    #[arg(long, value_name = "NODE", num_args = 0..=1)]
+    effective_routes: Option<Option<String>>,
+
     /// How many routes a route table holds.
     #[arg(long, value_name = "N", default_value_t = ROUTE_LIMIT)]
     route_limit: usize,
@@ -93,6 +105,7 @@ pub fn run(args: &PlanArgs) -> Exit {
         plugin: args.plugin,
         register: args.register.clone(),
         subnets: args.subnet.clone(),
+        route_tables: args.route_table.iter().cloned().map(Source::Path).collect(),
         route_limit: args.route_limit,
         cluster_id: args.cluster_id.clone().or(documents.cluster_id),
         dual_stack: args.dual_stack,
@@ -105,12 +118,36 @@ pub fn run(args: &PlanArgs) -> Exit {
             return Exit::BadInput;
         }
     };
-    if args.json {
-        let text = serde_json::to_string_pretty(&to_json(&plan))
+    let wanted = args.effective_routes.as_ref();
+    let nodes = wanted.map(|name| routes::nodes(&plan, name.as_deref()));
+    let nodes = match nodes.transpose() {
+        Ok(nodes) => nodes,
+        Err(message) => {
+            write_lines(io::stderr().lock(), &[message]);
+            return Exit::BadInput;
+        }
+    };
+    print(&plan, nodes.as_deref(), args.json);
+    Exit::Ok
+}
+
+/// The plan, and the effective routes of `nodes` where they were asked for.
+fn print(plan: &Plan, nodes: Option<&[&Node]>, as_json: bool) {
+    if as_json {
+        let mut tree = to_json(plan);
+        if let Some(nodes) = nodes {
+            tree["effective_routes"] = routes::to_json(plan, nodes);
+        }
+        let text = serde_json::to_string_pretty(&tree)
             .expect("a tree of texts and numbers is always JSON");
         write_lines(io::stdout().lock(), &[text]);
     } else {
-        write_lines(io::stdout().lock(), &[to_text(&plan)]);
+        let mut text = to_text(plan);
+        if let Some(nodes) = nodes {
+            text.push_str("\n\n");
+            text.push_str(&routes::to_text(plan, nodes));
+        }
+        write_lines(io::stdout().lock(), &[text]);
         let warnings: Vec<String> = plan
             .warnings
             .iter()
@@ -118,7 +155,6 @@ pub fn run(args: &PlanArgs) -> Exit {
             .collect();
         write_lines(io::stderr().lock(), &warnings);
     }
-    Exit::Ok
 }
 
 /// Writes lines to a stream. A reader that has gone away wants no more of them.
@@ -151,11 +187,13 @@ pub fn to_json(plan: &Plan) -> Value {
         "vnet": {
             "name": plan.vnet.name,
             "prefixes": plan.vnet.prefixes,
+            "peers": plan.vnet.peers,
             "subnets": plan.vnet.subnets.iter().map(|subnet| json!({
                 "name": subnet.name,
                 "prefix": subnet.prefix,
                 "prefix_v6": subnet.prefix_v6,
                 "route_table_attached": subnet.route_table_attached,
+                "route_table": plan.table_of(&subnet.name).map(|table| &table.name),
             })).collect::<Vec<_>>(),
         },
         "warnings": warnings,
@@ -293,7 +331,7 @@ fn route_table(plan: &Plan) -> String {
     trimmed(&table)
 }
 
-fn new_table(header: &[&str]) -> Table {
+pub(super) fn new_table(header: &[&str]) -> Table {
     let mut table = Table::new();
     table
         .load_style(presets::NOTHING)
@@ -302,7 +340,7 @@ fn new_table(header: &[&str]) -> Table {
 }
 
 /// A table without the spaces that would end its lines.
-fn trimmed(table: &Table) -> String {
+pub(super) fn trimmed(table: &Table) -> String {
     let lines: Vec<String> = table
         .to_string()
         .lines()

@@ -11,11 +11,12 @@ use dataplane::addr::{Mac, PortId, Station};
 use ipnet::{IpNet, Ipv6Net};
 use sha1::{Digest, Sha1};
 
-use super::fabric::{self, NicSpec, SubnetSpec, UserRoute, VnetSpec};
+use super::fabric::{NicSpec, SubnetSpec, UserRoute, VnetSpec};
 use crate::compile::{self, FIRST_POD_PORT, NodeMacs, PodPort};
 use crate::devices::attach::PodEnd;
 use crate::devices::name::DeviceName;
-use crate::plan::{NextHopType, Node, Plan, Plugin};
+use crate::plan::{Node, Plan, Plugin};
+use crate::routes::RouteTable;
 
 /// Nodes that one lab builds: each costs a namespace, three TAPs and two threads.
 pub const NODES_MAX: usize = 16;
@@ -141,16 +142,19 @@ pub fn vnet(plan: &Plan, detached: bool) -> VnetSpec {
         .filter(|n| n.role == crate::plan::Role::Agent)
         .map(|n| n.subnet.as_str())
         .collect();
-    let table = (!plan.routes.is_empty() && !detached).then(|| user_routes(plan));
+    let table = |subnet: &crate::plan::Subnet| {
+        let attached = subnet.route_table_attached || agents.contains(&subnet.name.as_str());
+        let own = plan.own_table().filter(|_| attached);
+        let table = plan.table_of(&subnet.name).or(own);
+        table.filter(|_| !detached).map(user_routes)
+    };
     let subnet = |subnet: &crate::plan::Subnet| SubnetSpec {
         name: subnet.name.clone(),
         prefixes: [subnet.prefix.into()]
             .into_iter()
             .chain(subnet.prefix_v6.map(IpNet::V6))
             .collect(),
-        route_table: table
-            .clone()
-            .filter(|_| subnet.route_table_attached || agents.contains(&subnet.name.as_str())),
+        route_table: table(subnet),
     };
     VnetSpec {
         prefixes: plan.vnet.prefixes.clone(),
@@ -158,25 +162,14 @@ pub fn vnet(plan: &Plan, detached: bool) -> VnetSpec {
     }
 }
 
-/// The plan's routes as the fabric's table has them.
-fn user_routes(plan: &Plan) -> Vec<UserRoute> {
-    let route = |route: &crate::plan::Route| {
-        let next_hop = match (route.next_hop_type, route.next_hop_ip) {
-            (NextHopType::VirtualAppliance, Some(address)) => {
-                fabric::NextHop::VirtualAppliance(address)
-            }
-            (NextHopType::VnetLocal, _) => fabric::NextHop::VnetLocal,
-            (NextHopType::Internet, _) => fabric::NextHop::Internet,
-            (NextHopType::VirtualNetworkGateway, _) => fabric::NextHop::VirtualNetworkGateway,
-            (NextHopType::None | NextHopType::VirtualAppliance, _) => fabric::NextHop::None,
-        };
-        UserRoute {
-            name: route.name.clone(),
-            prefix: route.prefix,
-            next_hop,
-        }
+/// A table's routes as the fabric has them.
+fn user_routes(table: &RouteTable) -> Vec<UserRoute> {
+    let route = |route: &crate::routes::Route| UserRoute {
+        name: route.name.clone().unwrap_or_default(),
+        prefix: route.prefix,
+        next_hop: route.next_hop,
     };
-    plan.routes.iter().map(route).collect()
+    table.routes.iter().map(route).collect()
 }
 
 /// A node's NIC, as the fabric knows it.

@@ -202,6 +202,8 @@ pub struct Books {
     pub queued: u64,
     /// Of the received: how many stood for several segments.
     pub super_frames: u64,
+    /// ICMP errors that were due, and not sent because of their number.
+    pub errors_suppressed: u64,
 }
 
 /// A switch at rest.

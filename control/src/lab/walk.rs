@@ -13,6 +13,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
 use dataplane::stats::Counts;
+use dataplane::switch::Boards;
 
 use super::cluster::{Cluster, Family, LabNode, LabPod};
 use super::probe::capture::{Capture, EchoRequests};
@@ -461,7 +462,7 @@ impl<'a> Walk<'a> {
             self.report.switches.push(SwitchRow {
                 node: node.plan.name.clone(),
                 balanced: counts.is_balanced(),
-                books: books(&counts, node.switch.board().super_frames()),
+                books: books(&counts, &node.switch.board()),
             });
         }
         let fabric = self.cluster.fabric.counters();
@@ -602,7 +603,7 @@ fn at_rest(node: &LabNode) -> (Counts, bool) {
     }
 }
 
-fn books(counts: &Counts, super_frames: u64) -> Books {
+fn books(counts: &Counts, boards: &Boards) -> Books {
     Books {
         received: counts.received,
         originated: counts.originated,
@@ -611,6 +612,7 @@ fn books(counts: &Counts, super_frames: u64) -> Books {
         dropped: counts.dropped.total(),
         punted: counts.punted,
         queued: counts.queued,
-        super_frames,
+        super_frames: boards.super_frames(),
+        errors_suppressed: boards.errors_suppressed(),
     }
 }

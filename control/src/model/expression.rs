@@ -4,7 +4,7 @@
 //! Never: guesses; follows a circle of references.
 //!
 //! Read: literals, `[parameters('x')]` with a default, `[variables('x')]`, and `concat` of
-//! those.
+//! those; of a `resourceId` what it ends in, the type and the name.
 
 use super::text::{Node, Object, Value};
 
@@ -84,6 +84,8 @@ impl<'a> Names<'a> {
             ("parameters", [name]) => self.parameter(name, depth)?,
             ("variables", [name]) => self.variable(name, depth)?,
             ("concat", parts) => Resolved::Text(parts.concat()),
+            // Subscription and resource group are Azure's to fill in, and nobody here asks.
+            ("resourceid", parts) => Resolved::Text(parts.join("/")),
             _ => return Err(unreadable(text)),
         };
         Ok((resolved, rest))
@@ -119,6 +121,6 @@ impl<'a> Names<'a> {
 fn unreadable(text: &str) -> String {
     format!(
         "cannot read the expression '{text}': Tapline reads literals, parameters with a \
-         defaultValue, variables, and concat of those"
+         defaultValue, variables, and concat or resourceId of those"
     )
 }

@@ -12,7 +12,7 @@
 //! | `raw` | the keys that matter here, typed, unjudged |
 //! | `rules`, `profiles` | aks-engine's own rules in its own words |
 //! | `checked` | what the model means once it holds |
-//! | `template`, `expression` | the VNet of an ARM template |
+//! | `template`, `peering`, `expression` | the VNet of an ARM template |
 //! | `cidr` | addresses and prefixes as Go reads them |
 
 pub mod examples;
@@ -21,6 +21,7 @@ mod checked;
 mod cidr;
 mod expression;
 mod fault;
+mod peering;
 mod profiles;
 mod raw;
 mod rules;
@@ -30,11 +31,12 @@ mod text;
 
 pub(crate) use checked::PerNode;
 pub use checked::{Masters, Model, NetworkMode, Policy, Pool, SubnetId};
-pub(crate) use cidr::{as_v4, overlap};
+pub(crate) use cidr::{as_v4, overlap, parse_cidr, parse_ip};
 pub use fault::{Fault, Faults, Place, Placed, Report, Warning};
-pub(crate) use template::generated;
 pub use template::{Network, PlacedSubnet, Vnets};
+pub(crate) use template::{Reader, generated};
 pub use text::{Document, Source};
+pub(crate) use text::{Node, Object, Value, as_object};
 
 use crate::plan::Plugin;
 

@@ -42,6 +42,8 @@ pub struct Network {
     /// Its address space, IPv4 and IPv6, as written.
     pub(crate) prefixes: Vec<Placed<IpNet>>,
     pub(crate) subnets: Vec<PlacedSubnet>,
+    /// The address spaces of the VNets that it is peered with.
+    pub(crate) peers: Vec<Placed<IpNet>>,
     /// aks-engine makes it itself, so nobody could have chosen otherwise.
     pub(crate) generated: bool,
     /// A prefix could not be read, so a subnet may lie in it.
@@ -56,6 +58,8 @@ pub struct PlacedSubnet {
     /// Its IPv6 prefix, where it has one: a /64.
     pub(crate) prefix_v6: Option<Placed<Ipv6Net>>,
     pub(crate) route_table_attached: bool,
+    /// The name of that route table, where the template tells it.
+    pub(crate) route_table: Option<String>,
 }
 
 impl PlacedSubnet {
@@ -117,11 +121,7 @@ impl Vnets {
 /// Reads and judges every VNet of a template.
 pub(crate) fn read(document: &Document, report: &mut Report) -> Option<Vnets> {
     let root = document.root();
-    let names = Names {
-        parameters: root.object("parameters", report),
-        variables: root.object("variables", report),
-    };
-    let reader = Reader { names };
+    let reader = Reader::new(&root, report);
     let resources = reader.resources(&root, report);
     let mut networks: Vec<Network> = resources
         .iter()
@@ -145,13 +145,42 @@ pub(crate) fn read(document: &Document, report: &mut Report) -> Option<Vnets> {
     Some(Vnets { networks })
 }
 
-struct Reader<'a> {
+/// Reads the parts of a template, expressions included.
+pub(crate) struct Reader<'a> {
     names: Names<'a>,
 }
 
 impl<'a> Reader<'a> {
+    /// A reader that knows the parameters and variables of a template.
+    pub(crate) fn new(root: &Object<'a>, report: &mut Report) -> Reader<'a> {
+        let names = Names {
+            parameters: root.object("parameters", report),
+            variables: root.object("variables", report),
+        };
+        Reader { names }
+    }
+
+    /// The value of a member that may be an expression for anything but a text.
+    pub(crate) fn resolved(
+        &self,
+        object: &Object<'a>,
+        name: &str,
+        report: &mut Report,
+    ) -> Option<(&'a Node, Place)> {
+        let (node, place) = object.find(name)?;
+        match self.names.resolve(node) {
+            Ok(Resolved::Node(resolved)) => Some((resolved, place)),
+            // The complaint about the wrong kind is the caller's.
+            Ok(Resolved::Text(_)) => Some((node, place)),
+            Err(message) => {
+                report.fault(&place, message);
+                None
+            }
+        }
+    }
+
     /// The resources, a list or, in newer templates, an object by symbolic name.
-    fn resources(&self, parent: &Object<'a>, report: &mut Report) -> Vec<Object<'a>> {
+    pub(crate) fn resources(&self, parent: &Object<'a>, report: &mut Report) -> Vec<Object<'a>> {
         match parent.find("resources") {
             Some((
                 Node {
@@ -174,7 +203,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn is_kind(&self, resource: &Object<'a>, kind: &str) -> bool {
+    pub(crate) fn is_kind(&self, resource: &Object<'a>, kind: &str) -> bool {
         matches!(
             resource.find("type"),
             Some((Node { value: Value::Text(text), .. }, _)) if text.eq_ignore_ascii_case(kind)
@@ -182,7 +211,12 @@ impl<'a> Reader<'a> {
     }
 
     /// A text that may be an expression.
-    fn text(&self, object: &Object<'a>, name: &str, report: &mut Report) -> Option<Placed<String>> {
+    pub(crate) fn text(
+        &self,
+        object: &Object<'a>,
+        name: &str,
+        report: &mut Report,
+    ) -> Option<Placed<String>> {
         let Some((node, place)) = object.find(name) else {
             report.fault(&object.place_of(name), format!("missing {name}"));
             return None;
@@ -204,7 +238,12 @@ impl<'a> Reader<'a> {
     }
 
     /// A list that may be an expression, or hold some.
-    fn texts(&self, object: &Object<'a>, name: &str, report: &mut Report) -> Vec<Placed<String>> {
+    pub(super) fn texts(
+        &self,
+        object: &Object<'a>,
+        name: &str,
+        report: &mut Report,
+    ) -> Vec<Placed<String>> {
         let Some((node, place)) = object.find(name) else {
             return Vec::new();
         };
@@ -255,7 +294,8 @@ impl<'a> Reader<'a> {
             .unwrap_or_default();
         let read: Vec<_> = texts.iter().map(|text| read_prefix(text, report)).collect();
         let incomplete = texts.is_empty() || read.iter().any(Option::is_none);
-        let prefixes = read.into_iter().flatten().collect();
+        let prefixes: Vec<_> = read.into_iter().flatten().collect();
+        let peers = self.peers(resource, &prefixes, report);
         if texts.is_empty() {
             let missing = properties.place_of("addressSpace").child("addressPrefixes");
             report.fault(&missing, "the VNet has no address prefix");
@@ -277,6 +317,7 @@ impl<'a> Reader<'a> {
             name: name?,
             prefixes,
             subnets,
+            peers,
             generated: false,
             incomplete,
         })
@@ -316,7 +357,18 @@ impl<'a> Reader<'a> {
             prefix: first?,
             prefix_v6: second,
             route_table_attached: properties.find("routeTable").is_some(),
+            route_table: self.route_table(&properties),
         })
+    }
+
+    /// The name at the end of the id of a subnet's route table. An id that cannot be read is no
+    /// fault: that a table is attached is known without it.
+    fn route_table(&self, properties: &Object<'a>) -> Option<String> {
+        let unheard = &mut Report::default();
+        let table = properties.object("routeTable", unheard)?;
+        let id = self.text(&table, "id", unheard)?.value;
+        let name = id.rsplit('/').next()?;
+        (!name.is_empty()).then(|| name.to_owned())
     }
 
     /// A subnet declared beside its VNet, under the name `VNET/SUBNET`.
@@ -345,7 +397,7 @@ impl<'a> Reader<'a> {
 }
 
 /// A prefix as Azure reads it: without bits outside its mask.
-fn read_prefix(text: &Placed<String>, report: &mut Report) -> Option<Placed<IpNet>> {
+pub(super) fn read_prefix(text: &Placed<String>, report: &mut Report) -> Option<Placed<IpNet>> {
     let Some(net) = parse_cidr(&text.value) else {
         report.fault(
             &text.place,
@@ -486,6 +538,7 @@ pub(crate) fn generated(
         name: Placed::new(name, place.clone()),
         prefixes: prefixes.collect(),
         subnets,
+        peers: Vec::new(),
         generated: true,
         incomplete: false,
     };

@@ -11,8 +11,10 @@ use ipnet::IpNet;
 use super::address::{agent_demand, capacity, usable};
 use super::network::Assignment;
 use super::podcidr::{free_v4, space_v4};
+use super::tables::{Scene, clusters_table};
 use super::types::Plugin;
 use crate::model::{Masters, Model, Network, NetworkMode, Placed, Report, as_v4, overlap};
+use crate::routes::RouteTable;
 
 /// The most private addresses that one VNet holds.
 const VNET_ADDRESSES_MAX: u64 = 65_536;
@@ -276,11 +278,11 @@ fn pod_cidr_limits(model: &Model, route_limit: usize, report: &mut Report) {
 /// What the operator should know about a plan that holds.
 pub(super) fn warnings(
     model: &Model,
-    network: &Network,
-    assignment: &Assignment,
-    cluster_id: Option<&str>,
+    scene: &Scene<'_>,
+    tables: &[RouteTable],
     report: &mut Report,
 ) {
+    let (network, assignment) = (scene.network, scene.assignment);
     mode_warnings(model, report);
     if let Some(policy) = &model.policy {
         let message = format!(
@@ -305,7 +307,7 @@ pub(super) fn warnings(
         );
     }
     master_warnings(model, network, assignment, report);
-    route_table_warnings(model, network, assignment, cluster_id, report);
+    route_table_warnings(model, scene, tables, report);
     if model.ipv6_only {
         report.note(
             "IPv6 alone: pod CIDRs are planned; nodes' IPv6 addresses and routes are not yet",
@@ -396,11 +398,11 @@ fn scale_set_warning(
 /// In a VNet that aks-engine did not make, nobody attaches the route table.
 fn route_table_warnings(
     model: &Model,
-    network: &Network,
-    assignment: &Assignment,
-    cluster_id: Option<&str>,
+    scene: &Scene<'_>,
+    tables: &[RouteTable],
     report: &mut Report,
 ) {
+    let (network, assignment) = (scene.network, scene.assignment);
     if !model.requires_route_table() {
         return;
     }
@@ -416,7 +418,7 @@ fn route_table_warnings(
     };
     for index in assignment.used() {
         let subnet = &network.subnets[index];
-        if subnet.route_table_attached {
+        if subnet.route_table_attached || tables.iter().any(|t| t.subnets.contains(&subnet.name)) {
             continue;
         }
         let who = if agents.contains(&index) {
@@ -427,11 +429,11 @@ fn route_table_warnings(
         let message = format!(
             "the {who}' subnet '{name}' has no routeTable, so pods' {frames} die on their way; once \
              the cluster is deployed: az network vnet subnet update --resource-group {group} \
-             --vnet-name {vnet} --name {name} --route-table k8s-master-{id}-routetable",
+             --vnet-name {vnet} --name {name} --route-table {table}",
             name = subnet.name,
             group = group.unwrap_or("RESOURCE_GROUP"),
             vnet = network.name.value,
-            id = cluster_id.unwrap_or("CLUSTER_ID"),
+            table = clusters_table(scene.cluster_id),
         );
         report.warn(&subnet.prefix.place, message);
     }

@@ -1,19 +1,21 @@
 //! The plan: which node gets which addresses, pods and routes.
 //!
-//! In: a model and a VNet, by [`load`] from files or built in. Out: a [`Plan`], or every fault.
-//! Never: touches a device; reads anything but the two documents; asks Azure.
+//! In: a model, a VNet and route tables, by [`load`] from files or built in. Out: a [`Plan`], or every fault.
+//! Never: touches a device; reads anything but the documents it is given; asks Azure.
 //!
 //! | file | room |
 //! |---|---|
 //! | `network` | the VNet, and which of its subnets serves whom |
 //! | `address` | addresses of nodes and, under azure, of pods |
 //! | `podcidr` | pod CIDRs and routes under kubenet |
+//! | `tables` | route tables, and the effective routes of a node |
 //! | `checks` | what aks-engine does not check: overlaps, capacities, limits |
 
 mod address;
 mod checks;
 mod network;
 mod podcidr;
+mod tables;
 mod types;
 
 pub use types::{NextHopType, Node, Plan, Plugin, PodIps, Role, Route, Subnet, Vnet};
@@ -27,6 +29,7 @@ use crate::model::{
     Document, Faults, Masters, Model, Network, Place, Report, Source, Vnets, check_model,
     check_template, examples,
 };
+use crate::routes::{PlacedTable, RouteTable, read_tables};
 
 /// The routes that a route table held when aks-engine was current.
 pub const ROUTE_LIMIT: usize = 400;
@@ -49,6 +52,8 @@ pub struct LoadOptions {
     pub register: Vec<String>,
     /// Subnets by role: `master`, `agent`, or a pool's name.
     pub subnets: Vec<(String, String)>,
+    /// Documents of route tables.
+    pub route_tables: Vec<Source>,
     /// How many routes a route table holds.
     pub route_limit: usize,
     /// The eight digits in the names of the cluster's nodes, where known.
@@ -67,6 +72,7 @@ impl LoadOptions {
             plugin: None,
             register: Vec::new(),
             subnets: Vec::new(),
+            route_tables: Vec::new(),
             route_limit: ROUTE_LIMIT,
             cluster_id: None,
             dual_stack: false,
@@ -120,7 +126,10 @@ pub fn load(options: &LoadOptions) -> Result<Plan, Faults> {
     }
     let model_name = options.model.name();
     let vnet_name = options.vnet.as_ref().map(Source::name).unwrap_or_default();
-    let warnings = report.finish(&[&model_name, &vnet_name])?;
+    let table_names: Vec<String> = options.route_tables.iter().map(Source::name).collect();
+    let mut names: Vec<&str> = vec![&model_name, &vnet_name];
+    names.extend(table_names.iter().map(String::as_str));
+    let warnings = report.finish(&names)?;
     let plan = plan.expect("a plan that is not there is a fault");
     Ok(Plan { warnings, ..plan })
 }
@@ -134,16 +143,25 @@ fn load_into(options: &LoadOptions, report: &mut Report) -> Option<Plan> {
     let vnets = options.vnet.as_ref().map(|source| {
         Document::read(source, report).and_then(|document| check_template(&document, report))
     });
+    let documents: Vec<Option<Vec<PlacedTable>>> = options
+        .route_tables
+        .iter()
+        .map(|source| {
+            let document = Document::read(source, report)?;
+            read_tables(&document, options.route_limit, report)
+        })
+        .collect();
     if report.fault_count() > 0 {
         find_more(&model?, vnets, options, report);
         return None;
     }
+    let documents: Vec<PlacedTable> = documents.into_iter().flatten().flatten().collect();
     let model = model?;
     let network = find_network(&model, vnets, options, report)?;
     if report.fault_count() > 0 {
         return None;
     }
-    plan(&model, &network, options, report)
+    plan(&model, &network, &documents, options, report)
 }
 
 /// What `--dual-stack` asks of a model, and what to change where the model does not have it.
@@ -193,6 +211,7 @@ fn find_more(
 fn plan(
     model: &Model,
     network: &Network,
+    documents: &[PlacedTable],
     options: &LoadOptions,
     report: &mut Report,
 ) -> Option<Plan> {
@@ -216,21 +235,27 @@ fn plan(
     )?;
     podcidr::allot(model, &mut nodes, options, report)?;
     let routes = podcidr::routes(model, &nodes);
-    checks::warnings(
-        model,
+    let scene = tables::Scene {
         network,
-        &assignment,
-        options.cluster_id.as_deref(),
-        report,
-    );
-    Some(Plan {
+        assignment: &assignment,
+        pods: routes.iter().map(Into::into).collect(),
+        cluster_id: options.cluster_id.as_deref(),
+        limit: options.route_limit,
+    };
+    let tables = scene.attach(documents, report);
+    if report.fault_count() > faults_before {
+        return None;
+    }
+    checks::warnings(model, &scene, &tables.tables, report);
+    let plan = Plan {
         plugin: model.plugin,
         network_mode: (model.plugin == Plugin::Azure).then_some(NetworkMode::Bridge),
         nodes,
         routes,
+        route_tables: tables.tables.clone(),
         service_cidrs: model.service_cidrs.iter().map(|net| net.value).collect(),
         cluster_subnets: model.cluster_subnets.iter().map(|net| net.value).collect(),
-        vnet: vnet_of(network),
+        vnet: vnet_of(network, &tables.tables),
         non_masquerade: non_masquerade(model, network),
         via_host: via_host(model),
         max_pods: model.max_pods,
@@ -238,10 +263,17 @@ fn plan(
         ip_forwarding: forwards(model),
         api_server: address::api_server(model, network, &assignment),
         warnings: Vec::new(),
-    })
+    };
+    tables::judge(&plan, &tables, report);
+    (report.fault_count() == faults_before).then_some(plan)
 }
 
-fn vnet_of(network: &Network) -> Vnet {
+fn vnet_of(network: &Network, tables: &[RouteTable]) -> Vnet {
+    let given = |subnet: &str| {
+        tables
+            .iter()
+            .any(|table| table.subnets.iter().any(|s| s == subnet))
+    };
     Vnet {
         name: network.name.value.clone(),
         prefixes: network.prefixes.iter().map(|prefix| prefix.value).collect(),
@@ -252,9 +284,10 @@ fn vnet_of(network: &Network) -> Vnet {
                 name: subnet.name.clone(),
                 prefix: subnet.prefix.value,
                 prefix_v6: subnet.prefix_v6.as_ref().map(|prefix| prefix.value),
-                route_table_attached: subnet.route_table_attached,
+                route_table_attached: subnet.route_table_attached || given(&subnet.name),
             })
             .collect(),
+        peers: network.peers.iter().map(|prefix| prefix.value).collect(),
     }
 }
 

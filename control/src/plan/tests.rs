@@ -4,6 +4,7 @@
 //! Never: a test of aks-engine's own rules; see `model/tests.rs`.
 
 mod dual_stack;
+mod tables;
 
 use std::path::PathBuf;
 

@@ -9,6 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::model::{NetworkMode, Warning};
+use crate::routes::{self, RouteTable, Source};
 
 /// How pods get their addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, clap::ValueEnum)]
@@ -58,6 +59,8 @@ pub struct Plan {
     /// The route table's entries, in the order of `nodes`, IPv4 before IPv6. Under azure there are
     /// some in dual stack only, for IPv6.
     pub routes: Vec<Route>,
+    /// The route tables: those that were given, and the cluster's own where there is one.
+    pub route_tables: Vec<RouteTable>,
     /// The service CIDRs, IPv4 first.
     pub service_cidrs: Vec<IpNet>,
     /// The cluster subnets: pods' space under kubenet, nodes' and pods' under azure.
@@ -99,6 +102,8 @@ pub struct Vnet {
     pub prefixes: Vec<IpNet>,
     /// Its subnets.
     pub subnets: Vec<Subnet>,
+    /// The address spaces of the VNets that it is peered with.
+    pub peers: Vec<IpNet>,
 }
 
 /// A subnet of a VNet.
@@ -110,7 +115,7 @@ pub struct Subnet {
     pub prefix: Ipv4Net,
     /// Its IPv6 prefix, where it has one.
     pub prefix_v6: Option<Ipv6Net>,
-    /// Whether the template attaches a route table.
+    /// Whether the template, or a route table that was given, says that it has one.
     pub route_table_attached: bool,
 }
 
@@ -149,6 +154,18 @@ pub struct Node {
     pub mtu: u16,
 }
 
+impl Node {
+    /// The prefixes that hold exactly the IPv4 addresses which this node's pods may have.
+    #[must_use]
+    pub fn pod_range(&self) -> Vec<Ipv4Net> {
+        let pods = self.pod_ips.iter().flat_map(PodIps::iter);
+        let pods = pods.map(Ipv4Net::from).chain(self.pod_cidr);
+        let mut range = Ipv4Net::aggregate(&pods.collect());
+        range.sort();
+        range
+    }
+}
+
 /// The addresses that a NIC holds for pods.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PodIps {
@@ -182,6 +199,24 @@ pub struct Route {
     pub next_hop_type: NextHopType,
     /// The address it leads to.
     pub next_hop_ip: Option<IpAddr>,
+}
+
+impl From<&Route> for routes::Route {
+    fn from(route: &Route) -> routes::Route {
+        let next_hop = match (route.next_hop_type, route.next_hop_ip) {
+            (NextHopType::VirtualAppliance, Some(address)) => {
+                routes::NextHop::VirtualAppliance(address)
+            }
+            (NextHopType::VnetLocal, _) => routes::NextHop::VnetLocal,
+            (NextHopType::Internet, _) => routes::NextHop::Internet,
+            (NextHopType::VirtualNetworkGateway, _) => routes::NextHop::VirtualNetworkGateway,
+            (NextHopType::None | NextHopType::VirtualAppliance, _) => routes::NextHop::None,
+        };
+        routes::Route {
+            name: Some(route.name.clone()),
+            ..routes::Route::new(route.prefix, next_hop, Source::Pods)
+        }
+    }
 }
 
 /// Where a route leads, as Azure names it.

@@ -85,6 +85,13 @@ impl<'a> FrameView<'a> {
         })
     }
 
+    /// What stands behind the Ethernet header, unchecked.
+    #[inline]
+    #[must_use]
+    pub fn payload(&self) -> &'a [u8] {
+        self.payload
+    }
+
     /// Checks the header behind the Ethernet header.
     #[inline]
     #[must_use]

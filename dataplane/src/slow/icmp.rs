@@ -1,14 +1,18 @@
-//! ICMP errors: what a sender is told of a packet that died here.
+//! ICMP errors (RFC 792): what a sender of IPv4 is told of a packet that died here.
 //!
-//! In: the packet as it came, why it died, and who speaks. Out: the bytes of one frame.
+//! In: the packet as it came, why it died, and who speaks. Out: is an error due, and its bytes.
 //! Never: an error about an error, a later fragment or a group (RFC 1812 4.3.2.7).
+//!
+//! The packet is quoted as it came, also where its checksum is undone and where it stands for
+//! several segments: the kernel's `__icmp_send` copies the bytes as they lie (`icmp_glue_bits`).
+//! No receiver checks a quoted checksum, since a quote is cut short; it looks for the flow.
 
 use etherparse::icmpv4::{DestUnreachableHeader, TimeExceededCode};
-use etherparse::{Icmpv4Type, PacketBuilder};
+use etherparse::{Icmpv4Type, IpDscp, IpEcn, IpHeaders, IpNumber, Ipv4Header, PacketBuilder};
 
 use super::{Speaker, TTL, finish};
 use crate::addr::Mac;
-use crate::frame::ipv4::Ipv4View;
+use crate::frame::ipv4::{self, Ipv4View};
 use crate::frame::transport::{ICMP, Transport};
 use crate::verdict::DropReason;
 
@@ -16,10 +20,16 @@ use crate::verdict::DropReason;
 /// as the kernel's `icmp_send` does.
 pub(crate) const QUOTE_MAX: usize = 576 - 20 - 8;
 
-/// Which ICMP error a death calls for, if any: RFC 1812 5.2.7 and 5.3.
-fn icmp_type(reason: DropReason, mtu: u16) -> Option<Icmpv4Type> {
+/// The TOS bits that an error takes over from its cause (`IPTOS_TOS_MASK`), and the precedence it
+/// is given, internetwork control (RFC 1812 4.3.2.5).
+const TOS_MASK: u8 = 0x1e;
+const TOS_INTERNETWORK_CONTROL: u8 = 0xc0;
+
+/// The ICMP error that the death of `packet` calls for, if any: RFC 1812 5.2.7 and 5.3. `mtu` is
+/// that of the port which the packet is too big for.
+pub(crate) fn due(reason: DropReason, packet: &Ipv4View, mtu: Option<u16>) -> Option<Icmpv4Type> {
     let unreachable = |header| Some(Icmpv4Type::DestinationUnreachable(header));
-    match reason {
+    let kind = match reason {
         DropReason::TtlExpired => Some(Icmpv4Type::TimeExceeded(
             TimeExceededCode::TtlExceededInTransit,
         )),
@@ -27,43 +37,63 @@ fn icmp_type(reason: DropReason, mtu: u16) -> Option<Icmpv4Type> {
         DropReason::NoSuchPod | DropReason::NeighbourFailed => {
             unreachable(DestUnreachableHeader::Host)
         }
-        DropReason::TooBig => {
-            unreachable(DestUnreachableHeader::FragmentationNeeded { next_hop_mtu: mtu })
-        }
+        DropReason::TooBig => mtu.and_then(|next_hop_mtu| {
+            unreachable(DestUnreachableHeader::FragmentationNeeded { next_hop_mtu })
+        }),
         _ => None,
-    }
+    }?;
+    may_be_told(packet).then_some(kind)
 }
 
-/// Writes the ICMP error that the death of `packet` calls for into `room`, from `speaker` to the
-/// station `sender`. `quoted` is the packet as it came, from its IP header on. Returns its length,
-/// or nothing where none is due: RFC 1812 4.3.2.7.
-pub(crate) fn error(
+/// RFC 1812 4.3.2.7: who never hears of an error.
+fn may_be_told(packet: &Ipv4View) -> bool {
+    let about_an_error = packet.protocol == ICMP && !is_question(packet.transport);
+    !about_an_error
+        && packet.fragment_offset == 0
+        && !ipv4::is_martian_source(packet.source)
+        && !ipv4::is_martian_source(packet.target)
+}
+
+/// A type that is known, and no error (`icmp_pointers` of net/ipv4/icmp.c). What is not known may
+/// be one.
+fn is_question(transport: Transport) -> bool {
+    matches!(
+        transport,
+        Transport::Icmp {
+            kind: 0 | 8..=10 | 13..=18,
+            ..
+        }
+    )
+}
+
+/// Writes the error into `room`, from `speaker` to the station `sender`. `quoted` begins with
+/// `packet` as it came, from its IP header on; `identification` is the error's own (RFC 791 2.3).
+/// Returns its length, or nothing if the speaker has no address of this family.
+pub(crate) fn write(
     room: &mut [u8],
-    reason: DropReason,
-    packet: &Ipv4View,
-    quoted: &[u8],
+    kind: Icmpv4Type,
+    (packet, quoted): (&Ipv4View, &[u8]),
     sender: Mac,
     speaker: Speaker,
-    mtu: u16,
+    identification: u16,
 ) -> Option<usize> {
-    let kind = icmp_type(reason, mtu)?;
-    let about_an_error = packet.protocol == ICMP
-        && !matches!(
-            packet.transport,
-            Transport::Icmp {
-                kind: 0 | 8 | 13..=18,
-                ..
-            }
-        );
-    if about_an_error || packet.fragment_offset != 0 || sender.is_group() {
-        return None;
-    }
-    let quote = &quoted[..quoted
-        .len()
-        .min(usize::from(packet.total_len))
-        .min(QUOTE_MAX)];
+    let whole = quoted.len().min(usize::from(packet.total_len));
+    let quote = &quoted[..whole.min(QUOTE_MAX)];
+    let tos = quoted[1] & TOS_MASK | TOS_INTERNETWORK_CONTROL;
+    let header = Ipv4Header {
+        dscp: IpDscp::try_new(tos >> 2).ok()?,
+        ecn: IpEcn::try_new(tos & 3).ok()?,
+        identification,
+        // The kernel's ICMP socket does not discover path MTUs (`IP_PMTUDISC_DONT`).
+        dont_fragment: false,
+        time_to_live: TTL,
+        protocol: IpNumber::ICMP,
+        source: speaker.addresses.v4?.octets(),
+        destination: packet.source.octets(),
+        ..Ipv4Header::default()
+    };
     let builder = PacketBuilder::ethernet2(speaker.mac.octets(), sender.octets())
-        .ipv4(speaker.addresses.v4?.octets(), packet.source.octets(), TTL)
+        .ip(IpHeaders::Ipv4(header, Default::default()))
         .icmpv4(kind);
     finish(room, builder.size(quote.len()), |out| {
         builder.write(out, quote).is_ok()
@@ -109,17 +139,18 @@ mod tests {
 
     fn errs(reason: DropReason, frame: &[u8]) -> Option<Vec<u8>> {
         let mut room = vec![0; 2048];
-        let len = super::error(
-            &mut room,
-            reason,
-            &view(frame),
-            &frame[14..],
-            POD,
-            GATEWAY,
-            1400,
-        )?;
+        let packet = view(frame);
+        let kind = due(reason, &packet, Some(1400))?;
+        let len = write(&mut room, kind, (&packet, &frame[14..]), POD, GATEWAY, 7)?;
         room.truncate(len);
         Some(room)
+    }
+
+    /// Puts the right checksum into the IPv4 header.
+    fn mend(frame: &mut [u8]) {
+        frame[24..26].fill(0);
+        let sum = crate::frame::checksum::checksum(&frame[14..34]);
+        frame[24..26].copy_from_slice(&sum.to_be_bytes());
     }
 
     fn ping() -> Vec<u8> {
@@ -150,6 +181,26 @@ mod tests {
     }
 
     #[test]
+    fn its_own_header_is_as_the_kernels() {
+        // TOS of the cause, and of the error: RFC 1812 4.3.2.5.
+        for (cause, error) in [(0, 0xc0), (0x10, 0xd0), (0xb8, 0xd8), (0xff, 0xde)] {
+            let mut frame = ping();
+            frame[15] = cause;
+            mend(&mut frame);
+            let answer = errs(DropReason::TtlExpired, &frame).expect("due");
+            assert_eq!(answer[15], error);
+            assert_eq!(answer[18..20], [0, 7], "identification");
+            assert_eq!(answer[20..22], [0, 0], "DF is clear, and it is no fragment");
+            let packet = etherparse::SlicedPacket::from_ethernet(&answer).expect("sound");
+            let Some(etherparse::TransportSlice::Icmpv4(icmp)) = packet.transport else {
+                panic!("not ICMP");
+            };
+            let sum = icmp.icmp_type().calc_checksum(icmp.payload());
+            assert_eq!(icmp.checksum(), sum);
+        }
+    }
+
+    #[test]
     fn each_death_has_the_type_and_code_of_the_rfc() {
         let kinds = |reason| {
             errs(reason, &ping()).map(|answer| match view(&answer).transport {
@@ -171,14 +222,44 @@ mod tests {
     }
 
     #[test]
+    fn of_icmp_only_what_is_surely_no_error_is_answered() {
+        for kind in 0..=u8::MAX {
+            let mut frame = ping();
+            frame[34] = kind;
+            let told = errs(DropReason::TtlExpired, &frame).is_some();
+            let question = [0, 8, 9, 10, 13, 14, 15, 16, 17, 18].contains(&kind);
+            assert_eq!(told, question, "type {kind}");
+        }
+        let mut cut_short = ping();
+        cut_short[17] = 20 + 3;
+        mend(&mut cut_short);
+        assert_eq!(errs(DropReason::TtlExpired, &cut_short), None);
+    }
+
+    #[test]
+    fn nobody_is_told_who_is_not_one_host_nor_what_went_to_many() {
+        for (at, address) in [
+            (26, [0, 0, 0, 0]),
+            (26, [127, 0, 0, 1]),
+            (26, [224, 0, 0, 1]),
+            (26, [255, 255, 255, 255]),
+            (30, [224, 0, 0, 1]),
+            (30, [255, 255, 255, 255]),
+        ] {
+            let mut frame = ping();
+            frame[at..at + 4].copy_from_slice(&address);
+            mend(&mut frame);
+            assert_eq!(errs(DropReason::TtlExpired, &frame), None, "{address:?}");
+        }
+    }
+
+    #[test]
     fn an_error_is_never_about_an_error_or_a_later_fragment() {
         let first = errs(DropReason::TtlExpired, &ping()).expect("due");
         assert_eq!(errs(DropReason::TtlExpired, &first), None);
         let mut fragment = ping();
         fragment[14 + 7] = 1;
-        fragment[14 + 10..14 + 12].fill(0);
-        let sum = crate::frame::checksum::checksum(&fragment[14..34]);
-        fragment[24..26].copy_from_slice(&sum.to_be_bytes());
+        mend(&mut fragment);
         assert_eq!(errs(DropReason::TtlExpired, &fragment), None);
     }
 

@@ -6,7 +6,10 @@
 //! This is the slow path: it may take its time, and builds with `etherparse`.
 
 pub(crate) mod arp;
+pub(crate) mod error;
 pub(crate) mod icmp;
+pub(crate) mod icmpv6;
+pub(crate) mod limit;
 pub(crate) mod nd;
 
 use crate::addr::Mac;

@@ -187,6 +187,12 @@ impl Boards {
         self.0.iter().map(|board| board.super_frames()).sum()
     }
 
+    /// ICMP errors that were due, and not sent: a rate limit said so, or no buffer was free.
+    #[must_use]
+    pub fn errors_suppressed(&self) -> u64 {
+        self.0.iter().map(|board| board.errors_suppressed()).sum()
+    }
+
     /// The counters of one port.
     #[must_use]
     pub fn port(&self, port: PortId) -> PortCounts {

@@ -1,22 +1,20 @@
 //! Beside the walk: what a frame gives rise to when it cannot simply go on.
 //!
-//! In: a frame that `decide` punted or refused, and the time. Out: answers, questions, ICMP
-//! errors.
+//! In: a frame that `decide` punted, and the time. Out: answers, and frames that wait.
 //! Never: in the way of a frame that has a port to leave by. It is bounded, and may build frames.
 
-use super::{AGE_SLOTS, CHORES_MS, ERRORS_PER_SECOND, Worker};
+use super::{AGE_SLOTS, CHORES_MS, Worker};
 use crate::addr::PortId;
 use crate::buffer::Frame;
 use crate::clock::Tick;
-use crate::frame::ethernet::HEADER_LEN;
 use crate::frame::offload::Offload;
 use crate::frame::{FrameView, Network};
 use crate::gossip::Heard;
 use crate::port::Port;
-use crate::slow::{self, Speaker};
+use crate::slow;
+use crate::tables::Tables;
 use crate::tables::fdb::AGE_SECONDS_DEFAULT;
 use crate::tables::neighbour::Waiting;
-use crate::tables::{Crossing, PortRole, Tables};
 use crate::verdict::{DropReason, Punt};
 
 impl<P: Port> Worker<P> {
@@ -74,66 +72,6 @@ impl<P: Port> Worker<P> {
         self.settle(frame, taken);
     }
 
-    /// A death that the sender may be told of.
-    #[inline]
-    pub(super) fn refuse(
-        &mut self,
-        frame: Frame,
-        reason: DropReason,
-        ingress: PortId,
-        tables: &Tables,
-        now: Tick,
-    ) {
-        if let Crossing::Routed { .. } = tables.crossing() {
-            self.tell_sender(&frame, reason, ingress, tables, now);
-        }
-        self.drop(frame, ingress, reason);
-    }
-
-    #[cold]
-    fn tell_sender(
-        &mut self,
-        frame: &Frame,
-        reason: DropReason,
-        ingress: PortId,
-        tables: &Tables,
-        now: Tick,
-    ) {
-        let Some(speaker) = speaker(ingress, tables) else {
-            return;
-        };
-        let Some(mut answer) = self.pool.take() else {
-            return;
-        };
-        let mtu = tables.uplink().map_or(1500, |uplink| uplink.mtu);
-        let (bytes, room) = self.pool.pair(frame, &answer);
-        let written = FrameView::parse(bytes).ok().and_then(|view| {
-            let Network::Ipv4(packet) = view.network() else {
-                return None;
-            };
-            let (quoted, sender) = (&bytes[HEADER_LEN..], view.source.mac());
-            slow::icmp::error(room, reason, &packet, quoted, sender, speaker, mtu)
-        });
-        match written {
-            Some(len) if self.may_speak(now) => {
-                answer.set_len(len);
-                self.originate(answer, ingress);
-            }
-            _ => self.pool.release(answer),
-        }
-    }
-
-    /// The rate limit of ICMP errors: RFC 1812 4.3.2.8.
-    fn may_speak(&mut self, now: Tick) -> bool {
-        let second = now.0 / 1000;
-        if second != self.errors_second {
-            (self.errors_second, self.errors_left) = (second, ERRORS_PER_SECOND);
-        }
-        let may = self.errors_left > 0;
-        self.errors_left = self.errors_left.saturating_sub(1);
-        may
-    }
-
     /// What time brings: questions for neighbours, frames that waited in vain, stations that fell
     /// silent.
     #[cold]
@@ -143,17 +81,4 @@ impl<P: Port> Worker<P> {
         (_, self.age_cursor) = self.fdb.age(self.age_cursor, AGE_SLOTS, age, now);
         self.ask_neighbours(tables, now);
     }
-}
-
-/// In whose name the switch speaks on a port: the node's on the uplink, the gateway's elsewhere.
-pub(super) fn speaker(port: PortId, tables: &Tables) -> Option<Speaker> {
-    let Crossing::Routed { uplink, gateway } = tables.crossing() else {
-        return None;
-    };
-    let row = tables.port(port)?;
-    let (mac, addresses) = match row.role {
-        PortRole::Uplink => (row.mac.mac(), uplink),
-        PortRole::Pod | PortRole::Host => (tables.host()?.mac.mac(), gateway),
-    };
-    Some(Speaker { mac, addresses })
 }

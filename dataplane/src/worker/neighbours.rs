@@ -7,7 +7,7 @@
 use std::net::IpAddr;
 
 use super::Worker;
-use super::aside::speaker;
+use super::refuse::speaker;
 use crate::addr::{Mac, PortId};
 use crate::clock::Tick;
 use crate::port::Port;

@@ -13,10 +13,11 @@ use crate::snapshot::Publisher;
 use crate::stats::{Counts, Drops};
 use crate::tables::fib::NextHop;
 use crate::tables::neighbour::RETRY_MS;
-use crate::tables::{Crossing, Owner, PortSpec, TablesSpec, Unknown};
+use crate::tables::{Addresses, Crossing, Owner, PortSpec, TablesSpec, Unknown};
 use etherparse::PacketBuilder;
 use std::net::Ipv4Addr;
 
+mod errors;
 mod finish;
 mod law;
 

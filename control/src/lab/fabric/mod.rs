@@ -12,7 +12,6 @@
 //! are in a shared map.
 
 pub mod reasons;
-pub mod routes;
 pub mod rules;
 pub mod spec;
 pub mod tally;

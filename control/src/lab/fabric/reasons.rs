@@ -67,6 +67,7 @@ fabric_drops! {
     NextHopNotForwarding, "next_hop_not_forwarding", "the next hop's NIC has enableIPForwarding off, so it may not receive for others";
     Internet, "internet", "routed to the Internet: the lab has none";
     GatewayMissing, "gateway_missing", "routed to a virtual network gateway: the VNet has none";
+    BeyondVnet, "beyond_vnet", "routed to a peered VNet or a service endpoint: the lab has one VNet and no services";
     TargetRefused, "target_refused", "the target's eth0 took no frame: it is down, removed, or its queue is full";
 }
 

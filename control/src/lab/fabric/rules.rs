@@ -19,7 +19,6 @@ use etherparse::{
 };
 
 use super::reasons::FabricDrop;
-use super::routes::Origin;
 use super::spec::NextHop;
 use super::vnet::{Nic, NicId, VIRTUAL_MAC, Vnet};
 
@@ -248,7 +247,7 @@ fn route(vnet: &Vnet, nic: &Nic, target: IpAddr) -> Judged {
     let Some(route) = vnet.routes(nic).find(target) else {
         return Err(FabricDrop::Internet);
     };
-    let user = route.origin == Origin::User;
+    let user = route.source.is_user_defined();
     match route.next_hop {
         NextHop::VnetLocal if vnet.is_gateway(target) => Err(FabricDrop::GatewaySilent),
         NextHop::VnetLocal => vnet
@@ -266,6 +265,7 @@ fn route(vnet: &Vnet, nic: &Nic, target: IpAddr) -> Judged {
         NextHop::None => Err(FabricDrop::RouteNone),
         NextHop::Internet => Err(FabricDrop::Internet),
         NextHop::VirtualNetworkGateway => Err(FabricDrop::GatewayMissing),
+        NextHop::VnetPeering | NextHop::ServiceEndpoint => Err(FabricDrop::BeyondVnet),
     }
 }
 

@@ -3,12 +3,14 @@
 //! In: plain values, from the plan. Out: the same, checked where they meet each other.
 //! Never: decides about a frame.
 
-use std::fmt;
 use std::io;
 use std::net::IpAddr;
 
 use dataplane::addr::Mac;
 use ipnet::IpNet;
+
+pub use crate::routes::NextHop;
+use crate::routes::{Route, Source};
 
 /// A virtual network: its address space and its subnets.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -41,29 +43,11 @@ pub struct UserRoute {
     pub next_hop: NextHop,
 }
 
-/// Azure's `nextHopType`, with the address that one of them needs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NextHop {
-    /// To the NIC that owns this address, which must have IP forwarding enabled.
-    VirtualAppliance(IpAddr),
-    /// To the NIC that owns the destination.
-    VnetLocal,
-    /// Out of the VNet.
-    Internet,
-    /// Nowhere: dropped.
-    None,
-    /// To a VPN or ExpressRoute gateway.
-    VirtualNetworkGateway,
-}
-
-impl fmt::Display for NextHop {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            NextHop::VirtualAppliance(address) => write!(f, "VirtualAppliance {address}"),
-            NextHop::VnetLocal => f.write_str("VnetLocal"),
-            NextHop::Internet => f.write_str("Internet"),
-            NextHop::None => f.write_str("None"),
-            NextHop::VirtualNetworkGateway => f.write_str("VirtualNetworkGateway"),
+impl From<&UserRoute> for Route {
+    fn from(route: &UserRoute) -> Route {
+        Route {
+            name: Some(route.name.clone()),
+            ..Route::new(route.prefix, route.next_hop, Source::User)
         }
     }
 }

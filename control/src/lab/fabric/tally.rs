@@ -11,9 +11,9 @@ use std::sync::{Mutex, PoisonError};
 use etherparse::EtherType;
 
 use super::reasons::FabricDrop;
-use super::routes::Route;
 use super::rules::ETHERNET_LEN;
 use super::vnet::{NicId, Vnet};
+use crate::routes::Route;
 
 /// What the fabric did so far. received = delivered + answered + dropped.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -82,7 +82,7 @@ impl DropExample {
         let nic = vnet.nic(from);
         let (source, target) = addresses(frame).unzip();
         let route = nic.zip(target).filter(|_| decided_by_route(reason));
-        let route = route.and_then(|(nic, target)| vnet.routes(nic).find(target).copied());
+        let route = route.and_then(|(nic, target)| vnet.routes(nic).find(target).cloned());
         let nic = nic.map_or_else(
             || "a NIC that is gone".to_owned(),
             |nic| nic.spec().name.clone(),
@@ -102,7 +102,7 @@ impl fmt::Display for DropExample {
         if let (Some(source), Some(target)) = (self.source, self.target) {
             write!(f, ", {source} to {target}")?;
         }
-        match self.route {
+        match &self.route {
             Some(route) => write!(f, ", which matched {route}"),
             None => Ok(()),
         }
@@ -119,6 +119,7 @@ fn decided_by_route(reason: FabricDrop) -> bool {
             | D::NextHopNotForwarding
             | D::Internet
             | D::GatewayMissing
+            | D::BeyondVnet
             | D::AddressUnowned
     )
 }
@@ -210,6 +211,7 @@ impl Books {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::routes::EffectiveRoutes;
 
     fn example(nic: &str) -> DropExample {
         DropExample {
@@ -268,9 +270,9 @@ mod tests {
                 nic: "node-0".into(),
                 source: "10.244.1.6".parse().ok(),
                 target: "10.244.0.7".parse().ok(),
-                route: super::super::routes::Routes::of(&[], None)
+                route: EffectiveRoutes::of(&Default::default(), None, &[])
                     .find("10.244.0.7".parse().expect("well-formed"))
-                    .copied(),
+                    .cloned(),
             },
         };
         assert_eq!(

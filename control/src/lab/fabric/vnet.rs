@@ -9,8 +9,8 @@ use std::net::IpAddr;
 use dataplane::addr::Mac;
 use ipnet::IpNet;
 
-use super::routes::Routes;
 use super::spec::{Misfit, NicSpec, UserRoute, VnetSpec};
+use crate::routes::{EffectiveRoutes, Route, RouteTable, Space};
 
 /// The MAC behind which Azure hides everybody: it answers every ARP request, and frames that
 /// enter a VM come from it.
@@ -54,7 +54,7 @@ struct Subnet {
     name: String,
     /// One, or one of each family.
     prefixes: Vec<IpNet>,
-    routes: Routes,
+    routes: EffectiveRoutes,
 }
 
 /// The VNet at one moment.
@@ -92,7 +92,7 @@ impl Vnet {
             if built.iter().any(|other| other.name == subnet.name) {
                 return Err(Misfit::SubnetTwice(subnet.name));
             }
-            let routes = Routes::of(&prefixes, subnet.route_table.as_deref());
+            let routes = effective(&prefixes, subnet.route_table.as_deref());
             built.push(Subnet {
                 name: subnet.name,
                 prefixes: subnet.prefixes.iter().map(IpNet::trunc).collect(),
@@ -140,7 +140,7 @@ impl Vnet {
         table: Option<&[UserRoute]>,
     ) -> Result<(), Misfit> {
         let index = self.subnet(subnet)?;
-        self.subnets[index].routes = Routes::of(&self.prefixes, table);
+        self.subnets[index].routes = effective(&self.prefixes, table);
         Ok(())
     }
 
@@ -181,7 +181,7 @@ impl Vnet {
 
     /// The effective routes of the NIC's subnet.
     #[must_use]
-    pub fn routes(&self, nic: &Nic) -> &Routes {
+    pub fn routes(&self, nic: &Nic) -> &EffectiveRoutes {
         &self.subnets[nic.subnet].routes
     }
 
@@ -235,6 +235,21 @@ impl Vnet {
         }
         Ok(())
     }
+}
+
+/// The effective routes of a subnet in a VNet that has neither peers nor a gateway.
+fn effective(vnet: &[IpNet], table: Option<&[UserRoute]>) -> EffectiveRoutes {
+    let space = Space {
+        vnet: vnet.to_vec(),
+        ..Space::default()
+    };
+    let table = table.map(|routes| RouteTable {
+        name: String::new(),
+        routes: routes.iter().map(Route::from).collect(),
+        propagates: true,
+        subnets: Vec::new(),
+    });
+    EffectiveRoutes::of(&space, table.as_ref(), &[])
 }
 
 fn first_host(prefix: IpNet) -> IpAddr {

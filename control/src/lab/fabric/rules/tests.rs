@@ -335,6 +335,7 @@ fn routing_cases(w: &World) -> Vec<Case> {
         ),
         ("the Internet", "8.8.8.8", FabricDrop::Internet),
         ("a gateway", "10.99.1.1", FabricDrop::GatewayMissing),
+        ("a peer", "10.77.1.1", FabricDrop::BeyondVnet),
     ];
     let drops =
         drops.map(|(what, to, reason)| (what, w.node_0, ping("10.20.0.31", to), reason.into()));

@@ -37,6 +37,7 @@ pub(super) fn world() -> World {
         ("10.244.9.0/24", NextHop::None),
         ("10.99.0.0/16", NextHop::VirtualNetworkGateway),
         ("10.88.0.0/16", NextHop::VnetLocal),
+        ("10.77.0.0/16", NextHop::VnetPeering),
         ("fd00:244::/64", appliance("10.20.0.35")),
     ];
     let table = table.map(|(prefix, next_hop)| UserRoute {
