@@ -9,7 +9,7 @@
 //!                                +-- next hop 6 --+
 //! ```
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
@@ -50,7 +50,7 @@ const NEXT: [(Pair, Mac); 2] = [
 /// Host a, the routers, and host c, which has a device for each next hop.
 struct Fork {
     router: Router,
-    _next: Vec<Router>,
+    _next_hops: Vec<Router>,
     _bridge: Netns,
     near: Wire,
     far: Vec<Wire>,
@@ -137,7 +137,7 @@ impl Fork {
         let far = ["eth1", "eth2"].map(|name| Wire::open(&c, name)).into();
         Fork {
             router,
-            _next: next,
+            _next_hops: next,
             _bridge: bridge,
             near,
             far,
@@ -147,6 +147,28 @@ impl Fork {
     fn counts(&self) -> Counts {
         let switch = self.router.switch.as_ref().expect("it routes");
         switch.board().counts()
+    }
+
+    /// Sends a few flows until both next hops have carried some: neighbours must answer first, and
+    /// fewer packets wait for them than come at once later.
+    fn warm_up(&mut self) {
+        let deadline = Instant::now() + PATIENCE;
+        for v6 in [false, true] {
+            let mut used = HashSet::new();
+            for number in ROUNDS.. {
+                for flow in 0..8 {
+                    self.near.send(&packet(v6, flow, number));
+                }
+                std::thread::sleep(Duration::from_millis(20));
+                let mut came = HashMap::new();
+                self.listen(number, &mut came);
+                used.extend(came.into_values());
+                if used.len() == self.far.len() {
+                    break;
+                }
+                assert!(Instant::now() < deadline, "{:?}", self.counts());
+            }
+        }
     }
 
     /// Sends one packet of each flow, and returns by which next hop each came out.
@@ -219,6 +241,7 @@ fn packet(v6: bool, flow: u16, number: u8) -> Vec<u8> {
 #[test]
 fn a_thousand_flows_share_two_next_hops_and_none_moves() {
     let mut fork = Fork::new();
+    fork.warm_up();
     // While ports were still to come, a kernel may have said something already.
     let before = fork.counts();
     for v6 in [false, true] {

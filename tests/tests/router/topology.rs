@@ -24,6 +24,7 @@ use control::devices::netlink::link::VethEnd;
 use control::devices::netns::Netns;
 use control::devices::sysctl::{self, Conf, Setting};
 use control::devices::tap::TapSpec;
+use control::lab::probe::{PingSpec, ping};
 use dataplane::addr::{Mac, PortId, Station};
 use dataplane::port::tap::{Queues, TapPort};
 use dataplane::stats::Counts;
@@ -222,6 +223,7 @@ impl Topology {
             topology.route(at, here, there, between);
         }
         topology.wait_for_queues();
+        topology.greet();
         topology
     }
 
@@ -250,6 +252,24 @@ impl Topology {
         }
     }
 
+    /// Host a pings host c until it answers. A kernel that was just given an IPv6 address does not
+    /// hear what is for it at once, nor answer for it, and who asked in vain asks again after a
+    /// second: longer than probes wait.
+    fn greet(&self) {
+        let deadline = Instant::now() + PATIENCE;
+        for v6 in [false, true] {
+            let one = PingSpec {
+                count: 1,
+                timeout: Duration::from_millis(50),
+                ..PingSpec::to(self.c.side.host.of(v6))
+            };
+            let answered = || ping(&self.a.netns, &one).expect("a raw socket").received() == 1;
+            while !answered() {
+                assert!(Instant::now() < deadline, "{:?}: no answer", self.kind);
+            }
+        }
+    }
+
     /// What the switches counted, summed; nothing if the kernel routes.
     pub(crate) fn counts(&self) -> Counts {
         self.routers
@@ -268,8 +288,11 @@ impl Topology {
     pub(crate) fn rest(&self) -> Counts {
         let deadline = Instant::now() + PATIENCE;
         let mut last = self.counts();
+        if self.kind == Kind::Kernel {
+            return last;
+        }
         loop {
-            std::thread::sleep(Duration::from_millis(20));
+            std::thread::sleep(Duration::from_millis(2));
             let now = self.counts();
             if now == last && now.is_balanced() {
                 return now;

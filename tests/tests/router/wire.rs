@@ -137,7 +137,7 @@ impl Bench {
         [Kind::Kernel, Kind::Tapline].map(|kind| Bench::new(kind, MTU))
     }
 
-    /// Sends one frame from host a, and waits until nothing can come of it any more.
+    /// Sends one frame from host a, which is not to wait for a neighbour, and says what came of it.
     pub(crate) fn try_frame(&mut self, bytes: &[u8]) -> Outcome {
         let before = self.topology.rest();
         let (mut delivered, mut told) = (Vec::new(), Vec::new());
