@@ -20,7 +20,8 @@ use crate::report::{Report, Sample, Skipped, machine_name};
 use crate::topo::{self, Env, Rig, Shape, Unbuilt, nodes};
 use crate::traffic::icmp::{self, Pace};
 use crate::traffic::search::{Offer, search};
-use crate::traffic::{tcp, udp};
+use crate::traffic::tcp::{self, Ends};
+use crate::traffic::udp;
 
 /// What to run.
 #[derive(Clone, Debug)]
@@ -55,7 +56,7 @@ pub enum Rps {
 /// One thing to do with a rig.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Task {
-    Tcp(usize),
+    Tcp(usize, Ends),
     Udp(usize),
     RttFlood,
     RttPaced,
@@ -278,7 +279,7 @@ impl Runner<'_> {
             .is_some_and(|(pid, _)| pid != std::process::id());
         let mut meter = Meter::new(&own, self.baseline, foreign);
         let readings = match task {
-            Task::Tcp(flows) => tcp_rates(rig, flows, self.options.time, &mut meter)?,
+            Task::Tcp(flows, ends) => tcp_rates(rig, flows, ends, self.options.time, &mut meter)?,
             Task::Udp(payload) => udp_rates(rig, payload, self.options.time, &mut meter, &rps)?,
             Task::RttFlood => round_trips(rig, Pace::Flood, self.options.time)?,
             Task::RttPaced => round_trips(rig, Pace::Every(PACE), self.options.time)?,
@@ -357,22 +358,28 @@ fn build(env: &mut Env, scenario: Scenario, subject: Subject) -> Result<Rig, Unb
     }
 }
 
+const TCP_1: Task = Task::Tcp(1, Ends::EventLoop);
+const TCP_4: Task = Task::Tcp(4, Ends::EventLoop);
+const TCP_4_THREADS: Task = Task::Tcp(4, Ends::ThreadEach);
+
 fn tasks(scenario: Scenario, quick: bool) -> &'static [Task] {
     use Task as T;
     match scenario {
         Scenario::Idle110Pods => &[T::Idle],
         Scenario::FloodFairness => &[T::Fairness],
-        _ if quick => &[T::Tcp(1), T::Tcp(4), T::RttFlood, T::RttPaced],
+        _ if quick => &[TCP_1, TCP_4, T::RttFlood, T::RttPaced],
         Scenario::PodsTwoNodesAzure | Scenario::PodsTwoNodesKubenet => &[
-            T::Tcp(1),
-            T::Tcp(4),
+            TCP_1,
+            TCP_4,
+            TCP_4_THREADS,
             T::Udp(udp::PAYLOAD_1400),
             T::RttFlood,
             T::RttPaced,
         ],
         _ => &[
-            T::Tcp(1),
-            T::Tcp(4),
+            TCP_1,
+            TCP_4,
+            TCP_4_THREADS,
             T::Udp(udp::PAYLOAD_64),
             T::Udp(udp::PAYLOAD_1400),
             T::RttFlood,
@@ -384,8 +391,7 @@ fn tasks(scenario: Scenario, quick: bool) -> &'static [Task] {
 /// The metric by which a setting is chosen.
 fn headline(task: Task) -> Option<Metric> {
     match task {
-        Task::Tcp(1) => Some(Metric::Tcp1),
-        Task::Tcp(_) => Some(Metric::Tcp4),
+        Task::Tcp(flows, ends) => Some(tcp_metric(flows, ends)),
         Task::Udp(udp::PAYLOAD_64) => Some(Metric::Udp64),
         Task::Udp(_) => Some(Metric::Udp1400),
         Task::RttFlood => Some(Metric::RttFloodP50),
@@ -395,20 +401,24 @@ fn headline(task: Task) -> Option<Metric> {
     }
 }
 
+fn tcp_metric(flows: usize, ends: Ends) -> Metric {
+    match (flows, ends) {
+        (1, _) => Metric::Tcp1,
+        (_, Ends::EventLoop) => Metric::Tcp4,
+        (_, Ends::ThreadEach) => Metric::Tcp4Threads,
+    }
+}
+
 fn tcp_rates(
     rig: &Rig,
     flows: usize,
+    ends: Ends,
     time: Duration,
     meter: &mut Meter,
 ) -> io::Result<Vec<Reading>> {
-    let outcome = tcp::run(&rig.path, flows, time, meter)?;
-    let metric = if flows == 1 {
-        Metric::Tcp1
-    } else {
-        Metric::Tcp4
-    };
+    let outcome = tcp::run(&rig.path, flows, ends, time, meter)?;
     let mut readings = vec![Reading {
-        metric,
+        metric: tcp_metric(flows, ends),
         value: outcome.gbit_per_second(),
         retransmits: Some(outcome.retransmits),
     }];

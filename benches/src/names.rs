@@ -65,6 +65,8 @@ pub enum Metric {
     Tcp1,
     /// TCP, four flows.
     Tcp4,
+    /// The same by programs of a thread per flow.
+    Tcp4Threads,
     /// Highest rate of 64-byte frames with at most 0.1 % lost.
     Udp64,
     /// The same with RPS off, whether or not that is the better setting.
@@ -188,6 +190,7 @@ impl Metric {
         match self {
             Metric::Tcp1 => ("tcp_1", "Gbit/s", true),
             Metric::Tcp4 => ("tcp_4", "Gbit/s", true),
+            Metric::Tcp4Threads => ("tcp_4_threads", "Gbit/s", true),
             Metric::Udp64 => ("udp_64", "kpps", true),
             Metric::Udp64RpsOff => ("udp_64_rps_off", "kpps", true),
             Metric::Udp1400 => ("udp_1400", "kpps", true),

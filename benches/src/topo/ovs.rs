@@ -50,8 +50,14 @@ pub fn build(env: &mut Env, shape: Shape) -> Result<Rig, Unbuilt> {
 fn carries_tcp(path: &Path) -> bool {
     let own = || Duration::ZERO;
     let time = Duration::from_millis(300);
-    tcp::run(path, 1, time, &mut Meter::new(&own, 0.0, false))
-        .is_ok_and(|outcome| outcome.gbit_per_second() > TCP_ALIVE_GBIT)
+    tcp::run(
+        path,
+        1,
+        tcp::Ends::EventLoop,
+        time,
+        &mut Meter::new(&own, 0.0, false),
+    )
+    .is_ok_and(|outcome| outcome.gbit_per_second() > TCP_ALIVE_GBIT)
 }
 
 fn with_offload(env: &mut Env, shape: Shape, offload: bool) -> Result<Rig, Unbuilt> {

@@ -5,13 +5,21 @@
 //! halves and scatters every figure, so both ends are set by `setsockopt`.
 //!
 //! Retransmits are those of the sender's whole namespace, which carries nothing but these flows.
+//!
+//! Two kinds of program move bulk data, and a switch looks different to each ([`Ends`]). On two
+//! processors four blocking threads at each end give a bridge, which works inside the sender's own
+//! call, twice what one event loop does, while a switch of one thread stays where it is.
 
+use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
 use socket2::{Domain, SockRef, Socket, Type};
 
 use super::Path;
@@ -25,6 +33,15 @@ const CHUNK: usize = 128 << 10;
 const LOOK: Duration = Duration::from_millis(100);
 /// How long a connection may take.
 const CONNECT_WITHIN: Duration = Duration::from_secs(3);
+
+/// How the programs at both ends are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Ends {
+    /// One thread each, which serves the flows that are ready in turn: iperf3 and most servers.
+    EventLoop,
+    /// A thread for each flow, which sleeps in its call.
+    ThreadEach,
+}
 
 /// What came of it.
 #[derive(Clone, Copy, Debug)]
@@ -56,14 +73,25 @@ impl Outcome {
 ///
 /// # Errors
 /// What a socket says, or that nothing arrived.
-pub fn run(path: &Path, flows: usize, time: Duration, meter: &mut Meter) -> io::Result<Outcome> {
+pub fn run(
+    path: &Path,
+    flows: usize,
+    ends: Ends,
+    time: Duration,
+    meter: &mut Meter,
+) -> io::Result<Outcome> {
     let pairs = connect(path, flows)?;
     let stop = AtomicBool::new(false);
     let counted = AtomicU64::new(0);
+    let each = match ends {
+        Ends::EventLoop => pairs.len(),
+        Ends::ThreadEach => 1,
+    };
     let outcome = thread::scope(|scope| {
-        for (sender, receiver) in &pairs {
-            scope.spawn(|| send(sender, &stop));
-            scope.spawn(|| receive(receiver, &stop, &counted));
+        for share in pairs.chunks(each) {
+            let (senders, receivers): (Vec<_>, Vec<_>) = share.iter().map(|(s, r)| (s, r)).unzip();
+            scope.spawn(|| send(senders, ends, &stop));
+            scope.spawn(|| receive(receivers, ends, &stop, &counted));
         }
         let outcome = watch(path, time, &counted, meter);
         stop.store(true, Ordering::Relaxed);
@@ -128,27 +156,86 @@ fn connect(path: &Path, flows: usize) -> io::Result<Vec<(TcpStream, TcpStream)>>
     (0..flows).map(|_| connect_one()).collect()
 }
 
-fn send(mut stream: &TcpStream, stop: &AtomicBool) {
+fn send(streams: Vec<&TcpStream>, ends: Ends, stop: &AtomicBool) -> io::Result<()> {
     let chunk = vec![0x5a; CHUNK];
-    while !stop.load(Ordering::Relaxed) {
-        match stream.write(&chunk) {
-            Err(error) if !is_wait(&error) => return,
-            _ => {}
-        }
-    }
+    serve(streams, ends, Interest::WRITABLE, stop, |mut stream| {
+        stream.write(&chunk)
+    })
 }
 
-fn receive(mut stream: &TcpStream, stop: &AtomicBool, counted: &AtomicU64) {
+fn receive(
+    streams: Vec<&TcpStream>,
+    ends: Ends,
+    stop: &AtomicBool,
+    counted: &AtomicU64,
+) -> io::Result<()> {
     let mut chunk = vec![0; CHUNK];
+    serve(streams, ends, Interest::READABLE, stop, |mut stream| {
+        let read = stream.read(&mut chunk)?;
+        counted.fetch_add(read as u64, Ordering::Relaxed);
+        Ok(read)
+    })
+}
+
+/// Calls `turn` for the streams in turn, while they are ready, until it is time to stop or an end
+/// has closed.
+fn serve(
+    streams: Vec<&TcpStream>,
+    ends: Ends,
+    interest: Interest,
+    stop: &AtomicBool,
+    mut turn: impl FnMut(&TcpStream) -> io::Result<usize>,
+) -> io::Result<()> {
+    let mut ready: VecDeque<usize> = (0..streams.len()).collect();
+    let mut readiness = match ends {
+        Ends::EventLoop => Some(Readiness::of(&streams, interest)?),
+        Ends::ThreadEach => None,
+    };
     while !stop.load(Ordering::Relaxed) {
-        match stream.read(&mut chunk) {
-            Ok(0) => return,
-            Ok(read) => {
-                counted.fetch_add(read as u64, Ordering::Relaxed);
+        let Some(at) = ready.pop_front() else {
+            if let Some(readiness) = &mut readiness {
+                readiness.wait(&mut ready)?;
             }
-            Err(error) if is_wait(&error) => {}
-            Err(_) => return,
+            continue;
+        };
+        match turn(streams[at]) {
+            Ok(0) => return Ok(()),
+            Ok(_) => ready.push_back(at),
+            // The loop is told of the next readiness; a thread's call has only looked at the time.
+            Err(error) if is_wait(&error) && readiness.is_some() => {}
+            Err(error) if is_wait(&error) => ready.push_back(at),
+            Err(error) => return Err(error),
         }
+    }
+    Ok(())
+}
+
+/// Which streams of an event loop have become ready.
+struct Readiness {
+    poll: Poll,
+    events: Events,
+}
+
+impl Readiness {
+    fn of(streams: &[&TcpStream], interest: Interest) -> io::Result<Readiness> {
+        let poll = Poll::new()?;
+        for (at, stream) in streams.iter().enumerate() {
+            stream.set_nonblocking(true)?;
+            let descriptor = stream.as_raw_fd();
+            poll.registry()
+                .register(&mut SourceFd(&descriptor), Token(at), interest)?;
+        }
+        let events = Events::with_capacity(streams.len());
+        Ok(Readiness { poll, events })
+    }
+
+    /// Sleeps until some stream is ready, for a while.
+    fn wait(&mut self, ready: &mut VecDeque<usize>) -> io::Result<()> {
+        match self.poll.poll(&mut self.events, Some(LOOK)) {
+            Err(error) if !is_wait(&error) => return Err(error),
+            _ => ready.extend(self.events.iter().map(|event| event.token().0)),
+        }
+        Ok(())
     }
 }
 

@@ -60,9 +60,15 @@ pub struct PlanArgs {
     subnet: Vec<(String, String)>,
 
     /// A route table: an ARM template or resource of type Microsoft.Network/routeTables, or what
-    /// `az network route-table show` prints. May be repeated.
+    /// `az network route-table show` prints. May be repeated. One that the VNet's template declares
+    /// beside it needs no option.
     #[arg(long, value_name = "FILE")]
     route_table: Vec<PathBuf>,
+
+    /// What `az network nic show-effective-route-table` prints of a NIC in the VNet: for the routes
+    /// that only Azure knows, a gateway's, into peers, and of service endpoints.
+    #[arg(long, value_name = "FILE")]
+    azure_routes: Option<PathBuf>,
 
     /// Show the effective routes of this node, or of every node: those that Azure takes, and those
     /// that lost, with the winner.
@@ -106,6 +112,7 @@ pub fn run(args: &PlanArgs) -> Exit {
         register: args.register.clone(),
         subnets: args.subnet.clone(),
         route_tables: args.route_table.iter().cloned().map(Source::Path).collect(),
+        azure_routes: args.azure_routes.clone().map(Source::Path),
         route_limit: args.route_limit,
         cluster_id: args.cluster_id.clone().or(documents.cluster_id),
         dual_stack: args.dual_stack,
@@ -188,10 +195,13 @@ pub fn to_json(plan: &Plan) -> Value {
             "name": plan.vnet.name,
             "prefixes": plan.vnet.prefixes,
             "peers": plan.vnet.peers,
+            "learned": plan.vnet.learned,
+            "service_endpoints": plan.vnet.endpoints,
             "subnets": plan.vnet.subnets.iter().map(|subnet| json!({
                 "name": subnet.name,
                 "prefix": subnet.prefix,
                 "prefix_v6": subnet.prefix_v6,
+                "service_endpoints": subnet.service_endpoints,
                 "route_table_attached": subnet.route_table_attached,
                 "route_table": plan.table_of(&subnet.name).map(|table| &table.name),
             })).collect::<Vec<_>>(),

@@ -238,6 +238,17 @@ impl Report {
         self.warn(&Place::option("", ""), message);
     }
 
+    /// Takes over what another report found, its faults as warnings: `what` was left out for them.
+    pub(crate) fn warn_all(&mut self, other: Report, what: &str) {
+        let left_out = other.faults.into_iter().map(|fault| Fault {
+            message: format!("{what} is left out: {}", fault.message),
+            ..fault
+        });
+        let warnings = left_out.map(Warning).chain(other.warnings);
+        let room = FAULTS_MAX.saturating_sub(self.warnings.len());
+        self.warnings.extend(warnings.take(room));
+    }
+
     /// How many faults there are so far.
     #[must_use]
     pub fn fault_count(&self) -> usize {

@@ -58,6 +58,8 @@ pub struct PlacedSubnet {
     /// Its IPv6 prefix, where it has one: a /64.
     pub(crate) prefix_v6: Option<Placed<Ipv6Net>>,
     pub(crate) route_table_attached: bool,
+    /// It reaches services of Azure by service endpoints.
+    pub(crate) service_endpoints: bool,
     /// The name of that route table, where the template tells it.
     pub(crate) route_table: Option<String>,
 }
@@ -357,6 +359,7 @@ impl<'a> Reader<'a> {
             prefix: first?,
             prefix_v6: second,
             route_table_attached: properties.find("routeTable").is_some(),
+            service_endpoints: has_elements(&properties, "serviceEndpoints"),
             route_table: self.route_table(&properties),
         })
     }
@@ -394,6 +397,13 @@ impl<'a> Reader<'a> {
             network.subnets.push(subnet);
         }
     }
+}
+
+fn has_elements(object: &Object<'_>, name: &str) -> bool {
+    matches!(
+        object.find(name),
+        Some((Node { value: Value::List(nodes), .. }, _)) if !nodes.is_empty()
+    )
 }
 
 /// A prefix as Azure reads it: without bits outside its mask.

@@ -29,7 +29,9 @@ use crate::model::{
     Document, Faults, Masters, Model, Network, Place, Report, Source, Vnets, check_model,
     check_template, examples,
 };
-use crate::routes::{PlacedTable, RouteTable, read_tables};
+use crate::routes::{
+    Observed, PlacedTable, RouteTable, read_observed, read_tables, read_tables_beside,
+};
 
 /// The routes that a route table held when aks-engine was current.
 pub const ROUTE_LIMIT: usize = 400;
@@ -54,6 +56,8 @@ pub struct LoadOptions {
     pub subnets: Vec<(String, String)>,
     /// Documents of route tables.
     pub route_tables: Vec<Source>,
+    /// What `az network nic show-effective-route-table` printed of a NIC in the VNet.
+    pub azure_routes: Option<Source>,
     /// How many routes a route table holds.
     pub route_limit: usize,
     /// The eight digits in the names of the cluster's nodes, where known.
@@ -73,6 +77,7 @@ impl LoadOptions {
             register: Vec::new(),
             subnets: Vec::new(),
             route_tables: Vec::new(),
+            azure_routes: None,
             route_limit: ROUTE_LIMIT,
             cluster_id: None,
             dual_stack: false,
@@ -126,7 +131,8 @@ pub fn load(options: &LoadOptions) -> Result<Plan, Faults> {
     }
     let model_name = options.model.name();
     let vnet_name = options.vnet.as_ref().map(Source::name).unwrap_or_default();
-    let table_names: Vec<String> = options.route_tables.iter().map(Source::name).collect();
+    let others = options.route_tables.iter().chain(&options.azure_routes);
+    let table_names: Vec<String> = others.map(Source::name).collect();
     let mut names: Vec<&str> = vec![&model_name, &vnet_name];
     names.extend(table_names.iter().map(String::as_str));
     let warnings = report.finish(&names)?;
@@ -140,28 +146,58 @@ fn load_into(options: &LoadOptions, report: &mut Report) -> Option<Plan> {
     if let Some(model) = &model {
         check_dual_stack(model, options, report);
     }
-    let vnets = options.vnet.as_ref().map(|source| {
-        Document::read(source, report).and_then(|document| check_template(&document, report))
+    let vnet = options.vnet.as_ref();
+    let vnet = vnet.map(|source| Document::read(source, report));
+    let vnets = vnet.as_ref().map(|document| {
+        let document = document.as_ref()?;
+        check_template(document, report)
     });
-    let documents: Vec<Option<Vec<PlacedTable>>> = options
-        .route_tables
-        .iter()
-        .map(|source| {
-            let document = Document::read(source, report)?;
-            read_tables(&document, options.route_limit, report)
-        })
-        .collect();
+    let documents = route_documents(options, vnet.flatten().as_ref(), report);
     if report.fault_count() > 0 {
         find_more(&model?, vnets, options, report);
         return None;
     }
-    let documents: Vec<PlacedTable> = documents.into_iter().flatten().flatten().collect();
     let model = model?;
     let network = find_network(&model, vnets, options, report)?;
     if report.fault_count() > 0 {
         return None;
     }
     plan(&model, &network, &documents, options, report)
+}
+
+/// What documents say of routes.
+struct RouteDocuments {
+    tables: Vec<PlacedTable>,
+    observed: Observed,
+}
+
+/// Reads the documents that were given for their routes. A table beside the VNet counts as well,
+/// unless a document of the same table was given.
+fn route_documents(
+    options: &LoadOptions,
+    vnet: Option<&Document>,
+    report: &mut Report,
+) -> RouteDocuments {
+    let mut tables: Vec<PlacedTable> = Vec::new();
+    for source in &options.route_tables {
+        if let Some(document) = Document::read(source, report) {
+            let read = read_tables(&document, options.route_limit, report);
+            tables.extend(read.into_iter().flatten());
+        }
+    }
+    if let Some(document) = vnet {
+        let mut beside = read_tables_beside(document, options.route_limit, report);
+        beside.retain(|table| !tables.iter().any(|given| given.is_named(&table.name.value)));
+        tables.extend(beside);
+    }
+    let source = options.azure_routes.as_ref();
+    let observed = source
+        .and_then(|source| Document::read(source, report))
+        .and_then(|document| read_observed(&document, report));
+    RouteDocuments {
+        tables,
+        observed: observed.unwrap_or_default(),
+    }
 }
 
 /// What `--dual-stack` asks of a model, and what to change where the model does not have it.
@@ -211,7 +247,7 @@ fn find_more(
 fn plan(
     model: &Model,
     network: &Network,
-    documents: &[PlacedTable],
+    documents: &RouteDocuments,
     options: &LoadOptions,
     report: &mut Report,
 ) -> Option<Plan> {
@@ -239,10 +275,12 @@ fn plan(
         network,
         assignment: &assignment,
         pods: routes.iter().map(Into::into).collect(),
+        observed: &documents.observed,
         cluster_id: options.cluster_id.as_deref(),
         limit: options.route_limit,
     };
-    let tables = scene.attach(documents, report);
+    scene.check_observed(report);
+    let tables = scene.attach(&documents.tables, report);
     if report.fault_count() > faults_before {
         return None;
     }
@@ -255,7 +293,7 @@ fn plan(
         route_tables: tables.tables.clone(),
         service_cidrs: model.service_cidrs.iter().map(|net| net.value).collect(),
         cluster_subnets: model.cluster_subnets.iter().map(|net| net.value).collect(),
-        vnet: vnet_of(network, &tables.tables),
+        vnet: vnet_of(&scene, &tables.tables),
         non_masquerade: non_masquerade(model, network),
         via_host: via_host(model),
         max_pods: model.max_pods,
@@ -268,7 +306,8 @@ fn plan(
     (report.fault_count() == faults_before).then_some(plan)
 }
 
-fn vnet_of(network: &Network, tables: &[RouteTable]) -> Vnet {
+fn vnet_of(scene: &tables::Scene<'_>, tables: &[RouteTable]) -> Vnet {
+    let (network, space) = (scene.network, scene.space());
     let given = |subnet: &str| {
         tables
             .iter()
@@ -284,10 +323,13 @@ fn vnet_of(network: &Network, tables: &[RouteTable]) -> Vnet {
                 name: subnet.name.clone(),
                 prefix: subnet.prefix.value,
                 prefix_v6: subnet.prefix_v6.as_ref().map(|prefix| prefix.value),
+                service_endpoints: subnet.service_endpoints,
                 route_table_attached: subnet.route_table_attached || given(&subnet.name),
             })
             .collect(),
-        peers: network.peers.iter().map(|prefix| prefix.value).collect(),
+        peers: space.peers,
+        learned: scene.observed.learned.clone(),
+        endpoints: space.endpoints,
     }
 }
 

@@ -61,6 +61,7 @@ pub(super) fn generate(
         prefix,
         prefix_v6: None,
         route_table_attached,
+        service_endpoints: false,
         route_table: None,
     };
     let fixed = |text: &str| -> Placed<Ipv4Net> {

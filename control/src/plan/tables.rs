@@ -17,7 +17,7 @@ use super::network::Assignment;
 use super::types::{Node, Plan, Plugin};
 use crate::model::{Network, Place, Report};
 use crate::routes::{
-    Caveat, EffectiveRoutes, NextHop, PlacedTable, Route, RouteTable, Source, Space,
+    Caveat, EffectiveRoutes, NextHop, Observed, PlacedTable, Route, RouteTable, Source, Space,
 };
 
 /// Route tables, and where the next hops of their routes were written.
@@ -33,6 +33,7 @@ pub(super) struct Scene<'a> {
     pub(super) assignment: &'a Assignment,
     /// The cloud provider's routes, none where it writes none.
     pub(super) pods: Vec<Route>,
+    pub(super) observed: &'a Observed,
     pub(super) cluster_id: Option<&'a str>,
     pub(super) limit: usize,
 }
@@ -55,15 +56,66 @@ impl Scene<'_> {
         }
     }
 
+    /// The VNet and its peers, by its template and by what Azure told.
+    pub(super) fn space(&self) -> Space {
+        let network = self.network;
+        let written = network.peers.iter().map(|prefix| prefix.value);
+        let mut peers: Vec<IpNet> = written.chain(self.observed.peers.iter().copied()).collect();
+        peers.sort();
+        peers.dedup();
+        Space {
+            vnet: network.prefixes.iter().map(|prefix| prefix.value).collect(),
+            peers,
+            endpoints: self.observed.endpoints.clone(),
+        }
+    }
+
+    /// Whether what Azure told is of this VNet, and of use.
+    pub(super) fn check_observed(&self, report: &mut Report) {
+        let Some(place) = &self.observed.place else {
+            return;
+        };
+        let mut own: Vec<IpNet> = self.network.prefixes.iter().map(|net| net.value).collect();
+        let mut told: Vec<IpNet> = self.observed.vnet.iter().map(|net| net.value).collect();
+        own.sort();
+        told.sort();
+        told.dedup();
+        if own != told {
+            let list = |nets: &[IpNet]| {
+                let nets: Vec<String> = nets.iter().map(ToString::to_string).collect();
+                nets.join(", ")
+            };
+            let message = format!(
+                "of another VNet: its routes to VnetLocal are {}, and VNet '{}' has {}",
+                list(&told),
+                self.network.name.value,
+                list(&own)
+            );
+            report.fault(place, message);
+        }
+        let endpoints = self
+            .network
+            .subnets
+            .iter()
+            .any(|subnet| subnet.service_endpoints);
+        if !self.observed.endpoints.is_empty() && !endpoints {
+            report.warn(
+                place,
+                "the template gives no subnet service endpoints, so their routes are left out",
+            );
+        }
+    }
+
     /// Gives each table its subnets, and the cluster's its pods' routes.
     pub(super) fn attach(&self, documents: &[PlacedTable], report: &mut Report) -> Tables {
         let mut made = Tables {
             tables: Vec::new(),
             hops_at: HashMap::new(),
         };
+        let given = documents.iter().filter(|document| document.given).count();
         for document in documents {
             self.check_hops(document, report);
-            let subnets = self.subnets(document, documents.len() == 1, report);
+            let subnets = self.subnets(document, given, report);
             for subnet in &subnets {
                 let holder = |table: &&RouteTable| table.subnets.contains(subnet);
                 if let Some(holder) = made.tables.iter().find(holder) {
@@ -85,14 +137,37 @@ impl Scene<'_> {
                 subnets,
             });
         }
+        self.warn_of_unknown(&made.tables, report);
         if !self.pods.is_empty() && !made.tables.iter().any(|t| self.is_clusters(&t.name)) {
             made.tables.push(self.own_table(&made.tables));
         }
         made
     }
 
+    /// Warns of subnets in use whose template names a table that no document describes. The
+    /// cluster's own needs none.
+    fn warn_of_unknown(&self, tables: &[RouteTable], report: &mut Report) {
+        for index in self.assignment.used() {
+            let subnet = &self.network.subnets[index];
+            let holder = tables
+                .iter()
+                .find(|table| table.subnets.contains(&subnet.name));
+            let Some(name) = subnet.route_table.as_deref() else {
+                continue;
+            };
+            if holder.is_none() && !self.is_clusters(name) {
+                let message = format!(
+                    "subnet '{}' has route table '{name}', which no document describes \
+                     (--route-table): it is planned as if it had none",
+                    subnet.name
+                );
+                report.warn(&subnet.prefix.place, message);
+            }
+        }
+    }
+
     /// The cluster's table as the cloud provider fills it, on the subnets that the template
-    /// attaches a table to and no document has one for.
+    /// attaches it to, or a table that it does not name, and no document has one for.
     fn own_table(&self, others: &[RouteTable]) -> RouteTable {
         let taken = |name: &String| others.iter().any(|table| table.subnets.contains(name));
         let subnets = self.network.subnets.iter();
@@ -102,6 +177,12 @@ impl Scene<'_> {
             propagates: true,
             subnets: subnets
                 .filter(|subnet| subnet.route_table_attached)
+                .filter(|subnet| {
+                    subnet
+                        .route_table
+                        .as_deref()
+                        .is_none_or(|name| self.is_clusters(name))
+                })
                 .map(|subnet| subnet.name.clone())
                 .filter(|name| !taken(name))
                 .collect(),
@@ -111,7 +192,7 @@ impl Scene<'_> {
     /// The subnets that have the document's table: those that the document names, those whose
     /// template names the table, and for want of both those of the agents, where operators attach
     /// it.
-    fn subnets(&self, document: &PlacedTable, only: bool, report: &mut Report) -> Vec<String> {
+    fn subnets(&self, document: &PlacedTable, given: usize, report: &mut Report) -> Vec<String> {
         let network = self.network;
         let vnet = &network.name.value;
         let mut found: Vec<String> = Vec::new();
@@ -134,15 +215,15 @@ impl Scene<'_> {
         }
         for subnet in &network.subnets {
             let names = subnet.route_table.as_deref();
-            let named = names.is_some_and(|name| name.eq_ignore_ascii_case(&document.name.value));
+            let named = names.is_some_and(|name| document.is_named(name));
             if named && !found.contains(&subnet.name) {
                 found.push(subnet.name.clone());
             }
         }
-        if !found.is_empty() || !document.subnets.is_empty() {
+        if !found.is_empty() || !document.subnets.is_empty() || !document.given {
             return found;
         }
-        if !only {
+        if given > 1 {
             let message = "neither the document nor the VNet's template attaches it to a subnet";
             report.warn(&document.name.place, message);
             return found;
@@ -170,7 +251,7 @@ impl Scene<'_> {
     /// A next hop has to be in the VNet or in a peer: there is no other way to it than another
     /// route, and Azure follows one.
     fn check_hops(&self, document: &PlacedTable, report: &mut Report) {
-        let space = space(self.network);
+        let space = self.space();
         for placed in &document.routes {
             let Some(hop) = placed
                 .route
@@ -257,22 +338,17 @@ impl Scene<'_> {
     }
 }
 
-/// The VNet and its peers, as routes see them.
-fn space(network: &Network) -> Space {
-    Space {
-        vnet: network.prefixes.iter().map(|prefix| prefix.value).collect(),
-        peers: network.peers.iter().map(|prefix| prefix.value).collect(),
-        endpoints: Vec::new(),
-    }
-}
-
 /// What is wrong with the routes of a plan's tables, now that it is known where they lead.
 pub(super) fn judge(plan: &Plan, tables: &Tables, report: &mut Report) {
     let nowhere = Place::option("--route-table", "");
     for (at, table) in tables.tables.iter().enumerate() {
         for route in &table.routes {
             let place = tables.hops_at.get(&(at, route.prefix)).unwrap_or(&nowhere);
-            if let Some(caveat) = plan.hop_caveat(route) {
+            // Where no NIC forwards, one route of the provider's is as good as none of them.
+            let caveat = plan
+                .hop_caveat(route)
+                .filter(|_| route.source == Source::User);
+            if let Some(caveat) = caveat {
                 let message = format!("{}, so {} ends there", caveat, route.prefix);
                 report.warn(place, message);
             }
@@ -391,12 +467,17 @@ impl Plan {
     }
 
     fn chosen(&self, node: &Node, table: Option<&RouteTable>) -> EffectiveRoutes {
+        let subnets = self.vnet.subnets.iter();
+        let mut subnets = subnets.filter(|subnet| subnet.name == node.subnet);
         let space = Space {
             vnet: self.vnet.prefixes.clone(),
             peers: self.vnet.peers.clone(),
-            endpoints: Vec::new(),
+            endpoints: match subnets.any(|subnet| subnet.service_endpoints) {
+                true => self.vnet.endpoints.clone(),
+                false => Vec::new(),
+            },
         };
-        let mut routes = EffectiveRoutes::of(&space, table, &[]);
+        let mut routes = EffectiveRoutes::of(&space, table, &self.vnet.learned);
         routes.note_caveats(|route| {
             let hop = route.next_hop.address()?;
             let v6 = node.primary_ip_v6.map(IpAddr::V6);

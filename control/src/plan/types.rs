@@ -104,6 +104,10 @@ pub struct Vnet {
     pub subnets: Vec<Subnet>,
     /// The address spaces of the VNets that it is peered with.
     pub peers: Vec<IpNet>,
+    /// What its gateway has learned, where Azure told.
+    pub learned: Vec<IpNet>,
+    /// The prefixes of services that some of its subnets reach by endpoints, where Azure told.
+    pub endpoints: Vec<IpNet>,
 }
 
 /// A subnet of a VNet.
@@ -115,6 +119,8 @@ pub struct Subnet {
     pub prefix: Ipv4Net,
     /// Its IPv6 prefix, where it has one.
     pub prefix_v6: Option<Ipv6Net>,
+    /// Whether the template gives it service endpoints.
+    pub service_endpoints: bool,
     /// Whether the template, or a route table that was given, says that it has one.
     pub route_table_attached: bool,
 }

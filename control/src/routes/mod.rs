@@ -10,6 +10,7 @@
 //! | `system` | the routes that nobody writes |
 //! | `choose` | which route is taken, and why the others are not |
 //! | `table` | a route table from its ARM document, every fault with its line |
+//! | `observed` | what only Azure knows: a gateway's routes, peers, service endpoints |
 //!
 //! # Who applies which route
 //!
@@ -35,14 +36,16 @@
 //! afterwards. And frames for the node's own pods never leave the NIC, so no route concerns them.
 
 mod choose;
+mod observed;
 mod route;
 mod system;
 mod table;
 
 pub use choose::{Caveat, EffectiveRoutes, Loss, Row, State, Why};
+pub(crate) use observed::{Observed, read as read_observed};
 pub use route::{NextHop, Route, RouteTable, Source};
 pub use system::Space;
-pub(crate) use table::{PlacedTable, read as read_tables};
+pub(crate) use table::{PlacedTable, read as read_tables, read_beside as read_tables_beside};
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]

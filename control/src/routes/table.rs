@@ -43,8 +43,17 @@ pub(crate) struct PlacedTable {
     pub(crate) routes: Vec<PlacedRoute>,
     /// Whether a gateway's routes count beside it.
     pub(crate) propagates: bool,
+    /// Given for its own sake, and not found beside a VNet.
+    pub(crate) given: bool,
     /// VNet and subnet of the subnets that the document itself says have the table.
     pub(crate) subnets: Vec<(String, String)>,
+}
+
+impl PlacedTable {
+    /// Whether that is its name, as Azure compares names.
+    pub(crate) fn is_named(&self, name: &str) -> bool {
+        same(&self.name.value, name)
+    }
 }
 
 /// A route of a table and where its parts stand.
@@ -81,6 +90,30 @@ pub(crate) fn read(
         judge(table, limit, report);
     }
     (report.fault_count() == faults_before).then_some(tables)
+}
+
+/// The route tables that a VNet's template declares beside it. What cannot be read of them is a
+/// warning: the VNet can do without.
+pub(crate) fn read_beside(
+    document: &Document,
+    limit: usize,
+    report: &mut Report,
+) -> Vec<PlacedTable> {
+    let root = document.root();
+    let unheard = &mut Report::default();
+    let reader = Reader::new(&root, unheard);
+    let resources = reader.resources(&root, unheard);
+    if !resources
+        .iter()
+        .any(|resource| reader.is_kind(resource, TABLE_TYPE))
+    {
+        return Vec::new();
+    }
+    let mut found = Report::default();
+    let mut tables = read(document, limit, &mut found).unwrap_or_default();
+    report.warn_all(found, "the template's route table");
+    tables.iter_mut().for_each(|table| table.given = false);
+    tables
 }
 
 struct Tables<'a> {
@@ -174,6 +207,7 @@ impl<'a> Tables<'a> {
             name: name?,
             routes,
             propagates,
+            given: true,
             subnets,
         })
     }
@@ -208,7 +242,9 @@ impl<'a> Tables<'a> {
         let name = self.reader.text(route, "name", report);
         let properties = properties(route, report)?;
         let written = self.reader.text(&properties, "addressPrefix", report);
-        let prefix = written.as_ref().and_then(|text| read_prefix(text, report));
+        let prefix = written
+            .as_ref()
+            .and_then(|text| read_prefix_of_route(text, report));
         let next_hop = self.next_hop(&properties, report);
         let (prefix, (next_hop, hop_at)) = (prefix?, next_hop?);
         judge_hop(prefix, next_hop, &hop_at, report)?;
@@ -357,7 +393,20 @@ fn subnet_of_id(id: &str) -> Option<(String, String)> {
     fits.then(|| (vnet.to_owned(), subnet.to_owned()))
 }
 
-fn read_prefix(text: &Placed<String>, report: &mut Report) -> Option<IpNet> {
+fn read_prefix_of_route(text: &Placed<String>, report: &mut Report) -> Option<IpNet> {
+    let net = read_prefix(text, report)?;
+    for own in PLATFORM {
+        let platform: IpNet = own.parse().expect("the table holds prefixes");
+        if platform.contains(&net) {
+            let message = format!("without effect: no route of a table concerns Azure's own {own}");
+            report.warn(&text.place, message);
+        }
+    }
+    Some(net)
+}
+
+/// A prefix without host bits; nothing if it is at fault, or a service tag.
+pub(super) fn read_prefix(text: &Placed<String>, report: &mut Report) -> Option<IpNet> {
     let written = text.value.as_str();
     let Some(net) = parse_cidr(written) else {
         if is_service_tag(written) {
@@ -378,13 +427,6 @@ fn read_prefix(text: &Placed<String>, report: &mut Report) -> Option<IpNet> {
         );
         report.fault(&text.place, message);
         return None;
-    }
-    for own in PLATFORM {
-        let platform: IpNet = own.parse().expect("the table holds prefixes");
-        if platform.contains(&net) {
-            let message = format!("without effect: no route of a table concerns Azure's own {own}");
-            report.warn(&text.place, message);
-        }
     }
     Some(net)
 }

@@ -6,9 +6,11 @@
 
 pub mod fdb;
 pub mod fib;
+pub mod live;
 pub mod neighbour;
 
 use std::collections::HashMap;
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
@@ -16,8 +18,10 @@ use rustc_hash::FxBuildHasher;
 
 use crate::addr::{Mac, PortId, Station};
 use crate::frame::flow::Flow;
+use crate::sync::Arc;
 use fib::group::{GROUPS_MAX, Group, GroupId};
 use fib::{Fib, NextHop, Refusal};
+use live::LiveTables;
 
 /// What hangs on a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,6 +120,24 @@ pub struct TablesSpec {
     pub unknown: Unknown,
 }
 
+/// A row that names a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Namer {
+    /// The holder of an address.
+    Owner(IpAddr),
+    /// A route.
+    Route(IpNet),
+}
+
+impl fmt::Display for Namer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Namer::Owner(address) => write!(f, "the holder of {address}"),
+            Namer::Route(prefix) => write!(f, "route {prefix}"),
+        }
+    }
+}
+
 /// Why a specification is no table.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
@@ -133,7 +155,16 @@ pub enum Fault {
     AddressTwice(IpAddr, PortId, PortId),
     /// A row names a port that is not there.
     #[error("{0} names {1:?}, which does not exist")]
-    NoSuchPort(&'static str, PortId),
+    NoSuchPort(Namer, PortId),
+    /// A route to a hardware address that no single station can have.
+    #[error("route {0} goes to the station {1}, which is none")]
+    NoStation(IpNet, Mac),
+    /// A route to an address of the switch or its node.
+    #[error("route {0} goes to {1}, which is this node itself")]
+    ToItself(IpNet, IpAddr),
+    /// A route to a neighbour that cannot be on the uplink.
+    #[error("route {0} goes to {1}, which is not on the uplink")]
+    NotOnLink(IpNet, IpAddr),
     /// A route to the host without a host port, or to a neighbour without an uplink.
     #[error("route {0} needs a {1:?} port, and there is none")]
     NoPortFor(IpNet, PortRole),
@@ -143,7 +174,7 @@ pub enum Fault {
     /// More groups than routes could name.
     #[error("{0} groups of next hops, and a table holds at most {GROUPS_MAX}")]
     TooManyGroups(usize),
-    /// Two routes for one prefix, or too many routes.
+    /// Two routes for one prefix, host bits, or too many routes.
     #[error(transparent)]
     Route(#[from] Refusal),
 }
@@ -152,7 +183,7 @@ pub enum Fault {
 pub type PortRow = PortSpec;
 
 /// The configured state of a switch. Immutable.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Tables {
     rows: Vec<Option<PortRow>>,
     floods: Vec<PortId>,
@@ -162,7 +193,7 @@ pub struct Tables {
     owners: HashMap<IpAddr, Owner, FxBuildHasher>,
     router_macs: Vec<Mac>,
     fib: Fib,
-    groups: Vec<Group>,
+    groups: Arc<[Group]>,
     crossing: Crossing,
     broadcast: Option<Ipv4Addr>,
     unknown: Unknown,
@@ -174,49 +205,24 @@ impl Tables {
     /// # Errors
     /// Every fault in it.
     pub fn build(spec: &TablesSpec) -> Result<Tables, Vec<Fault>> {
-        let mut faults = Vec::new();
-        let rows = rows(&spec.ports, &mut faults);
+        LiveTables::build(spec).map(LiveTables::into_tables)
+    }
+
+    /// Everything but routes and groups. Where there are faults, nothing may come of it.
+    fn without_routes(spec: &TablesSpec, faults: &mut Vec<Fault>) -> Tables {
+        let rows = rows(&spec.ports, faults);
         let has = |port: PortId| rows.get(port.index()).is_some_and(Option::is_some);
-        let owners = owners(&spec.owners, has, &mut faults);
-        let stations = stations(&spec.ports, &mut faults);
-        let host = only(&spec.ports, PortRole::Host, &mut faults);
-        let uplink = only(&spec.ports, PortRole::Uplink, &mut faults);
-        if spec.groups.len() > GROUPS_MAX {
-            faults.push(Fault::TooManyGroups(spec.groups.len()));
-        }
-        let lacks = |prefix: IpNet, hop: NextHop| match hop {
-            NextHop::Station { port, .. } if !has(port) => Some(Fault::NoSuchPort("a route", port)),
-            NextHop::Host if host.is_none() => Some(Fault::NoPortFor(prefix, PortRole::Host)),
-            NextHop::Neighbour(_) if uplink.is_none() => {
-                Some(Fault::NoPortFor(prefix, PortRole::Uplink))
-            }
-            _ => None,
-        };
-        for (prefix, hop) in &spec.routes {
-            match hop {
-                NextHop::Group(id) => match spec.groups.get(id.index()) {
-                    Some(group) => {
-                        faults.extend(group.members().filter_map(|hop| lacks(*prefix, hop)));
-                    }
-                    None => faults.push(Fault::NoSuchGroup(*prefix, *id)),
-                },
-                hop => faults.extend(lacks(*prefix, *hop)),
-            }
-        }
-        let fib = Fib::build(spec.routes.iter().copied()).unwrap_or_else(|refusals| {
-            faults.extend(refusals.into_iter().map(Fault::Route));
-            Fib::default()
-        });
-        if !faults.is_empty() {
-            return Err(faults);
-        }
+        let owners = owners(&spec.owners, has, faults);
+        let stations = stations(&spec.ports, faults);
+        let host = only(&spec.ports, PortRole::Host, faults);
+        let uplink = only(&spec.ports, PortRole::Uplink, faults);
         let floods = spec
             .ports
             .iter()
             .filter(|p| p.role != PortRole::Uplink)
             .map(|p| p.id)
             .collect();
-        Ok(Tables {
+        Tables {
             rows,
             floods,
             host,
@@ -224,12 +230,12 @@ impl Tables {
             stations,
             owners,
             router_macs: spec.router_macs.clone(),
-            fib,
-            groups: spec.groups.clone(),
+            fib: Fib::default(),
+            groups: Arc::new([]),
             crossing: spec.crossing,
             broadcast: broadcast(spec),
             unknown: spec.unknown,
-        })
+        }
     }
 
     /// A table of no ports, which drops everything.
@@ -244,7 +250,7 @@ impl Tables {
             owners: HashMap::default(),
             router_macs: Vec::new(),
             fib: Fib::default(),
-            groups: Vec::new(),
+            groups: Arc::new([]),
             crossing: Crossing::Bridged,
             broadcast: None,
             unknown: Unknown::Drop,
@@ -413,7 +419,7 @@ fn owners(
     let mut owners: HashMap<IpAddr, Owner, FxBuildHasher> = HashMap::default();
     for (address, owner) in rows {
         if !has(owner.port) {
-            faults.push(Fault::NoSuchPort("an address", owner.port));
+            faults.push(Fault::NoSuchPort(Namer::Owner(*address), owner.port));
         }
         if let Some(other) = owners.insert(*address, *owner)
             && other != *owner
@@ -477,7 +483,7 @@ mod tests {
         };
         let faults = Tables::build(&spec).expect_err("it is full of faults");
         assert!(faults.contains(&Fault::PortTwice(one)));
-        assert!(faults.contains(&Fault::NoSuchPort("an address", ghost)));
+        assert!(faults.contains(&Fault::NoSuchPort(Namer::Owner(address), ghost)));
         assert!(faults.contains(&Fault::AddressTwice(address, zero, ghost)));
         assert!(faults.contains(&Fault::NoPortFor(prefix, PortRole::Host)));
         assert!(faults.iter().any(|f| matches!(f, Fault::StationTwice(..))));
@@ -514,7 +520,7 @@ mod tests {
         let mut faults = Tables::build(&spec).expect_err("none is whole");
         let no_port = |role| Fault::NoPortFor(routes[1], role);
         for expected in [
-            Fault::NoSuchPort("a route", ghost.expect("in range")),
+            Fault::NoSuchPort(Namer::Route(routes[0]), ghost.expect("in range")),
             no_port(PortRole::Host),
             no_port(PortRole::Uplink),
             Fault::NoSuchGroup(routes[2], id(2)),

@@ -507,3 +507,236 @@ fn both_families_follow_the_table() {
     let wanted = "pods' route fc00:0:0:1::/64 -> VirtualAppliance 2001:db8:10:20::5";
     assert_eq!(taken(&plan, "node-0", "fc00:0:0:1::7"), wanted);
 }
+
+/// What `az network nic show-effective-route-table` prints: rows of source, type and prefix.
+fn printed(rows: &[(&str, &str, &str)]) -> Source {
+    let rows = rows.iter().map(|(source, kind, prefix)| {
+        format!(
+            "{{ \"addressPrefix\": [ \"{prefix}\" ], \"disableBgpRoutePropagation\": false, \
+             \"hasBgpOverride\": false, \"name\": null, \"nextHopIpAddress\": [], \
+             \"nextHopType\": \"{kind}\", \"source\": \"{source}\", \"state\": \"Active\" }}"
+        )
+    });
+    Source::BuiltIn {
+        name: "azure.json",
+        text: leak(format!(
+            "{{ \"nextLink\": null, \"value\": [\n{}\n] }}",
+            rows.collect::<Vec<_>>().join(",\n")
+        )),
+    }
+}
+
+const SEEDS_OWN: [(&str, &str, &str); 3] = [
+    ("Default", "VnetLocal", "10.10.0.0/24"),
+    ("Default", "VnetLocal", "10.20.0.0/24"),
+    ("Default", "Internet", "0.0.0.0/0"),
+];
+
+fn azure(more: &[(&str, &str, &str)], vnet: &[(&str, &str)]) -> LoadOptions {
+    LoadOptions {
+        azure_routes: Some(printed(&[&SEEDS_OWN, more].concat())),
+        ..options(&[], vnet)
+    }
+}
+
+const ENDPOINTS: &[(&str, &str)] = &[(
+    "\"addressPrefix\": \"10.20.0.0/24\"\n",
+    "\"addressPrefix\": \"10.20.0.0/24\", \"serviceEndpoints\": [ { \"service\": \
+     \"Microsoft.Storage\" } ]\n",
+)];
+
+const AZURES: &[(&str, &str, &str)] = &[
+    (
+        "VirtualNetworkGateway",
+        "VirtualNetworkGateway",
+        "192.168.0.0/16",
+    ),
+    (
+        "VirtualNetworkGateway",
+        "VirtualNetworkGateway",
+        "10.20.0.0/25",
+    ),
+    ("Default", "VNetGlobalPeering", "10.30.0.0/16"),
+    ("Default", "VirtualNetworkServiceEndpoint", "20.60.4.0/24"),
+    ("User", "VirtualAppliance", "10.99.0.0/16"),
+];
+
+#[test]
+fn what_only_azure_knows_is_taken_from_what_it_printed() {
+    let plan = load(&azure(AZURES, ENDPOINTS)).unwrap();
+    let table = [
+        (
+            "node-0",
+            "192.168.1.1",
+            "gateway's route 192.168.0.0/16 -> VirtualNetworkGateway",
+        ),
+        (
+            "node-0",
+            "10.20.0.9",
+            "system route 10.20.0.0/24 -> VnetLocal",
+        ),
+        (
+            "node-0",
+            "10.30.1.1",
+            "system route 10.30.0.0/16 -> VNetPeering",
+        ),
+        (
+            "node-0",
+            "20.60.4.9",
+            "system route 20.60.4.0/24 -> VirtualNetworkServiceEndpoint",
+        ),
+        // The masters' subnet has no service endpoints; and a table's routes come by its document.
+        (
+            "master-0",
+            "20.60.4.9",
+            "system route 0.0.0.0/0 -> Internet",
+        ),
+        ("node-0", "10.99.1.1", "system route 10.0.0.0/8 -> None"),
+    ];
+    for (node, target, route) in table {
+        assert_eq!(taken(&plan, node, target), route, "{node}");
+    }
+    let plan = load(&azure(AZURES, &[])).unwrap();
+    assert!(warned(
+        &plan,
+        "the template gives no subnet service endpoints"
+    ));
+}
+
+#[test]
+fn a_peer_that_azure_told_of_holds_next_hops_and_a_table_keeps_a_gateway_out() {
+    let quiet = Source::BuiltIn {
+        name: "rt.json",
+        text: r#"{ "type": "Microsoft.Network/routeTables", "name": "fw",
+          "disableBgpRoutePropagation": true, "routes": [ { "name": "all", "addressPrefix":
+          "0.0.0.0/0", "nextHopType": "VirtualAppliance", "nextHopIpAddress": "10.30.0.4" } ] }"#,
+    };
+    let plan = load(&with(vec![quiet], azure(AZURES, ENDPOINTS))).unwrap();
+    let all = "user-defined route 0.0.0.0/0 -> VirtualAppliance 10.30.0.4";
+    assert_eq!(taken(&plan, "node-0", "8.8.8.8"), all);
+    let none = "system route 192.168.0.0/16 -> None";
+    assert_eq!(taken(&plan, "node-0", "192.168.1.1"), none);
+    let lasting = "gateway's route 192.168.0.0/16 -> VirtualNetworkGateway";
+    assert_eq!(taken(&plan, "master-0", "192.168.1.1"), lasting);
+}
+
+#[test]
+fn what_azure_printed_has_to_be_of_this_vnet() {
+    let other = LoadOptions {
+        azure_routes: Some(printed(&[("Default", "VnetLocal", "10.0.0.0/16")])),
+        ..LoadOptions::built_in()
+    };
+    assert_eq!(
+        one_fault(&other),
+        "azure.json:1:21: value: of another VNet: its routes to VnetLocal are 10.0.0.0/16, and \
+         VNet 'aks-vnet' has 10.10.0.0/24, 10.20.0.0/24"
+    );
+    let rows = [
+        (
+            ("Heaven", "Internet", "1.0.0.0/8"),
+            "unknown source 'Heaven': one of Default, User, VirtualNetworkGateway",
+        ),
+        (
+            ("Default", "VNetPeering", "10.30.0.1/16"),
+            "10.30.0.1/16 has bits set outside its mask; the prefix is 10.30.0.0/16",
+        ),
+        (
+            ("Default", "VNetPeering", "10.30.0.0/64"),
+            "'64' is out of range: the prefix length of IPv4 is 0 to 32",
+        ),
+    ];
+    for (row, message) in rows {
+        let fault = one_fault(&azure(&[row], &[]));
+        assert!(
+            fault.starts_with("azure.json:5:") && fault.ends_with(message),
+            "{fault}"
+        );
+    }
+    let table = LoadOptions {
+        azure_routes: Some(document("rt", &[], &[])),
+        ..LoadOptions::built_in()
+    };
+    assert!(one_fault(&table).contains("show-effective-route-table"));
+}
+
+/// The seed's VNet with a table beside it, and each subnet's reference to one.
+fn beside(table: &str, masters: &str, agents: &str) -> LoadOptions {
+    let subnet = |prefix: &str, id: &str| {
+        let more =
+            format!("\"addressPrefix\": \"{prefix}\", \"routeTable\": {{ \"id\": \"{id}\" }}\n");
+        (
+            leak(format!("\"addressPrefix\": \"{prefix}\"\n")),
+            leak(more),
+        )
+    };
+    let (m, a) = (
+        subnet("10.10.0.0/24", masters),
+        subnet("10.20.0.0/24", agents),
+    );
+    let resources = leak(format!("\"resources\": [ {table},"));
+    let changes = [
+        (m.0 as &str, m.1 as &str),
+        (a.0, a.1),
+        ("\"resources\": [", resources),
+    ];
+    kubenet(options(&[], &changes))
+}
+
+#[test]
+fn a_table_beside_the_vnet_needs_no_option() {
+    let table = |hop: &str| {
+        format!(
+            "{{ \"type\": \"Microsoft.Network/routeTables\", \"name\": \"hub\", \"properties\": {{ \
+             \"routes\": [ {{ \"name\": \"all\", \"properties\": {{ \"addressPrefix\": \
+             \"0.0.0.0/0\", \"nextHopType\": \"{hop}\" }} }} ] }} }}"
+        )
+    };
+    let id = |name: &str| format!("[resourceId('Microsoft.Network/routeTables', '{name}')]");
+    let plan = load(&beside(&table("None"), &id("hub"), &id(OWN))).unwrap();
+    assert_eq!(
+        held(&plan),
+        [
+            "hub 1: master-subnet".to_owned(),
+            format!("{OWN} 3: agent-subnet")
+        ]
+    );
+    assert_eq!(
+        taken(&plan, "master-0", "8.8.8.8"),
+        "user-defined route 0.0.0.0/0 -> None"
+    );
+    assert!(warned(
+        &plan,
+        "route table 'hub' on master-subnet leads to the pods of 3 of 3"
+    ));
+    // The same table as a document of its own goes before it.
+    let given = document("HUB", &[("all", "0.0.0.0/0", "Internet")], &[]);
+    let plan = load(&with(
+        vec![given],
+        beside(&table("None"), &id("hub"), &id(OWN)),
+    ))
+    .unwrap();
+    assert_eq!(
+        taken(&plan, "master-0", "8.8.8.8"),
+        "user-defined route 0.0.0.0/0 -> Internet"
+    );
+    // One that cannot be read is left out, and its subnet has no table that we know of: not the
+    // cluster's.
+    let plan = load(&beside(&table("Void"), &id("hub"), &id(OWN))).unwrap();
+    assert_eq!(held(&plan), [format!("{OWN} 3: agent-subnet")]);
+    assert!(warned(
+        &plan,
+        "the template's route table is left out: unknown nextHopType 'Void'"
+    ));
+    assert!(warned(
+        &plan,
+        "subnet 'master-subnet' has route table 'hub', which no document"
+    ));
+    assert_eq!(
+        taken(&plan, "master-0", "10.244.1.7"),
+        "system route 10.0.0.0/8 -> None"
+    );
+    // One that no subnet has is of no effect, and no word.
+    let plan = load(&beside(&table("None"), &id(OWN), &id(OWN))).unwrap();
+    assert_eq!(held(&plan)[0], "hub 1: ");
+    assert!(!warned(&plan, "hub"));
+}

@@ -76,6 +76,16 @@ impl Hops {
         }
     }
 
+    /// True if some route goes to `hop`.
+    pub(super) fn has(&self, hop: NextHop) -> bool {
+        self.numbers.contains_key(&hop)
+    }
+
+    /// All that are in use, in no order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = NextHop> {
+        self.rows.iter().filter_map(|row| *row)
+    }
+
     /// The next hop of a number in use.
     pub(super) fn get(&self, number: u16) -> Option<NextHop> {
         self.rows[usize::from(number)]

@@ -89,12 +89,20 @@ pub enum Refusal {
     /// Two routes for one prefix that disagree.
     #[error(transparent)]
     Conflict(#[from] Conflict),
+    /// A prefix that is an address: which of the two was meant, nobody can tell.
+    #[error("{0} has bits set behind its length; the prefix is {prefix}", prefix = .0.trunc())]
+    HostBits(IpNet),
     /// More routes of one family than [`ROUTES_MAX`].
-    #[error("{0} routes of one family, and a table holds at most {ROUTES_MAX}")]
-    TooManyRoutes(usize),
+    #[error("with {last} there are {count} routes of one family, and a table holds {ROUTES_MAX}")]
+    TooManyRoutes {
+        /// How many there would be.
+        count: usize,
+        /// The last of the new ones.
+        last: IpNet,
+    },
     /// More distinct next hops than [`HOPS_MAX`].
-    #[error("more than {HOPS_MAX} distinct next hops")]
-    TooManyHops,
+    #[error("{0} is one next hop too many: a table holds {HOPS_MAX} distinct ones")]
+    TooManyHops(IpNet),
 }
 
 /// A routing table compiled for lookup, for both families. A clone shares everything.
@@ -107,10 +115,10 @@ pub struct Fib {
 }
 
 impl Fib {
-    /// Compiles `routes`. Host bits behind a prefix are ignored; the same route twice is one.
+    /// Compiles `routes`. The same route twice is one.
     ///
     /// # Errors
-    /// Every prefix that was given with two different next hops, or that there is too much.
+    /// Every prefix with host bits or with two different next hops, or that there is too much.
     pub fn build(routes: impl IntoIterator<Item = (IpNet, NextHop)>) -> Result<Fib, Vec<Refusal>> {
         let mut rib = Rib::default();
         rib.replace(routes)?;

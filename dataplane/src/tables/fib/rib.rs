@@ -20,7 +20,7 @@ use super::{Conflict, Entry, Family, Fib, HOPS_MAX, NextHop, PIECES, ROUTES_MAX,
 use crate::sync::Arc;
 
 /// A routing table of both families.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Rib {
     v4: Side<V4>,
     v6: Side<V6>,
@@ -32,19 +32,21 @@ pub struct Rib {
 pub type Change = (IpNet, Option<NextHop>);
 
 impl Rib {
-    /// Makes all `changes`; of two for one prefix the later counts. Host bits are ignored, and so
-    /// is the removal of a route that is not there. Gives the number of routes that differ now.
+    /// Makes all `changes`; of two for one prefix the later counts. The removal of a route that is
+    /// not there is ignored. Gives the number of routes that differ now.
     ///
     /// # Errors
-    /// There would be too much of something. Nothing has changed then.
+    /// Every prefix with host bits, or that there would be too much of something. Nothing has
+    /// changed then.
     pub fn apply(
         &mut self,
         changes: impl IntoIterator<Item = Change>,
     ) -> Result<usize, Vec<Refusal>> {
-        let mut sorted: Vec<Change> = changes
-            .into_iter()
-            .map(|(prefix, hop)| (prefix.trunc(), hop))
-            .collect();
+        let mut sorted: Vec<Change> = changes.into_iter().collect();
+        let refusals = host_bits(sorted.iter().map(|(prefix, _)| *prefix));
+        if !refusals.is_empty() {
+            return Err(refusals);
+        }
         sorted.sort_by_key(|(prefix, _)| *prefix);
         sorted.dedup_by(|later, kept| {
             let same = later.0 == kept.0;
@@ -60,21 +62,18 @@ impl Rib {
     /// Makes `routes` the whole table. Gives the number of routes that differ now.
     ///
     /// # Errors
-    /// Every prefix with two different next hops, or that there is too much of something. Nothing
-    /// has changed then.
+    /// Every prefix with host bits or with two different next hops, or that there is too much of
+    /// something. Nothing has changed then.
     pub fn replace(
         &mut self,
         routes: impl IntoIterator<Item = (IpNet, NextHop)>,
     ) -> Result<usize, Vec<Refusal>> {
-        let mut wanted: Vec<(IpNet, NextHop)> = routes
-            .into_iter()
-            .map(|(prefix, hop)| (prefix.trunc(), hop))
-            .collect();
+        let mut wanted: Vec<(IpNet, NextHop)> = routes.into_iter().collect();
         wanted.sort_by_key(|(prefix, _)| *prefix);
-        let mut conflicts: Vec<Refusal> = Vec::new();
+        let mut refusals = host_bits(wanted.iter().map(|(prefix, _)| *prefix));
         wanted.dedup_by(|(prefix, second), (kept, first)| {
             if prefix == kept && second != first {
-                conflicts.push(Refusal::Conflict(Conflict {
+                refusals.push(Refusal::Conflict(Conflict {
                     prefix: *prefix,
                     first: *first,
                     second: *second,
@@ -82,8 +81,8 @@ impl Rib {
             }
             prefix == kept
         });
-        if !conflicts.is_empty() {
-            return Err(conflicts);
+        if !refusals.is_empty() {
+            return Err(refusals);
         }
         let has = |prefix: &IpNet| wanted.binary_search_by_key(prefix, |(p, _)| *p).is_ok();
         let mut changes: Vec<Change> = self
@@ -127,6 +126,17 @@ impl Rib {
         v4.chain(v6)
     }
 
+    /// True if some route goes to `hop`.
+    #[must_use]
+    pub fn names(&self, hop: NextHop) -> bool {
+        self.hops.has(hop)
+    }
+
+    /// The next hops of all routes, each once, in no order.
+    pub fn hops(&self) -> impl Iterator<Item = NextHop> {
+        self.hops.iter()
+    }
+
     /// How many routes there are.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -143,18 +153,18 @@ impl Rib {
     fn settle(&mut self, changes: &[Change]) -> Result<usize, Vec<Refusal>> {
         let v4_count = changes.partition_point(|(prefix, _)| matches!(prefix, IpNet::V4(_)));
         let (v4, v6) = changes.split_at(v4_count);
-        let after = [
-            self.v4.len() + self.gain(v4) - loss(v4),
-            self.v6.len() + self.gain(v6) - loss(v6),
-        ];
-        let too_many = after.into_iter().filter(|count| *count > ROUTES_MAX);
-        let refusals: Vec<Refusal> = too_many.map(Refusal::TooManyRoutes).collect();
+        let too_many = |(before, changes): (usize, &[Change])| {
+            let mut new = changes.iter().filter(|change| self.is_new(change));
+            let (last, _) = *new.next_back()?;
+            let count = before + new.count() + 1 - loss(changes);
+            (count > ROUTES_MAX).then_some(Refusal::TooManyRoutes { count, last })
+        };
+        let families = [(self.v4.len(), v4), (self.v6.len(), v6)];
+        let refusals: Vec<Refusal> = families.into_iter().filter_map(too_many).collect();
         if !refusals.is_empty() {
             return Err(refusals);
         }
-        let Some(numbers) = self.renumber(changes) else {
-            return Err(vec![Refusal::TooManyHops]);
-        };
+        let numbers = self.renumber(changes).map_err(|refusal| vec![refusal])?;
         self.rows = self.hops.share();
         let (v4_numbers, v6_numbers) = numbers.split_at(v4_count);
         self.v4.change(v4, v4_numbers);
@@ -162,14 +172,13 @@ impl Rib {
         Ok(changes.len())
     }
 
-    /// How many of real changes are new prefixes.
-    fn gain(&self, changes: &[Change]) -> usize {
-        let new = |(prefix, hop): &&Change| hop.is_some() && self.get(*prefix).is_none();
-        changes.iter().filter(new).count()
+    /// True for a real change that adds a prefix.
+    fn is_new(&self, (prefix, hop): &Change) -> bool {
+        hop.is_some() && self.get(*prefix).is_none()
     }
 
     /// Numbers the next hops of `changes` and lets go of those before, or leaves all as it was.
-    fn renumber(&mut self, changes: &[Change]) -> Option<Vec<u16>> {
+    fn renumber(&mut self, changes: &[Change]) -> Result<Vec<u16>, Refusal> {
         // Only near the limit can it fail, so only there do we pay for a way back.
         let near = self.hops.len() + changes.len() > HOPS_MAX;
         let spare = near.then(|| self.hops.clone());
@@ -178,9 +187,12 @@ impl Rib {
                 self.hops.release(number);
             }
         }
-        let take = |(_, hop): &Change| hop.map_or(Some(0), |hop| self.hops.take(hop));
+        let take = |(prefix, hop): &Change| {
+            let number = hop.map_or(Some(0), |hop| self.hops.take(hop));
+            number.ok_or(Refusal::TooManyHops(*prefix))
+        };
         let numbers = changes.iter().map(take).collect();
-        if let (None, Some(spare)) = (&numbers, spare) {
+        if let (Err(_), Some(spare)) = (&numbers, spare) {
             self.hops = spare;
         }
         numbers
@@ -192,6 +204,12 @@ impl Rib {
             IpNet::V6(_) => self.v6.get(key::<V6>(prefix)),
         }
     }
+}
+
+/// The prefixes with bits set behind their length.
+fn host_bits(prefixes: impl Iterator<Item = IpNet>) -> Vec<Refusal> {
+    let set = prefixes.filter(|prefix| *prefix != prefix.trunc());
+    set.map(Refusal::HostBits).collect()
 }
 
 /// How many of real changes are removals.
@@ -206,7 +224,7 @@ fn key<F: Family>(prefix: IpNet) -> Key<F::Bits> {
 type Key<B> = (B, u8);
 
 /// The routes of one family, and what they were compiled to.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Side<F: Family> {
     /// Routes no longer than a slot: they make the covers.
     short: BTreeMap<Key<F::Bits>, u16>,

@@ -313,15 +313,15 @@ fn a_table_without_routes_finds_nothing() {
 
 #[test]
 fn one_prefix_with_two_next_hops_is_refused_by_name() {
-    let (prefix, other) = (net("10.244.0.0/24"), net("10.244.0.7/24"));
-    let refusals = Fib::build([(prefix, hop(1)), (other, hop(2))]).expect_err("they disagree");
+    let prefix = net("10.244.0.0/24");
+    let refusals = Fib::build([(prefix, hop(1)), (prefix, hop(2))]).expect_err("they disagree");
     let conflict = Conflict {
         prefix,
         first: hop(1),
         second: hop(2),
     };
     assert_eq!(refusals, [Refusal::Conflict(conflict)]);
-    let agreed = Fib::build([(prefix, hop(1)), (other, hop(1))]).expect("they agree");
+    let agreed = Fib::build([(prefix, hop(1)), (prefix, hop(1))]).expect("they agree");
     assert_eq!(agreed.len(), 1);
 }
 
@@ -337,7 +337,8 @@ fn a_refused_change_changes_nothing() {
         (host(HOPS_MAX as u32), Some(distinct(70_000))),
         (host(HOPS_MAX as u32 + 1), Some(distinct(70_001))),
     ];
-    assert_eq!(rib.apply(more), Err(vec![Refusal::TooManyHops]));
+    let last = host(HOPS_MAX as u32 + 1);
+    assert_eq!(rib.apply(more), Err(vec![Refusal::TooManyHops(last)]));
     assert_eq!(rib.get(host(1)), Some(distinct(1)));
     assert_eq!(rib.len(), HOPS_MAX);
     // One goes and one comes: that fits, and the number of the one that went is not mixed up.
@@ -358,7 +359,30 @@ fn too_many_routes_are_refused() {
     let host = |n: u32| IpNet::from(IpAddr::from(Ipv4Addr::from(n)));
     let routes = (0..=ROUTES_MAX as u32).map(|n| (host(n), hop(1)));
     let refused = Rib::default().replace(routes);
-    assert_eq!(refused, Err(vec![Refusal::TooManyRoutes(ROUTES_MAX + 1)]));
+    let too_many = Refusal::TooManyRoutes {
+        count: ROUTES_MAX + 1,
+        last: host(ROUTES_MAX as u32),
+    };
+    assert_eq!(refused, Err(vec![too_many]));
+}
+
+#[test]
+fn host_bits_are_refused_by_name_wherever_routes_come_in() {
+    let (sound, kept) = (net("10.1.0.0/16"), net("10.2.0.0/16"));
+    let bad = [net("10.244.0.7/24"), net("fd00::1/64")];
+    let refusals = bad.map(Refusal::HostBits);
+    let mut rib = Rib::default();
+    rib.apply([(kept, Some(hop(1)))]).expect("there is room");
+    let routes = [(sound, hop(2)), (bad[0], hop(2)), (bad[1], hop(2))];
+    assert_eq!(rib.replace(routes), Err(refusals.to_vec()));
+    let changes = routes.map(|(net, hop)| (net, Some(hop)));
+    assert_eq!(rib.apply(changes), Err(refusals.to_vec()));
+    assert_eq!(rib.apply([(bad[0], None)]), Err(refusals[..1].to_vec()));
+    assert_eq!(rib.iter().collect::<Vec<_>>(), [(kept, hop(1))]);
+    assert_eq!(
+        refusals[0].to_string(),
+        "10.244.0.7/24 has bits set behind its length; the prefix is 10.244.0.0/24"
+    );
 }
 
 #[test]

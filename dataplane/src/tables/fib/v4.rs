@@ -26,7 +26,7 @@ const LEVELS_SHIFT: u32 = 29;
 const START: u32 = (1 << LEVELS_SHIFT) - 1;
 
 /// The family.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum V4 {}
 
 /// Sixteen ranges of the low bits. Unused ones repeat the last end.

@@ -40,7 +40,7 @@ const PAGED_OVER: usize = FAN * FAN;
 const WINDOW: u8 = 16;
 
 /// The family.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum V6 {}
 
 /// Eight ranges of a window behind a common head. Unused ones repeat the last end.
