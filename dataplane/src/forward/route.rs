@@ -144,16 +144,17 @@ fn look_up_v6<W: Witness>(
         mtu_min: ipv6::MTU_MIN,
         may_fragment: false,
     };
-    // The host is a neighbour on the pods' link. What they tell it there is not routed at all.
-    if ip.target.is_unicast_link_local() && ingress.role != PortRole::Uplink {
-        return Ok((NextHop::Host, packet));
-    }
-    let address = ip.target.into();
-    if ipv6::is_unroutable_target(ip.target) {
+    let (address, hop) = (ip.target.into(), tables.route_v6(ip.target));
+    // Nobody routes a link-local address. Where the tables say so it is the host's own: the kernel
+    // holds the gateway, and asks for neighbours, and is answered, by its link-local address. The
+    // uplink is another link.
+    let on_link = hop == Some(NextHop::Host)
+        && ip.target.is_unicast_link_local()
+        && ingress.role != PortRole::Uplink;
+    if ipv6::is_unroutable_target(ip.target) && !on_link {
         witness.note(Step::NotRoutable { address });
         return Err(DropReason::NotRoutable);
     }
-    let hop = tables.route_v6(ip.target);
     witness.note(Step::Route { address, hop });
     let hop = hop.map(|hop| one_of(hop, || Flow::of_v6(ip), tables, witness));
     if is_ours(hop, tables) {

@@ -27,6 +27,7 @@ pub(super) fn dual() -> TablesSpec {
         (net("fd00:0:0:1::6/128"), station(A, POD_A)),
         (net("fd00:0:0:1::7/128"), station(B, POD_B)),
         (net("fd00:0:0:1::1/128"), NextHop::Host),
+        (net("fe80::/10"), NextHop::Host),
         (net("fd00:0:0:1::/64"), NextHop::Unreachable),
         (net("fd00:0:0:2::/64"), station(UPLINK, FABRIC)),
         (net("10.244.2.0/24"), station(UPLINK, FABRIC)),
