@@ -25,6 +25,7 @@ fn value(verdict: Verdict) -> u64 {
         Verdict::Forward { egress, rewrite } => {
             (egress.index() as u64) << 1 | u64::from(rewrite.hop)
         }
+        Verdict::Fragment { egress, .. } => 30_000 + egress.index() as u64,
         Verdict::Flood => 10_001,
         Verdict::Punt(_) => 10_002,
         Verdict::Drop(reason) => 20_000 + reason as u64,

@@ -32,6 +32,7 @@ pub mod addr;
 pub mod buffer;
 pub mod clock;
 pub mod forward;
+pub mod fragment;
 pub mod frame;
 pub mod gossip;
 pub mod port;

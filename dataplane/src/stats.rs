@@ -15,6 +15,16 @@ use crate::buffer::Frame;
 use crate::sync::Counter;
 use crate::verdict::DropReason;
 
+/// A counter for each reason.
+#[derive(Debug)]
+struct Deaths([Counter; DropReason::COUNT]);
+
+impl Default for Deaths {
+    fn default() -> Deaths {
+        Deaths(std::array::from_fn(|_| Counter::default()))
+    }
+}
+
 /// Counters of one port.
 #[derive(Debug, Default)]
 struct PortBoard {
@@ -22,7 +32,7 @@ struct PortBoard {
     received_bytes: Counter,
     transmitted: Counter,
     transmitted_bytes: Counter,
-    dropped: [Counter; DropReason::COUNT],
+    dropped: Deaths,
 }
 
 /// The counters of one worker: it alone writes, anybody reads.
@@ -36,7 +46,7 @@ pub struct Board {
     queued: Counter,
     super_frames: Counter,
     errors_suppressed: Counter,
-    dropped: [Counter; DropReason::COUNT],
+    dropped: Deaths,
     ports: Box<[CachePadded<PortBoard>]>,
 }
 
@@ -51,7 +61,7 @@ impl Default for Board {
             queued: Counter::default(),
             super_frames: Counter::default(),
             errors_suppressed: Counter::default(),
-            dropped: Default::default(),
+            dropped: Deaths::default(),
             ports: (0..PortId::COUNT_MAX)
                 .map(|_| CachePadded::default())
                 .collect(),
@@ -82,8 +92,8 @@ impl Board {
 
     #[inline]
     pub(crate) fn dropped(&self, port: PortId, reason: DropReason) {
-        self.dropped[reason as usize].add(1);
-        self.ports[port.index()].dropped[reason as usize].add(1);
+        self.dropped.0[reason as usize].add(1);
+        self.ports[port.index()].dropped.0[reason as usize].add(1);
     }
 
     #[inline]
@@ -122,7 +132,7 @@ impl Board {
             transmitted: self.transmitted.get(),
             punted: self.punted.get(),
             queued: self.queued.get(),
-            dropped: Drops(std::array::from_fn(|at| self.dropped[at].get())),
+            dropped: Drops(std::array::from_fn(|at| self.dropped.0[at].get())),
         }
     }
 
@@ -147,7 +157,7 @@ impl Board {
             received_bytes: board.received_bytes.get(),
             transmitted: board.transmitted.get(),
             transmitted_bytes: board.transmitted_bytes.get(),
-            dropped: Drops(std::array::from_fn(|at| board.dropped[at].get())),
+            dropped: Drops(std::array::from_fn(|at| board.dropped.0[at].get())),
         }
     }
 
@@ -222,7 +232,7 @@ pub struct Counts {
     pub received: u64,
     /// Frames the switch made itself: ARP answers and questions, ICMP errors.
     pub originated: u64,
-    /// Frames beyond the first that flooding made of one, or segmentation.
+    /// Frames beyond the first that flooding made of one, segmentation or fragmentation.
     pub copied: u64,
     /// Frames that ports took.
     pub transmitted: u64,

@@ -58,10 +58,15 @@ drop_reasons! {
     MalformedIpv4, "malformed_ipv4", "the IPv4 header's version, length or checksum is wrong";
     MalformedIpv6, "malformed_ipv6", "the IPv6 header's version or length is wrong";
     MalformedExtensions, "malformed_extensions", "an IPv6 extension header is cut short, out of its place, or one too many (RFC 8200 4.1)";
+    MalformedOptions, "malformed_options", "an IPv4 option or an IPv6 hop-by-hop option is cut short, repeated or out of place";
+    UnknownOption, "unknown_option", "an IPv6 hop-by-hop option asks that who does not know it discard the packet (RFC 8200 4.2)";
+    SourceRouted, "source_routed", "names routers that it must pass, which is refused (RFC 7126 4.3, RFC 5095)";
     ArpUnanswered, "arp_unanswered", "asks for an address that nobody here holds, and such questions stay here";
     AddressConflict, "address_conflict", "announces an address that another port holds";
     MartianSource, "martian_source", "the source address may not appear on a wire (RFC 1812 5.3.7)";
     NotRoutable, "not_routable", "a multicast, broadcast, loopback or link-local target is never routed";
+    DirectedBroadcast, "directed_broadcast", "the last address of the pods' own subnet, to which a router sends nothing (RFC 2644)";
+    BeyondScope, "beyond_scope", "a link-local source does not leave its link (RFC 4291 2.5.6)";
     NoRoute, "no_route", "no prefix holds the target address";
     NoSuchPod, "no_such_pod", "in this node's own pod range, and no pod has the address";
     Blackhole, "blackhole", "the route says to discard";
@@ -135,6 +140,14 @@ pub enum Punt {
 pub enum Verdict {
     /// Out of one port, after the edits.
     Forward {
+        /// The port to leave by.
+        egress: PortId,
+        /// The edits to make first.
+        rewrite: Rewrite,
+    },
+    /// Out of one port, after the edits, in fragments: longer than its MTU, and the sender allows it
+    /// (RFC 1812 5.2.6).
+    Fragment {
         /// The port to leave by.
         egress: PortId,
         /// The edits to make first.

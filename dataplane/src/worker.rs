@@ -259,6 +259,9 @@ impl<P: Port> Worker<P> {
         self.learn(source, verdict, ingress, tables, now);
         match verdict {
             Verdict::Forward { egress, rewrite } => self.send(frame, kind, egress, rewrite),
+            Verdict::Fragment { egress, rewrite } => {
+                self.send_in_fragments(frame, kind, (egress, rewrite), tables);
+            }
             Verdict::Flood => self.flood(frame, ingress, tables),
             Verdict::Punt(punt) => self.punt(frame, punt, ingress, tables, now),
             Verdict::Drop(reason) => self.refuse(frame, reason, ingress, tables, now),
@@ -293,15 +296,21 @@ impl<P: Port> Worker<P> {
     #[inline]
     fn send(&mut self, mut frame: Frame, kind: Kind, egress: PortId, edits: Rewrite) {
         if edits != Rewrite::KEEP {
-            let bytes = self.pool.bytes_mut(&frame);
-            rewrite::rewrite(bytes, kind, edits);
-            if edits.hop {
-                let len = rewrite::routed_len(bytes, kind);
-                frame.set_len(len);
-            }
+            self.edit(&mut frame, kind, edits);
         }
         let taken = self.transmit(&mut frame, egress);
         self.settle(frame, taken);
+    }
+
+    /// The fourth room.
+    #[inline]
+    fn edit(&mut self, frame: &mut Frame, kind: Kind, edits: Rewrite) {
+        let bytes = self.pool.bytes_mut(frame);
+        rewrite::rewrite(bytes, kind, edits);
+        if edits.hop {
+            let len = rewrite::routed_len(bytes, kind);
+            frame.set_len(len);
+        }
     }
 
     /// The last room: one frame to one port. Its exit is counted now, or when the port is flushed.

@@ -104,7 +104,9 @@ pub fn run_frame(bytes: &[u8]) {
                 };
                 let verdict = forward::decide(&view, Offload::NONE, port(ingress), world);
                 check_verdict(verdict, ingress, &tables);
-                if let Verdict::Forward { rewrite, .. } = verdict {
+                if let Verdict::Forward { rewrite, .. } | Verdict::Fragment { rewrite, .. } =
+                    verdict
+                {
                     check_edits(bytes, &view, &network, rewrite);
                 }
             }
@@ -126,7 +128,7 @@ fn heard() -> Neighbours {
 }
 
 fn check_verdict(verdict: Verdict, ingress: usize, tables: &Tables) {
-    let Verdict::Forward { egress, .. } = verdict else {
+    let (Verdict::Forward { egress, .. } | Verdict::Fragment { egress, .. }) = verdict else {
         return;
     };
     assert!(tables.port(egress).is_some(), "{verdict:?} names no port");

@@ -1,7 +1,8 @@
 //! Nothing on a frame's way allocates: counted, over 100,000 frames of every kind.
 //!
 //! In: a worker on memory ports, once with all offloads and once with ports that take only
-//! finished frames; frames that are bridged, routed, flooded, answered, cut, completed and dropped.
+//! finished frames; frames that are bridged, routed, flooded, answered, cut, completed,
+//! fragmented and dropped.
 //! Out: the number of heap allocations of this thread, which must be zero.
 //! Never: counts the first frames, while buffers and queues find their sizes.
 
@@ -53,6 +54,12 @@ fn frames(net: [u8; 2], router: Mac, far: Ipv4Addr) -> Sent {
     expired[24..26].fill(0);
     let sum = dataplane::frame::checksum::checksum(&expired[14..34]);
     expired[24..26].copy_from_slice(&sum.to_be_bytes());
+    // To another pod by way of the router, longer than its MTU: in fragments.
+    let mut long = udp(me, router, mine, theirs, 4014);
+    long[20] &= !0x40;
+    long[24..26].fill(0);
+    let sum = dataplane::frame::checksum::checksum(&long[14..34]);
+    long[24..26].copy_from_slice(&sum.to_be_bytes());
     let lie = Offload {
         csum_start: 60_000,
         ..partial
@@ -71,6 +78,7 @@ fn frames(net: [u8; 2], router: Mac, far: Ipv4Addr) -> Sent {
         (cut, undone),
         (plain.clone(), partial),
         (expired, Offload::NONE),
+        (long, Offload::NONE),
         (plain, lie),
         (vec![0; 9], Offload::NONE),
     ]

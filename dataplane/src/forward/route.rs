@@ -6,9 +6,9 @@
 //! address nobody has would make a loop (the own pod range is unreachable instead).
 //!
 //! The checks are those of RFC 1812 5.2 and 5.3, in their order: a sound header, a source that may
-//! exist, a target that may be routed, a route, TTL, size.
+//! exist, a target that may be routed, a route, options, TTL, size.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use super::witness::note;
 use super::{Step, Witness, World};
@@ -17,6 +17,7 @@ use crate::frame::flow::Flow;
 use crate::frame::ipv4::{self, Ipv4View};
 use crate::frame::ipv6::{self, Ipv6View};
 use crate::frame::offload::Offload;
+use crate::frame::options;
 use crate::frame::{FrameView, Network};
 use crate::tables::fib::NextHop;
 use crate::tables::{Crossing, PortRole, PortRow, Tables};
@@ -29,6 +30,12 @@ struct Packet {
     hops: u8,
     /// Bytes of the packet, or of one segment of a super-frame.
     size: usize,
+    /// It is a segment that was measured.
+    segment: bool,
+    /// The least that counts as an egress MTU, in bytes.
+    mtu_min: u16,
+    /// What is too long may leave in fragments.
+    may_fragment: bool,
 }
 
 /// The next hop for a frame that is to be routed.
@@ -41,8 +48,11 @@ pub(super) fn decide<W: Witness>(
     witness: &mut W,
 ) -> Verdict {
     let looked_up = match &view.network() {
-        Network::Ipv4(ip) => look_up_v4(ip, offload, world.tables, witness),
-        Network::Ipv6(ip) => look_up_v6(ip, offload, world.tables, witness),
+        Network::Ipv4(ip) => look_up_v4(ip, view.payload(), offload, world.tables, witness),
+        Network::Ipv6(ip) => {
+            let around = (ingress, world.tables);
+            look_up_v6(ip, view.payload(), offload, around, witness)
+        }
         Network::Malformed(reason) => Err(*reason),
         Network::Arp(_) | Network::Opaque => return not_ip(ingress, world.tables, witness),
     };
@@ -54,72 +64,120 @@ pub(super) fn decide<W: Witness>(
 
 fn look_up_v4<W: Witness>(
     ip: &Ipv4View,
+    bytes: &[u8],
     offload: Offload,
     tables: &Tables,
     witness: &mut W,
 ) -> Result<(NextHop, Packet), DropReason> {
+    let broadcast = tables.directed_broadcast();
+    let martian = ipv4::is_martian_source(ip.source) || broadcast == Some(ip.source);
     let address = ip.source.into();
-    if ipv4::is_martian_source(ip.source) {
-        let martian = true;
-        note!(witness, Step::Source { address, martian });
+    note!(witness, Step::Source { address, martian });
+    if martian {
         return Err(DropReason::MartianSource);
     }
-    let martian = false;
-    note!(witness, Step::Source { address, martian });
     let (address, hop) = (ip.target.into(), tables.route_v4(ip.target));
     note!(witness, Step::Route { address, hop });
     let hop = hop.map(|hop| one_of(hop, || Flow::of_v4(ip), tables, witness));
-    // Link-local targets such as the metadata service are the host's business where it says so.
-    if hop != Some(NextHop::Host) && ipv4::is_unroutable_target(ip.target) {
+    let to_host = hop == Some(NextHop::Host);
+    if let Some(reason) = unroutable_v4(ip, to_host, broadcast) {
         note!(witness, Step::NotRoutable { address });
-        return Err(DropReason::NotRoutable);
+        return Err(reason);
+    }
+    if ip.header_len > ipv4::HEADER_LEN_MIN as u8 && is_ours(hop, tables) {
+        let header = &bytes[..usize::from(ip.header_len)];
+        options::check_v4(header).map_err(|fault| fault.reason)?;
     }
     let header = usize::from(ip.header_len) + ip.transport.segment_header_len();
     let size = segment_size(offload, header, usize::from(ip.total_len));
     Ok((
         hop.ok_or(DropReason::NoRoute)?,
-        Packet { hops: ip.ttl, size },
+        Packet {
+            hops: ip.ttl,
+            size,
+            segment: offload.is_super_frame(),
+            mtu_min: 0,
+            may_fragment: !ip.dont_fragment,
+        },
     ))
+}
+
+/// Why a packet to this address may not be routed, if so. Link-local targets such as the metadata
+/// service are the host's business where a route says so, but not its loopback: with
+/// `route_localnet`, which kube-proxy sets, the kernel would take it (CVE-2020-8558).
+#[inline]
+fn unroutable_v4(ip: &Ipv4View, to_host: bool, broadcast: Option<Ipv4Addr>) -> Option<DropReason> {
+    let link_local = ip.target.is_link_local() || ip.source.is_link_local();
+    if ipv4::is_unroutable_target(ip.target) || (link_local && !to_host) {
+        Some(DropReason::NotRoutable)
+    } else if broadcast == Some(ip.target) {
+        Some(DropReason::DirectedBroadcast)
+    } else {
+        None
+    }
+}
+
+/// True if the switch is the router of a packet with this next hop: not where it only translates
+/// addresses, and not where the node's own kernel is the router and has its own mind.
+#[inline]
+fn is_ours(hop: Option<NextHop>, tables: &Tables) -> bool {
+    hop != Some(NextHop::Host) && matches!(tables.crossing(), Crossing::Routed { .. })
 }
 
 fn look_up_v6<W: Witness>(
     ip: &Ipv6View,
+    bytes: &[u8],
     offload: Offload,
-    tables: &Tables,
+    (ingress, tables): (&PortRow, &Tables),
     witness: &mut W,
 ) -> Result<(NextHop, Packet), DropReason> {
-    let address = ip.source.into();
-    if ipv6::is_martian_source(ip.source) {
-        let martian = true;
-        note!(witness, Step::Source { address, martian });
+    let (address, martian) = (ip.source.into(), ipv6::is_martian_source(ip.source));
+    note!(witness, Step::Source { address, martian });
+    if martian {
         return Err(DropReason::MartianSource);
     }
-    let martian = false;
-    note!(witness, Step::Source { address, martian });
+    let header = usize::from(ip.header_len) + ip.transport.segment_header_len();
+    let whole = ipv6::HEADER_LEN + usize::from(ip.payload_len);
+    let packet = Packet {
+        hops: ip.hop_limit,
+        size: segment_size(offload, header, whole),
+        segment: offload.is_super_frame(),
+        mtu_min: ipv6::MTU_MIN,
+        may_fragment: false,
+    };
     let (address, hop) = (ip.target.into(), tables.route_v6(ip.target));
     // Nobody routes a link-local address. Where the tables say so it is the host's own: the kernel
-    // holds the gateway, and asks for neighbours, and is answered, by its link-local address.
-    let on_link = hop == Some(NextHop::Host) && ip.target.is_unicast_link_local();
+    // holds the gateway, and asks for neighbours, and is answered, by its link-local address. The
+    // uplink is another link.
+    let on_link = hop == Some(NextHop::Host)
+        && ip.target.is_unicast_link_local()
+        && ingress.role != PortRole::Uplink;
     if ipv6::is_unroutable_target(ip.target) && !on_link {
         note!(witness, Step::NotRoutable { address });
         return Err(DropReason::NotRoutable);
     }
     note!(witness, Step::Route { address, hop });
-    let hop = one_of(
-        hop.ok_or(DropReason::NoRoute)?,
-        || Flow::of_v6(ip),
-        tables,
-        witness,
-    );
-    let header = ipv6::HEADER_LEN + ip.transport.segment_header_len();
-    let whole = ipv6::HEADER_LEN + usize::from(ip.payload_len);
-    Ok((
-        hop,
-        Packet {
-            hops: ip.hop_limit,
-            size: segment_size(offload, header, whole),
-        },
-    ))
+    let hop = hop.map(|hop| one_of(hop, || Flow::of_v6(ip), tables, witness));
+    if is_ours(hop, tables) {
+        check_ours_v6(ip, bytes)?;
+    }
+    Ok((hop.ok_or(DropReason::NoRoute)?, packet))
+}
+
+/// What only the router itself refuses: options that ask for it, a source route, and a source that
+/// means nothing on another link.
+#[inline]
+fn check_ours_v6(ip: &Ipv6View, bytes: &[u8]) -> Result<(), DropReason> {
+    if ip.next_header == ipv6::HOP_BY_HOP {
+        options::check_hop_by_hop(bytes).map_err(|fault| fault.reason)?;
+    }
+    if ip.source_routed {
+        return Err(DropReason::SourceRouted);
+    }
+    if ip.source.is_unicast_link_local() {
+        return Err(DropReason::BeyondScope);
+    }
+    Ok(())
 }
 
 /// Of a group, the member that carries the packet's flow.
@@ -157,7 +215,7 @@ fn to_next_hop<W: Witness>(
 ) -> Verdict {
     let tables = world.tables;
     match hop {
-        NextHop::Unreachable => Verdict::Drop(DropReason::NoSuchPod),
+        NextHop::Unreachable => Verdict::Drop(no_such_pod(packet, tables, witness)),
         NextHop::Blackhole => Verdict::Drop(DropReason::Blackhole),
         NextHop::Host => to_host(ingress, tables, witness),
         NextHop::Station { port, mac } => match tables.port(port) {
@@ -170,6 +228,18 @@ fn to_next_hop<W: Witness>(
         },
         NextHop::Group(_) => unreachable!("looking up chose a member, and none is a group"),
     }
+}
+
+/// Nobody has the address, but the way to it ends here: a router that looks for its hosts on the
+/// link, as the kernel does, would first take its hop.
+fn no_such_pod<W: Witness>(packet: Packet, tables: &Tables, witness: &mut W) -> DropReason {
+    if let Crossing::Routed { .. } = tables.crossing()
+        && packet.hops <= 1
+    {
+        note!(witness, Step::Hops { left: packet.hops });
+        return DropReason::TtlExpired;
+    }
+    DropReason::NoSuchPod
 }
 
 fn to_neighbour<W: Witness>(
@@ -189,7 +259,9 @@ fn to_neighbour<W: Witness>(
         }
     );
     match across(packet, ingress, uplink, known, world.tables, witness) {
-        Verdict::Forward { egress, .. } if known.is_none() => resolve(next_hop, egress),
+        Verdict::Forward { egress, .. } | Verdict::Fragment { egress, .. } if known.is_none() => {
+            resolve(next_hop, egress)
+        }
         verdict => verdict,
     }
 }
@@ -245,14 +317,17 @@ fn across<W: Witness>(
             if packet.hops <= 1 {
                 return Verdict::Drop(DropReason::TtlExpired);
             }
+            let mtu = egress.mtu.max(packet.mtu_min);
             note!(
                 witness,
                 Step::Size {
                     bytes: packet.size,
-                    mtu: egress.mtu,
+                    mtu,
+                    segment: packet.segment,
                 }
             );
-            if packet.size > usize::from(egress.mtu) {
+            let fits = packet.size <= usize::from(mtu);
+            if !fits && !packet.may_fragment {
                 return Verdict::Drop(DropReason::TooBig);
             }
             let source = Some(router_mac(egress, tables));
@@ -261,9 +336,11 @@ fn across<W: Witness>(
                 source,
                 hop: true,
             };
-            Verdict::Forward {
-                egress: egress.id,
-                rewrite,
+            let egress = egress.id;
+            if fits {
+                Verdict::Forward { egress, rewrite }
+            } else {
+                Verdict::Fragment { egress, rewrite }
             }
         }
     }

@@ -128,12 +128,12 @@ pub(crate) fn is_martian_source(address: Ipv4Addr) -> bool {
     first == 0 || first == 127 || first >= 224
 }
 
-/// True for a target that a router must not forward: this network, loopback, link-local,
-/// multicast, reserved, broadcast.
+/// True for a target that a router must not forward: this network, loopback, multicast, reserved,
+/// broadcast (RFC 1812 4.2.2.11 and 5.2.3). Of link-local ones the route decides.
 #[inline]
 #[must_use]
 pub(crate) fn is_unroutable_target(address: Ipv4Addr) -> bool {
-    is_martian_source(address) || address.is_link_local()
+    is_martian_source(address)
 }
 
 #[cfg(test)]
@@ -209,7 +209,46 @@ mod tests {
         );
     }
 
+    #[test]
+    fn addresses_that_belong_on_no_wire_are_neither_source_nor_target() {
+        for (text, on_a_wire) in [
+            ("0.0.0.0", false),
+            ("0.255.255.255", false),
+            ("1.0.0.0", true),
+            ("10.0.0.1", true),
+            ("126.255.255.255", true),
+            ("127.0.0.1", false),
+            ("127.255.255.255", false),
+            ("128.0.0.0", true),
+            ("223.255.255.255", true),
+            ("224.0.0.1", false),
+            ("239.255.255.255", false),
+            ("240.0.0.1", false),
+            ("255.255.255.255", false),
+        ] {
+            let address = text.parse().expect("an address");
+            assert_eq!(!is_martian_source(address), on_a_wire, "{text}");
+            assert_eq!(!is_unroutable_target(address), on_a_wire, "{text}");
+        }
+    }
+
     proptest! {
+        #[test]
+        fn the_incremental_checksum_is_that_of_the_whole_header(
+            id in any::<u16>(), source in any::<[u8; 4]>(), target in any::<[u8; 4]>(), ttl in 1u8..,
+        ) {
+            let mut bytes = packet(ttl, 8);
+            bytes[4..6].copy_from_slice(&id.to_be_bytes());
+            bytes[12..16].copy_from_slice(&source);
+            bytes[16..20].copy_from_slice(&target);
+            bytes[10..12].fill(0);
+            let sum = super::super::checksum::checksum(&bytes[..20]);
+            bytes[10..12].copy_from_slice(&sum.to_be_bytes());
+            decrement_ttl(&mut bytes);
+            let header = etherparse::Ipv4HeaderSlice::from_slice(&bytes).expect("sound").to_header();
+            prop_assert_eq!(header.header_checksum, header.calc_header_checksum(), "RFC 1624");
+        }
+
         #[test]
         fn decrementing_the_ttl_keeps_the_header_sound(ttl in 1u8.., payload in 0usize..40) {
             let mut bytes = packet(ttl, payload);

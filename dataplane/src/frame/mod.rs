@@ -13,6 +13,7 @@ pub mod flow;
 pub mod ipv4;
 pub mod ipv6;
 pub mod offload;
+pub mod options;
 pub mod transport;
 
 use crate::addr::{Mac, Station};

@@ -43,7 +43,7 @@ impl Due {
         };
         match frame.network() {
             Network::Ipv4(packet) => {
-                icmp::due(reason, &packet, mtu).map(|kind| Due::V4(kind, packet))
+                icmp::due(reason, &packet, frame.payload(), mtu).map(|kind| Due::V4(kind, packet))
             }
             Network::Ipv6(packet) => {
                 icmpv6::due(reason, &packet, frame.payload(), mtu).map(|kind| Due::V6(kind, packet))

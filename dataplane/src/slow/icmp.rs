@@ -7,12 +7,13 @@
 //! several segments: the kernel's `__icmp_send` copies the bytes as they lie (`icmp_glue_bits`).
 //! No receiver checks a quoted checksum, since a quote is cut short; it looks for the flow.
 
-use etherparse::icmpv4::{DestUnreachableHeader, TimeExceededCode};
+use etherparse::icmpv4::{DestUnreachableHeader, ParameterProblemHeader, TimeExceededCode};
 use etherparse::{Icmpv4Type, IpDscp, IpEcn, IpHeaders, IpNumber, Ipv4Header, PacketBuilder};
 
 use super::{Speaker, TTL, finish};
 use crate::addr::Mac;
 use crate::frame::ipv4::{self, Ipv4View};
+use crate::frame::options;
 use crate::frame::transport::{ICMP, Transport};
 use crate::verdict::DropReason;
 
@@ -25,9 +26,14 @@ pub(crate) const QUOTE_MAX: usize = 576 - 20 - 8;
 const TOS_MASK: u8 = 0x1e;
 const TOS_INTERNETWORK_CONTROL: u8 = 0xc0;
 
-/// The ICMP error that the death of `packet` calls for, if any: RFC 1812 5.2.7 and 5.3. `mtu` is
-/// that of the port which the packet is too big for.
-pub(crate) fn due(reason: DropReason, packet: &Ipv4View, mtu: Option<u16>) -> Option<Icmpv4Type> {
+/// The ICMP error that the death of `packet` calls for, if any: RFC 1812 5.2.7 and 5.3. `quoted`
+/// begins with the packet as it came; `mtu` is that of the port which it is too big for.
+pub(crate) fn due(
+    reason: DropReason,
+    packet: &Ipv4View,
+    quoted: &[u8],
+    mtu: Option<u16>,
+) -> Option<Icmpv4Type> {
     let unreachable = |header| Some(Icmpv4Type::DestinationUnreachable(header));
     let kind = match reason {
         DropReason::TtlExpired => Some(Icmpv4Type::TimeExceeded(
@@ -40,9 +46,19 @@ pub(crate) fn due(reason: DropReason, packet: &Ipv4View, mtu: Option<u16>) -> Op
         DropReason::TooBig => mtu.and_then(|next_hop_mtu| {
             unreachable(DestUnreachableHeader::FragmentationNeeded { next_hop_mtu })
         }),
+        DropReason::MalformedOptions => option_at_fault(packet, quoted).map(|at| {
+            Icmpv4Type::ParameterProblem(ParameterProblemHeader::PointerIndicatesError(at))
+        }),
         _ => None,
     }?;
     may_be_told(packet).then_some(kind)
+}
+
+/// Where the options are wrong, from the start of the packet.
+fn option_at_fault(packet: &Ipv4View, quoted: &[u8]) -> Option<u8> {
+    let header = quoted.get(..usize::from(packet.header_len))?;
+    let pointer = options::check_v4(header).err()?.pointer?;
+    u8::try_from(pointer).ok()
 }
 
 /// RFC 1812 4.3.2.7: who never hears of an error.
@@ -51,7 +67,7 @@ fn may_be_told(packet: &Ipv4View) -> bool {
     !about_an_error
         && packet.fragment_offset == 0
         && !ipv4::is_martian_source(packet.source)
-        && !ipv4::is_martian_source(packet.target)
+        && !ipv4::is_unroutable_target(packet.target)
 }
 
 /// A type that is known, and no error (`icmp_pointers` of net/ipv4/icmp.c). What is not known may
@@ -140,7 +156,7 @@ mod tests {
     fn errs(reason: DropReason, frame: &[u8]) -> Option<Vec<u8>> {
         let mut room = vec![0; 2048];
         let packet = view(frame);
-        let kind = due(reason, &packet, Some(1400))?;
+        let kind = due(reason, &packet, &frame[14..], Some(1400))?;
         let len = write(&mut room, kind, (&packet, &frame[14..]), POD, GATEWAY, 7)?;
         room.truncate(len);
         Some(room)

@@ -8,12 +8,15 @@
 //! packet's target to complain of: a router passes on what it does not know (RFC 8200 section 4).
 //! Later fragments are answered, unlike those of IPv4: only the sender can make them smaller.
 
-use etherparse::icmpv6::{DestUnreachableCode, TimeExceededCode};
+use etherparse::icmpv6::{
+    DestUnreachableCode, ParameterProblemCode, ParameterProblemHeader, TimeExceededCode,
+};
 use etherparse::{Icmpv6Type, IpHeaders, IpNumber, Ipv6Header, PacketBuilder};
 
 use super::{Speaker, TTL, finish};
 use crate::addr::Mac;
 use crate::frame::ipv6::{self, Ipv6View};
+use crate::frame::options;
 use crate::frame::transport::{ICMPV6, Transport};
 use crate::verdict::DropReason;
 
@@ -46,9 +49,27 @@ pub(crate) fn due(
         DropReason::TooBig => mtu.map(|mtu| Icmpv6Type::PacketTooBig {
             mtu: mtu.max(ipv6::MTU_MIN).into(),
         }),
+        // The kernel would carry a routing header on, so its sender deserves to hear of it.
+        DropReason::SourceRouted => unreachable(DestUnreachableCode::Prohibited),
+        DropReason::BeyondScope => unreachable(DestUnreachableCode::BeyondScope),
+        DropReason::UnknownOption => {
+            option_at_fault(quoted, ParameterProblemCode::UnrecognizedIpv6Option)
+        }
+        DropReason::MalformedOptions => {
+            option_at_fault(quoted, ParameterProblemCode::ErroneousHeaderField)
+        }
         _ => None,
     }?;
     may_be_told(packet, quoted).then_some(kind)
+}
+
+/// RFC 4443 3.4: which byte of the hop-by-hop options is at fault, where the sender is to hear it.
+fn option_at_fault(quoted: &[u8], code: ParameterProblemCode) -> Option<Icmpv6Type> {
+    let pointer = options::check_hop_by_hop(quoted).err()?.pointer?.into();
+    Some(Icmpv6Type::ParameterProblem(ParameterProblemHeader {
+        code,
+        pointer,
+    }))
 }
 
 /// RFC 4443 2.4 e: who never hears of an error.

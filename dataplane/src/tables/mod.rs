@@ -196,6 +196,7 @@ pub struct Tables {
     fib: Fib,
     groups: Arc<[Group]>,
     crossing: Crossing,
+    broadcast: Option<Ipv4Addr>,
     unknown: Unknown,
 }
 
@@ -233,6 +234,7 @@ impl Tables {
             fib: Fib::default(),
             groups: Arc::new([]),
             crossing: spec.crossing,
+            broadcast: broadcast(spec),
             unknown: spec.unknown,
         }
     }
@@ -251,6 +253,7 @@ impl Tables {
             fib: Fib::default(),
             groups: Arc::new([]),
             crossing: Crossing::Bridged,
+            broadcast: None,
             unknown: Unknown::Drop,
         }
     }
@@ -345,12 +348,34 @@ impl Tables {
         self.crossing
     }
 
+    /// The broadcast address of the pods' own subnet, where the switch is its router.
+    #[inline]
+    #[must_use]
+    pub fn directed_broadcast(&self) -> Option<Ipv4Addr> {
+        self.broadcast
+    }
+
     /// What becomes of frames for unknown stations.
     #[inline]
     #[must_use]
     pub fn unknown(&self) -> Unknown {
         self.unknown
     }
+}
+
+/// The last address of the subnet that the gateway stands in: the range of which every address
+/// without a pod is unreachable. A /31 has no broadcast address (RFC 3021).
+fn broadcast(spec: &TablesSpec) -> Option<Ipv4Addr> {
+    let Crossing::Routed { gateway, .. } = spec.crossing else {
+        return None;
+    };
+    let gateway = gateway.v4?;
+    let subnets = spec.routes.iter().filter_map(|route| match route {
+        (IpNet::V4(subnet), NextHop::Unreachable) if subnet.contains(&gateway) => Some(subnet),
+        _ => None,
+    });
+    let subnet = subnets.max_by_key(|subnet| subnet.prefix_len())?;
+    (subnet.prefix_len() <= 30).then(|| subnet.broadcast())
 }
 
 fn rows(ports: &[PortSpec], faults: &mut Vec<Fault>) -> Vec<Option<PortRow>> {

@@ -19,7 +19,9 @@ use std::net::Ipv4Addr;
 
 mod errors;
 mod finish;
+mod fragments;
 mod law;
+mod router;
 
 const FABRIC: Mac = Mac::new([0x12, 0x34, 0x56, 0x78, 0x9a, 0xbc]);
 const NIC: Mac = Mac::new([0, 0x0d, 0x3a, 0x21, 0xaf, 0x12]);

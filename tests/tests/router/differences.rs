@@ -62,6 +62,72 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
         because: "we quote the packet as it came; the kernel has taken a hop already when it asks \
                   for the neighbour in vain",
     },
+    Difference {
+        what: What::Delivery,
+        of: Of::These(&["record route", "timestamps"]),
+        because: "routes and times are not recorded, only carried (RFC 7126 4.6 and 4.7 advise against them)",
+    },
+    Difference {
+        what: What::Delivery,
+        of: Of::These(&[
+            "from this network",
+            "from a reserved address",
+            "from link-local",
+            "from the link's broadcast",
+            "v6 from an IPv4 address",
+        ]),
+        because: "such a source is on no wire or stays on its link (RFC 1812 5.3.7, RFC 3927 7, RFC 6890); the kernel carries it",
+    },
+    Difference {
+        what: What::Delivery,
+        of: Of::These(&["from the gateway", "from the far gateway"]),
+        because: "a source that may exist is not checked further; the kernel refuses its own IPv4 addresses, and forwards its own IPv6 ones",
+    },
+    Difference {
+        what: What::Telling,
+        of: Of::These(&[
+            "to this network",
+            "to a reserved address",
+            "to link-local",
+            "v6 to nobody",
+            "v6 to an IPv4 address",
+        ]),
+        because: "no route could make it routable, so nobody is told that there is none",
+    },
+    Difference {
+        what: What::Telling,
+        of: Of::These(&["to itself", "v6 to itself"]),
+        because: "hairpin is off on this port; the kernel sends it back, with a redirect where it would help",
+    },
+    Difference {
+        what: What::Telling,
+        of: Of::These(&["v6 from link-local"]),
+        because: "the station that sent it is told; the kernel asks for its address on the link first",
+    },
+    Difference {
+        what: What::Telling,
+        of: Of::These(&["v6 to the far subnet's routers"]),
+        because: "the subnet-router anycast address (RFC 4291 2.6.1) is nobody's here; a kernel router holds it",
+    },
+    Difference {
+        what: What::Delivery,
+        of: Of::These(&[
+            "v6 hop-by-hop comes second",
+            "v6 nine headers",
+            "v6 header cut short",
+        ]),
+        because: "headers out of their place hide what they carry (RFC 8200 4.1, RFC 7112); the kernel as a router does not look behind the first",
+    },
+    Difference {
+        what: What::Delivery,
+        of: Of::These(&["v6 routing header of type 0", "v6 routing header, spent"]),
+        because: "nobody routes by it any more (RFC 5095); the kernel refuses it only as a target",
+    },
+    Difference {
+        what: What::Telling,
+        of: Of::These(&["v6 routing header of type 0", "v6 routing header, spent"]),
+        because: "its sender is told that it is prohibited, since the kernel would carry it",
+    },
 ];
 
 /// What is found as cases are tried.

@@ -245,3 +245,33 @@ fn a_target_that_nobody_has_is_told_of_as_the_kernel_does() {
     findings.conclude();
     tapline.topology.stop();
 }
+
+#[test]
+fn a_packet_that_may_be_cut_is_cut_where_the_kernel_cuts_it() {
+    let with = |change: fn(&mut V4)| {
+        let mut packet = V4::datagram(1472);
+        change(&mut packet);
+        packet
+    };
+    let cases = vec![
+        ("cut in two", with(|_| ())),
+        (
+            "cut a byte over",
+            with(|packet| packet.payload.truncate(1381)),
+        ),
+        (
+            "first fragment cut",
+            with(|packet| packet.fragment = MORE_FRAGMENTS),
+        ),
+        ("last fragment cut", with(|packet| packet.fragment = 185)),
+        (
+            "options cut",
+            with(|packet| {
+                packet.options = vec![0x5e, 4, 1, 2, 0x9e, 4, 3, 4];
+                packet.payload.truncate(1460);
+            }),
+        ),
+        ("cut with precedence", with(|packet| packet.tos = 0xb9)),
+    ];
+    compare(cases, 1400);
+}

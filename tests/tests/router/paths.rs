@@ -122,9 +122,9 @@ fn the_longest_packet_through_a_narrow_uplink_is_found_by_what_the_router_says()
 }
 
 /// Echo requests of 4000 bytes, which the hosts send in fragments of 1500 bytes.
-fn large_pings(v6: bool) {
+fn large_pings(between: u16, v6: bool) {
     for kind in [Kind::Kernel, Kind::Tapline] {
-        let topology = Topology::new(kind, MTU);
+        let topology = Topology::new(kind, between);
         let (a, c) = (&topology.a, &topology.c);
         for (from, to) in [(a, c), (c, a)] {
             let spec = PingSpec {
@@ -143,6 +143,11 @@ fn large_pings(v6: bool) {
 
 #[test]
 fn fragments_of_large_pings_arrive_both_ways() {
-    large_pings(false);
-    large_pings(true);
+    large_pings(MTU, false);
+    large_pings(MTU, true);
+}
+
+#[test]
+fn fragments_too_large_for_a_narrow_uplink_are_cut_again() {
+    large_pings(NARROW, false);
 }

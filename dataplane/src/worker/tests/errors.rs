@@ -9,7 +9,7 @@ fn ip6(text: &str) -> Ipv6Addr {
 }
 
 /// kubenet with both families. The link of pod B takes 1300 bytes, the uplink 1400.
-fn dual() -> TablesSpec {
+pub(super) fn dual() -> TablesSpec {
     let station = |id, mac| NextHop::Station {
         port: port(id),
         mac,
@@ -27,6 +27,7 @@ fn dual() -> TablesSpec {
         (net("fd00:0:0:1::6/128"), station(A, POD_A)),
         (net("fd00:0:0:1::7/128"), station(B, POD_B)),
         (net("fd00:0:0:1::1/128"), NextHop::Host),
+        (net("fe80::/10"), NextHop::Host),
         (net("fd00:0:0:1::/64"), NextHop::Unreachable),
         (net("fd00:0:0:2::/64"), station(UPLINK, FABRIC)),
         (net("10.244.2.0/24"), station(UPLINK, FABRIC)),
@@ -37,7 +38,13 @@ fn dual() -> TablesSpec {
 }
 
 /// UDP from `source` to `target`, both of one family, with the DF bit set where there is one.
-fn udp(macs: (Mac, Mac), source: &str, target: &str, hops: u8, payload: usize) -> Vec<u8> {
+pub(super) fn udp(
+    macs: (Mac, Mac),
+    source: &str,
+    target: &str,
+    hops: u8,
+    payload: usize,
+) -> Vec<u8> {
     let builder = PacketBuilder::ethernet2(macs.0.octets(), macs.1.octets());
     let builder = match (source.parse(), target.parse()) {
         (Ok(std::net::IpAddr::V4(source)), Ok(std::net::IpAddr::V4(target))) => {
@@ -55,15 +62,15 @@ fn udp(macs: (Mac, Mac), source: &str, target: &str, hops: u8, payload: usize) -
 
 /// The one answer that went back to `at`: its source and target, type and code, the word behind
 /// the checksum, and what it quotes.
-struct Told {
-    from: String,
-    to: String,
-    kind: (u8, u8),
-    word: u32,
-    quote: Vec<u8>,
+pub(super) struct Told {
+    pub(super) from: String,
+    pub(super) to: String,
+    pub(super) kind: (u8, u8),
+    pub(super) word: u32,
+    pub(super) quote: Vec<u8>,
 }
 
-fn told(rig: &mut Rig, at: usize, frame: &[u8], reason: DropReason) -> Told {
+pub(super) fn told(rig: &mut Rig, at: usize, frame: &[u8], reason: DropReason) -> Told {
     let (counts, out) = rig.put(at, frame);
     let expected = Counts {
         received: 1,
@@ -95,8 +102,8 @@ fn told(rig: &mut Rig, at: usize, frame: &[u8], reason: DropReason) -> Told {
     }
 }
 
-const OUT: (Mac, Mac) = (POD_A, GATEWAY);
-const IN: (Mac, Mac) = (FABRIC, NIC);
+pub(super) const OUT: (Mac, Mac) = (POD_A, GATEWAY);
+pub(super) const IN: (Mac, Mac) = (FABRIC, NIC);
 
 #[test]
 fn pods_hear_from_the_gateway_and_the_uplink_from_the_node() {
