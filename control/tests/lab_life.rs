@@ -435,3 +435,8 @@ fn walked_by_an_ordinary_user(arguments: &[&str]) {
 fn an_ordinary_user_can_walk_the_lab() {
     walked_by_an_ordinary_user(&["lab", "--plugin", "azure", "--json"]);
 }
+
+#[test]
+fn an_ordinary_user_can_walk_both_families() {
+    walked_by_an_ordinary_user(&["lab", "--dual-stack", "--json"]);
+}

@@ -215,6 +215,7 @@ fn policy_of(raw: &RawModel, chosen: &Chosen) -> Option<Placed<Policy>> {
 fn build(raw: &RawModel, chosen: &Chosen, report: &mut Report) -> Option<Model> {
     let plugin = plugin_of(chosen);
     let config = &raw.kubernetes;
+    check_node_mask_v6(raw, report);
     let node_mask = node_mask(raw, report);
     let shared = max_pods(&config.kubelet, report);
     let max_pods = shared
@@ -302,6 +303,21 @@ fn node_mask(raw: &RawModel, report: &mut Report) -> Option<Placed<u8>> {
             report.fault(&setting.place, message);
             None
         }
+    }
+}
+
+/// An IPv6 pod CIDR is a /64, as Kubernetes has it unless the controller manager is told another.
+fn check_node_mask_v6(raw: &RawModel, report: &mut Report) {
+    let manager = &raw.kubernetes.controller_manager;
+    let Some(setting) = manager.get("--node-cidr-mask-size-ipv6") else {
+        return;
+    };
+    if setting.value.parse() != Ok(64_u8) {
+        let message = format!(
+            "Tapline plans IPv6 pod CIDRs of length 64 only, and not of '{}'",
+            setting.value
+        );
+        report.fault(&setting.place, message);
     }
 }
 

@@ -199,8 +199,11 @@ pub(super) fn limits(
             format!("the cluster needs {total} addresses; a VNet holds {VNET_ADDRESSES_MAX}");
         report.fault(&model.pools_place, message);
     }
+    if model.requires_route_table() {
+        check_route_limit(model, route_limit, report);
+    }
     if model.plugin == Plugin::Kubenet {
-        pod_cidr_limits(model, route_limit, report);
+        pod_cidr_limits(model, report);
     }
 }
 
@@ -228,16 +231,21 @@ fn node_count(model: &Model) -> usize {
     (agents + model.masters.count) as usize
 }
 
-fn pod_cidr_limits(model: &Model, route_limit: usize, report: &mut Report) {
+/// Each node takes a route for each of its pod CIDRs: under azure that is the IPv6 one alone.
+fn check_route_limit(model: &Model, route_limit: usize, report: &mut Report) {
     let nodes = node_count(model);
-    let families = if model.dual_stack.value { 2 } else { 1 };
-    if nodes * families > route_limit {
+    let both = model.dual_stack.value && model.plugin == Plugin::Kubenet;
+    let routes = if both { nodes * 2 } else { nodes };
+    if routes > route_limit {
         let message = format!(
-            "{nodes} nodes need {} routes; a route table holds {route_limit} (--route-limit)",
-            nodes * families
+            "{nodes} nodes need {routes} routes; a route table holds {route_limit} (--route-limit)"
         );
         report.fault(&model.pools_place, message);
     }
+}
+
+fn pod_cidr_limits(model: &Model, report: &mut Report) {
+    let nodes = node_count(model);
     let Some(space) = space_v4(model) else {
         if let Some(first) = model.cluster_subnets.first().filter(|_| !model.ipv6_only) {
             report.fault(

@@ -348,3 +348,42 @@ fn a_cluster_subnet_too_short_or_too_long_for_a_64_each_is_refused_or_left_out()
         "fc00:0:0:2::/64"
     );
 }
+
+#[test]
+fn a_route_table_has_room_for_half_as_many_nodes_of_both_families() {
+    let limit = |route_limit, plugin| LoadOptions {
+        route_limit,
+        plugin: Some(plugin),
+        ..dual(&[], &[])
+    };
+    let fault = one_fault(&limit(5, Plugin::Kubenet));
+    assert!(
+        fault.contains("3 nodes need 6 routes; a route table holds 5"),
+        "{fault}"
+    );
+    assert!(load(&limit(6, Plugin::Kubenet)).is_ok());
+    // Under azure only IPv6 has pod CIDRs.
+    let fault = one_fault(&limit(2, Plugin::Azure));
+    assert!(fault.contains("3 nodes need 3 routes"), "{fault}");
+    assert!(load(&limit(3, Plugin::Azure)).is_ok());
+}
+
+#[test]
+fn an_ipv6_pod_cidr_of_another_length_is_refused() {
+    let told = |length: &str| {
+        let setting = format!(
+            "\"controllerManagerConfig\": {{\"--node-cidr-mask-size-ipv6\": \"{length}\"}}, \
+             \"networkPlugin\": \"kubenet\""
+        );
+        dual(&[("\"networkPlugin\": \"kubenet\"", &setting)], &[])
+    };
+    for length in ["80", "sixty-four", "320"] {
+        let fault = one_fault(&told(length));
+        assert!(
+            fault.contains("controllerManagerConfig.--node-cidr-mask-size-ipv6: ")
+                && fault.contains("of length 64 only"),
+            "{fault}"
+        );
+    }
+    assert!(load(&told("64")).is_ok());
+}
