@@ -8,6 +8,7 @@ pub mod fdb;
 pub mod fib;
 pub mod live;
 pub mod neighbour;
+mod stations;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -22,6 +23,7 @@ use crate::sync::Arc;
 use fib::group::{GROUPS_MAX, Group, GroupId};
 use fib::{Fib, NextHop, Refusal};
 use live::LiveTables;
+use stations::Stations;
 
 /// What hangs on a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -189,7 +191,7 @@ pub struct Tables {
     floods: Vec<PortId>,
     host: Option<PortRow>,
     uplink: Option<PortRow>,
-    stations: HashMap<Mac, PortId, FxBuildHasher>,
+    stations: Stations,
     /// With the default hasher: `FxHasher` gives the IPv6 addresses of one subnet the same bucket.
     owners: HashMap<IpAddr, Owner>,
     router_macs: Vec<Mac>,
@@ -247,7 +249,7 @@ impl Tables {
             floods: Vec::new(),
             host: None,
             uplink: None,
-            stations: HashMap::default(),
+            stations: Stations::default(),
             owners: HashMap::default(),
             router_macs: Vec::new(),
             fib: Fib::default(),
@@ -291,7 +293,7 @@ impl Tables {
     #[inline]
     #[must_use]
     pub fn station(&self, mac: Mac) -> Option<PortId> {
-        self.stations.get(&mac).copied()
+        self.stations.find(mac)
     }
 
     /// Who on this switch holds `address`.
@@ -400,8 +402,8 @@ fn only(ports: &[PortSpec], role: PortRole, faults: &mut Vec<Fault>) -> Option<P
 
 /// Stations of pods and host. The uplink's MAC is not one: on an azure node the host port has the
 /// same address, and that is where frames to it belong.
-fn stations(ports: &[PortSpec], faults: &mut Vec<Fault>) -> HashMap<Mac, PortId, FxBuildHasher> {
-    let mut stations: HashMap<Mac, PortId, FxBuildHasher> = HashMap::default();
+fn stations(ports: &[PortSpec], faults: &mut Vec<Fault>) -> Stations {
+    let mut stations = Stations::default();
     for port in ports.iter().filter(|p| p.role != PortRole::Uplink) {
         if let Some(other) = stations.insert(port.mac.mac(), port.id)
             && other != port.id
