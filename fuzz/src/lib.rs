@@ -25,7 +25,8 @@ use dataplane::segment::{Cut, checksum_at, complete};
 use dataplane::snapshot::Publisher;
 use dataplane::tables::fdb::Fdb;
 use dataplane::tables::fib::NextHop;
-use dataplane::tables::neighbour::{Neighbours, Waiting};
+use dataplane::tables::neighbour::state::Told;
+use dataplane::tables::neighbour::{Neighbours, Waited, Waiting};
 use dataplane::tables::{Crossing, Owner, PortRole, PortSpec, Tables, TablesSpec, Unknown};
 use dataplane::verdict::{Rewrite, Verdict};
 use dataplane::worker::Worker;
@@ -119,8 +120,9 @@ fn heard() -> Neighbours {
     let ingress = port(A);
     let waiting = Waiting { frame, ingress };
     let asked = neighbours.wait(ip(NEXT_HOP), port(UPLINK), waiting, Tick(0));
-    assert!(asked.is_ok(), "one frame may wait");
-    let released = neighbours.hear(ip(NEXT_HOP), FABRIC, Tick(0));
+    assert!(matches!(asked, Waited::Held(_)), "one frame may wait");
+    let told = Told::by_arp_reply(station(FABRIC));
+    let released = neighbours.hear(ip(NEXT_HOP), told, Tick(0));
     assert_eq!(released.len(), 1);
     neighbours
 }

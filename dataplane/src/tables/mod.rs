@@ -297,6 +297,18 @@ impl Tables {
         self.owners.get(&address).copied()
     }
 
+    /// Every address that somebody on this switch holds, in no order.
+    pub fn owners(&self) -> impl Iterator<Item = (IpAddr, Owner)> + '_ {
+        self.owners
+            .iter()
+            .map(|(address, owner)| (*address, *owner))
+    }
+
+    /// Every port.
+    pub fn ports(&self) -> impl Iterator<Item = &PortRow> + '_ {
+        self.rows.iter().flatten()
+    }
+
     /// True if frames to `mac` are for the router.
     #[inline]
     #[must_use]
