@@ -27,7 +27,9 @@ use dataplane::tables::fdb::Fdb;
 use dataplane::tables::fib::NextHop;
 use dataplane::tables::neighbour::state::Told;
 use dataplane::tables::neighbour::{Neighbours, Waited, Waiting};
-use dataplane::tables::{Crossing, Owner, PortRole, PortSpec, Tables, TablesSpec, Unknown};
+use dataplane::tables::{
+    Addresses, Crossing, Owner, PortRole, PortSpec, Tables, TablesSpec, Unknown,
+};
 use dataplane::verdict::{Rewrite, Verdict};
 use dataplane::worker::Worker;
 use ipnet::IpNet;
@@ -504,10 +506,14 @@ fn kubenet() -> TablesSpec {
             route("0.0.0.0/0", NextHop::Host),
             route("fd00:244::6/128", to(A, POD_A)),
             route("fd00:244:1::/64", NextHop::Neighbour(ip(NEXT_HOP))),
+            route("fd00:244:2::/64", NextHop::Neighbour(ip("fd00:20::5"))),
         ],
         groups: Vec::new(),
         crossing: Crossing::Routed {
-            uplink: std::net::Ipv4Addr::new(10, 20, 0, 4).into(),
+            uplink: Addresses {
+                v4: Some(std::net::Ipv4Addr::new(10, 20, 0, 4)),
+                v6: Some(std::net::Ipv6Addr::new(0xfd00, 0x20, 0, 0, 0, 0, 0, 4)),
+            },
             gateway: std::net::Ipv4Addr::new(10, 244, 1, 1).into(),
         },
         unknown: Unknown::Flood,
