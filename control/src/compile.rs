@@ -47,6 +47,9 @@ const PLATFORM: [Ipv4Net; 2] = [
     Ipv4Net::new_assert(Ipv4Addr::new(169, 254, 0, 0), 16),
 ];
 
+/// The addresses of the link itself, one of which the kernel has on `cbr0`.
+const LINK_LOCAL: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10);
+
 const fn port(index: usize) -> PortId {
     match PortId::new(index) {
         Some(port) => port,
@@ -141,6 +144,9 @@ fn to_the_kernel(routes: &mut Routes, plan: &Plan, node: &Node) {
     }
     for prefix in PLATFORM {
         routes.add(prefix.into(), NextHop::Host);
+    }
+    if dual_stack {
+        routes.add(LINK_LOCAL.into(), NextHop::Host);
     }
 }
 
@@ -381,7 +387,8 @@ mod tests {
             let of_family = |(prefix, _): &&(IpNet, NextHop)| prefix.addr().is_ipv4() == v4;
             spec.routes.iter().filter(of_family).count()
         };
-        assert_eq!(rows(true), rows(false) + PLATFORM.len());
+        assert_eq!(rows(true) - PLATFORM.len(), rows(false) - 1, "fe80::/10");
+        assert_eq!(hop(&spec, "fe80::1"), Some(NextHop::Host));
         assert_eq!(
             spec.crossing,
             Crossing::Routed {

@@ -9,6 +9,7 @@ mod program;
 use std::collections::BTreeSet;
 use std::sync::OnceLock;
 
+use program::report::{failed, ping, row, rows};
 use program::{Home, Outcome, one_at_a_time};
 use serde_json::{Value, json};
 
@@ -25,31 +26,6 @@ fn mode(plugin: &str) -> Value {
     let reports = seed().reports();
     let mut of_plugin = reports.into_iter().filter(|r| r["plugin"] == plugin);
     of_plugin.next().expect("both modes were walked")
-}
-
-fn rows<'a>(report: &'a Value, list: &str) -> &'a [Value] {
-    report[list].as_array().expect("a list").as_slice()
-}
-
-fn row<'a>(report: &'a Value, list: &str, key: &str, value: &str) -> &'a Value {
-    rows(report, list)
-        .iter()
-        .find(|row| row[key] == value)
-        .unwrap_or_else(|| panic!("no {key} {value} among {list}: {report:#}"))
-}
-
-fn ping<'a>(report: &'a Value, from: &str, to: &str) -> &'a Value {
-    rows(report, "pings")
-        .iter()
-        .find(|ping| ping["from"] == from && ping["to"] == to)
-        .unwrap_or_else(|| panic!("{from} did not ping {to}: {report:#}"))
-}
-
-fn failed(report: &Value) -> Vec<&Value> {
-    rows(report, "checks")
-        .iter()
-        .filter(|check| check["ok"] != true)
-        .collect()
 }
 
 fn keys(value: &Value) -> Vec<&str> {

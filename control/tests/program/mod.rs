@@ -5,6 +5,8 @@
 //! temporary folder in which `lab exec` finds only what was started from it.
 #![allow(dead_code, reason = "each test program uses its own part")]
 
+pub(crate) mod report;
+
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;

@@ -95,12 +95,14 @@ fn look_up_v6<W: Witness>(
     if martian {
         return Err(DropReason::MartianSource);
     }
-    let address = ip.target.into();
-    if ipv6::is_unroutable_target(ip.target) {
+    let (address, hop) = (ip.target.into(), tables.route_v6(ip.target));
+    // Nobody routes a link-local address. Where the tables say so it is the host's own: the kernel
+    // holds the gateway, and asks for neighbours, and is answered, by its link-local address.
+    let on_link = hop == Some(NextHop::Host) && ip.target.is_unicast_link_local();
+    if ipv6::is_unroutable_target(ip.target) && !on_link {
         witness.note(Step::NotRoutable { address });
         return Err(DropReason::NotRoutable);
     }
-    let hop = tables.route_v6(ip.target);
     witness.note(Step::Route { address, hop });
     let hop = hop.map(|hop| one_of(hop, || Flow::of_v6(ip), tables, witness));
     let header = ipv6::HEADER_LEN + ip.transport.segment_header_len();

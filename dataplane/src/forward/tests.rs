@@ -7,6 +7,7 @@ use super::*;
 use crate::addr::{Mac, Station};
 use crate::tables::fib::NextHop;
 use crate::tables::{Addresses, Crossing, Owner, PortSpec, TablesSpec, Unknown};
+use crate::verdict::Rewrite;
 use etherparse::PacketBuilder;
 use proptest::prelude::*;
 
@@ -25,6 +26,10 @@ fn port(id: usize) -> PortId {
 }
 
 fn tables(routed: bool) -> Tables {
+    Tables::build(&spec(routed)).expect("sound")
+}
+
+fn spec(routed: bool) -> TablesSpec {
     let row = |id, role, mac| PortSpec {
         id: port(id),
         role,
@@ -40,7 +45,7 @@ fn tables(routed: bool) -> Tables {
     let far = NextHop::Neighbour([10, 20, 0, 5].into());
     let uplink = Addresses::from(std::net::Ipv4Addr::new(10, 20, 0, 4));
     let gateway = Addresses::from(std::net::Ipv4Addr::new(10, 244, 1, 1));
-    let spec = TablesSpec {
+    TablesSpec {
         ports: vec![
             row(HOST, PortRole::Host, ROUTER),
             row(UPLINK, PortRole::Uplink, NIC),
@@ -71,8 +76,7 @@ fn tables(routed: bool) -> Tables {
         } else {
             Unknown::Drop
         },
-    };
-    Tables::build(&spec).expect("sound")
+    }
 }
 
 fn udp(target: Mac, from: [u8; 4], to: [u8; 4], ttl: u8) -> Vec<u8> {
@@ -186,6 +190,43 @@ fn a_refusal_is_the_last_thing_told() {
     for (frame, step) in rows {
         assert_eq!(last(&frame, A), Some(step));
     }
+}
+
+#[test]
+fn a_link_local_target_is_the_hosts_where_the_tables_say_so_and_nobodys_elsewhere() {
+    let advertisement = |target: &str| {
+        let (from, to): (std::net::Ipv6Addr, std::net::Ipv6Addr) = (
+            "fc00::6".parse().expect("well-formed"),
+            target.parse().expect("well-formed"),
+        );
+        let mut frame = Vec::new();
+        PacketBuilder::ethernet2(POD.octets(), ROUTER.octets())
+            .ipv6(from.octets(), to.octets(), 255)
+            .icmpv6_raw(136, 0, [0x60, 0, 0, 0])
+            .write(&mut frame, &[0; 24])
+            .expect("a vector takes every write");
+        frame
+    };
+    let net = |text: &str| text.parse().expect("a prefix");
+    let mut spec = spec(true);
+    let decided = |spec: &TablesSpec, target: &str| {
+        let tables = Tables::build(spec).expect("sound");
+        heard(&tables, &advertisement(target), A).0
+    };
+    let refused = Verdict::Drop(DropReason::NotRoutable);
+    assert_eq!(decided(&spec, "fe80::1"), refused);
+    spec.routes.push((net("fe80::/10"), NextHop::Host));
+    spec.routes.push((net("::/0"), NextHop::Host));
+    // The hop limit stays 255: one that was forwarded would be no neighbour's.
+    let to_host = Verdict::Forward {
+        egress: port(HOST),
+        rewrite: Rewrite {
+            target: Some(ROUTER),
+            ..Rewrite::KEEP
+        },
+    };
+    assert_eq!(decided(&spec, "fe80::1"), to_host);
+    assert_eq!(decided(&spec, "::1"), refused);
 }
 
 #[test]

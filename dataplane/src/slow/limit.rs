@@ -12,12 +12,10 @@
 //!
 //! Each worker has its own limits.
 
-use std::hash::BuildHasher;
 use std::net::IpAddr;
 
-use rustc_hash::FxBuildHasher;
-
 use crate::clock::Tick;
+use crate::frame::flow::mixed;
 
 /// All errors but those of path MTU discovery: one a millisecond, 50 at once.
 const ANY: Rate = Rate {
@@ -115,8 +113,7 @@ impl Limits {
             }
             return may;
         }
-        let hash = FxBuildHasher.hash_one(host) as usize;
-        let bucket = &mut self.hosts[hash % HOSTS];
+        let bucket = &mut self.hosts[place(host)];
         let may = self.any.has_one(ANY, now) && bucket.has_one(HOST, now);
         if may {
             self.any.take_one(ANY);
@@ -126,9 +123,31 @@ impl Limits {
     }
 }
 
+/// Which bucket is for `host`. Every bit of an address counts, above all the last ones: they are
+/// what tells the pods of a node apart, and what `FxHasher` drops of IPv6.
+fn place(host: IpAddr) -> usize {
+    let bits = match host {
+        IpAddr::V4(address) => u128::from(address.to_bits()),
+        IpAddr::V6(address) => address.to_bits(),
+    };
+    mixed((bits >> 64) as u64, bits as u64) as usize % HOSTS
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_pods_of_a_node_seldom_share_a_bucket() {
+        let v4 = |n: u16| IpAddr::from([10, 244, 1, n as u8]);
+        let v6 = |n: u16| IpAddr::from([0xfd00, 0x244, 0, 1, 0, 0, 0, n]);
+        for family in [v4, v6] {
+            let places: std::collections::HashSet<usize> =
+                (0..110).map(|n| place(family(n))).collect();
+            // By chance 99 of 110 would be apart.
+            assert!(places.len() > 85, "{} buckets for 110 hosts", places.len());
+        }
+    }
 
     fn host(last: u16) -> IpAddr {
         let [a, b] = last.to_be_bytes();

@@ -190,7 +190,8 @@ pub struct Tables {
     host: Option<PortRow>,
     uplink: Option<PortRow>,
     stations: HashMap<Mac, PortId, FxBuildHasher>,
-    owners: HashMap<IpAddr, Owner, FxBuildHasher>,
+    /// With the default hasher: `FxHasher` gives the IPv6 addresses of one subnet the same bucket.
+    owners: HashMap<IpAddr, Owner>,
     router_macs: Vec<Mac>,
     fib: Fib,
     groups: Arc<[Group]>,
@@ -402,8 +403,8 @@ fn owners(
     rows: &[(IpAddr, Owner)],
     has: impl Fn(PortId) -> bool,
     faults: &mut Vec<Fault>,
-) -> HashMap<IpAddr, Owner, FxBuildHasher> {
-    let mut owners: HashMap<IpAddr, Owner, FxBuildHasher> = HashMap::default();
+) -> HashMap<IpAddr, Owner> {
+    let mut owners: HashMap<IpAddr, Owner> = HashMap::default();
     for (address, owner) in rows {
         if !has(owner.port) {
             faults.push(Fault::NoSuchPort(Namer::Owner(*address), owner.port));

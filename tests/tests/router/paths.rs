@@ -30,18 +30,24 @@ fn ways(topology: &Topology, v6: bool) -> Vec<Vec<String>> {
     found
 }
 
-#[test]
-fn a_traceroute_lists_the_hops_that_it_lists_with_the_kernel_as_router() {
+fn same_hops(v6: bool) {
     let kernel = Topology::new(Kind::Kernel, MTU);
     let tapline = Topology::new(Kind::Tapline, MTU);
-    let expected = ways(&kernel, false);
+    let expected = ways(&kernel, v6);
     assert_eq!(expected.len(), 4);
-    let to_c = [NEAR.gateway.v4, FAR.uplink.v4, FAR.host.v4];
+    let to_c = [NEAR.gateway, FAR.uplink, FAR.host].map(|hop| hop.of(v6));
+    assert_eq!(expected[0].len(), to_c.len(), "{expected:?}");
     for (hop, due) in expected[0].iter().zip(to_c) {
         assert!(hop.starts_with(&format!("Some({due}) ")), "{expected:?}");
     }
-    assert_eq!(ways(&tapline, false), expected);
+    assert_eq!(ways(&tapline, v6), expected);
     tapline.stop();
+}
+
+#[test]
+fn a_traceroute_lists_the_hops_that_it_lists_with_the_kernel_as_router() {
+    same_hops(false);
+    same_hops(true);
 }
 
 /// What the kernel of `host` remembers of the way to `target`, as `ip route get` shows it.
@@ -92,19 +98,27 @@ fn tcp_in_super_frames_settles_on_the_mtu_of_a_narrow_uplink() {
 }
 
 #[test]
+fn tcp_over_ipv6_in_super_frames_settles_on_the_mtu_of_a_narrow_uplink() {
+    tcp_settles(true);
+}
+
+#[test]
 fn the_longest_packet_through_a_narrow_uplink_is_found_by_what_the_router_says() {
-    let found = [Kind::Kernel, Kind::Tapline].map(|kind| {
-        let topology = Topology::new(kind, NARROW);
-        let report = path_mtu(&topology.a.netns, &PathMtuSpec::to(FAR.host.v4.into(), MTU));
-        topology.stop();
-        report.expect("a raw socket")
-    });
-    let [kernel, tapline] = &found;
-    assert_eq!(kernel.arrived, Some(NARROW), "{kernel:?}");
-    let told = kernel.refused.as_ref().expect("router 1 says so");
-    assert_eq!(told.from, Some(NEAR.gateway.v4.into()), "{told:?}");
-    assert_eq!(told.mtu, Some(NARROW.into()), "{told:?}");
-    assert_eq!(tapline, kernel);
+    for v6 in [false, true] {
+        let found = [Kind::Kernel, Kind::Tapline].map(|kind| {
+            let topology = Topology::new(kind, NARROW);
+            let spec = PathMtuSpec::to(FAR.host.of(v6), MTU);
+            let report = path_mtu(&topology.a.netns, &spec).expect("a raw socket");
+            topology.stop();
+            report
+        });
+        let [kernel, tapline] = &found;
+        assert_eq!(kernel.arrived, Some(NARROW), "{kernel:?}");
+        let told = kernel.refused.as_ref().expect("router 1 says so");
+        assert_eq!(told.from, Some(NEAR.gateway.of(v6)), "{told:?}");
+        assert_eq!(told.mtu, Some(NARROW.into()), "{told:?}");
+        assert_eq!(tapline, kernel);
+    }
 }
 
 /// Echo requests of 4000 bytes, which the hosts send in fragments of 1500 bytes.
@@ -130,4 +144,5 @@ fn large_pings(v6: bool) {
 #[test]
 fn fragments_of_large_pings_arrive_both_ways() {
     large_pings(false);
+    large_pings(true);
 }

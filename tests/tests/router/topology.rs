@@ -14,7 +14,7 @@
 //! gateway's address is the kernel's on `cbr0`, and `eth0` is shared with the kernel.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use control::devices::attach::{ArpSteering, HostPort, PodEnd, PodVeth, Uplink};
 use control::devices::name::DeviceName;
@@ -24,6 +24,7 @@ use control::devices::netlink::link::VethEnd;
 use control::devices::netns::Netns;
 use control::devices::sysctl::{self, Conf, Setting};
 use control::devices::tap::TapSpec;
+use control::lab::probe::{PingSpec, ping};
 use dataplane::addr::{Mac, PortId, Station};
 use dataplane::port::tap::{Queues, TapPort};
 use dataplane::stats::Counts;
@@ -38,10 +39,11 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 pub(crate) const MTU: u16 = 1500;
 
 /// Longer than any device takes to start.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 
 const HOST: usize = 0;
-const UPLINK: usize = 1;
+/// The port of the link between the routers.
+pub(crate) const UPLINK: usize = 1;
 const POD: usize = 2;
 
 /// Who routes.
@@ -90,6 +92,8 @@ pub(crate) struct Side {
     pub(crate) host: Pair,
     /// The host's hardware address.
     pub(crate) host_mac: Mac,
+    /// Sixty-four further addresses of the host: limits of errors count each by itself.
+    pub(crate) aliases: (Ipv4Net, Ipv6Net),
     /// The router's addresses on the host's link.
     pub(crate) gateway: Pair,
     /// The router's hardware address on the host's link.
@@ -108,6 +112,10 @@ pub(crate) const NEAR: Side = Side {
         v6: Ipv6Addr::new(0xfd00, 0x244, 0, 1, 0, 0, 0, 6),
     },
     host_mac: Mac::new([0x0a, 0x58, 10, 244, 1, 6]),
+    aliases: (
+        Ipv4Net::new_assert(Ipv4Addr::new(10, 244, 1, 128), 26),
+        Ipv6Net::new_assert(Ipv6Addr::new(0xfd00, 0x244, 0, 1, 0, 0, 0, 128), 122),
+    ),
     gateway: Pair {
         v4: Ipv4Addr::new(10, 244, 1, 1),
         v6: Ipv6Addr::new(0xfd00, 0x244, 0, 1, 0, 0, 0, 1),
@@ -128,6 +136,10 @@ pub(crate) const FAR: Side = Side {
         v6: Ipv6Addr::new(0xfd00, 0x244, 0, 0, 0, 0, 0, 7),
     },
     host_mac: Mac::new([0x0a, 0x58, 10, 244, 0, 7]),
+    aliases: (
+        Ipv4Net::new_assert(Ipv4Addr::new(10, 244, 0, 128), 26),
+        Ipv6Net::new_assert(Ipv6Addr::new(0xfd00, 0x244, 0, 0, 0, 0, 0, 128), 122),
+    ),
     gateway: Pair {
         v4: Ipv4Addr::new(10, 244, 0, 1),
         v6: Ipv6Addr::new(0xfd00, 0x244, 0, 0, 0, 0, 0, 1),
@@ -149,11 +161,13 @@ pub(crate) struct Host {
 }
 
 /// A router.
-struct Router {
-    netns: Netns,
-    net: Netlink,
+pub(crate) struct Router {
+    /// Its namespace.
+    pub(crate) netns: Netns,
+    /// What makes its devices.
+    pub(crate) net: Netlink,
     /// None if the kernel routes.
-    switch: Option<Switch<TapPort>>,
+    pub(crate) switch: Option<Switch<TapPort>>,
 }
 
 /// Two hosts, two routers.
@@ -173,7 +187,8 @@ pub(crate) fn device(name: &str) -> DeviceName {
     DeviceName::new(name).expect("a device name")
 }
 
-fn port(index: usize) -> PortId {
+/// The port of that number.
+pub(crate) fn port(index: usize) -> PortId {
     PortId::new(index).expect("in range")
 }
 
@@ -194,19 +209,8 @@ pub(crate) fn namespace(name: &str) -> Netns {
 impl Topology {
     /// Builds it, with an MTU of `between` bytes on the link between the routers.
     pub(crate) fn new(kind: Kind, between: u16) -> Topology {
-        let hosts = [NEAR, FAR].map(|side| Host {
-            netns: namespace(side.name),
-            side,
-        });
-        let routers = ["router-1", "router-2"].map(|name| {
-            let netns = namespace(name);
-            let net = Netlink::open(&netns).expect("a netlink socket");
-            Router {
-                netns,
-                net,
-                switch: None,
-            }
-        });
+        let hosts = [NEAR, FAR].map(Host::new);
+        let routers = ["router-1", "router-2"].map(Router::new);
         link(&routers, between);
         let [a, c] = hosts;
         let mut topology = Topology {
@@ -219,16 +223,17 @@ impl Topology {
             topology.route(at, here, there, between);
         }
         topology.wait_for_queues();
+        topology.greet();
         topology
     }
 
     fn route(&mut self, at: usize, here: Side, there: Side, between: u16) {
         let host = if at == 0 { &self.a } else { &self.c };
         let router = &mut self.routers[at];
-        router.raise_uplink(here, self.kind);
+        router.raise_uplink(here.uplink, self.kind);
         match self.kind {
             Kind::Kernel => router.by_kernel(host, here, there),
-            Kind::Tapline => router.by_tapline(host, here, there, between),
+            Kind::Tapline => router.by_tapline(host, here, &tables(here, there, between)),
         }
     }
 
@@ -247,6 +252,24 @@ impl Topology {
         }
     }
 
+    /// Host a pings host c until it answers. A kernel that was just given an IPv6 address does not
+    /// hear what is for it at once, nor answer for it, and who asked in vain asks again after a
+    /// second: longer than probes wait.
+    fn greet(&self) {
+        let deadline = Instant::now() + PATIENCE;
+        for v6 in [false, true] {
+            let one = PingSpec {
+                count: 1,
+                timeout: Duration::from_millis(50),
+                ..PingSpec::to(self.c.side.host.of(v6))
+            };
+            let answered = || ping(&self.a.netns, &one).expect("a raw socket").received() == 1;
+            while !answered() {
+                assert!(Instant::now() < deadline, "{:?}: no answer", self.kind);
+            }
+        }
+    }
+
     /// What the switches counted, summed; nothing if the kernel routes.
     pub(crate) fn counts(&self) -> Counts {
         self.routers
@@ -259,6 +282,33 @@ impl Topology {
     pub(crate) fn super_frames(&self) -> u64 {
         let switch = self.routers[0].switch.as_ref();
         switch.map_or(0, |switch| switch.board().super_frames())
+    }
+
+    /// Waits until the switches have nothing left to do, and returns what they counted.
+    pub(crate) fn rest(&self) -> Counts {
+        let deadline = Instant::now() + PATIENCE;
+        let mut last = self.counts();
+        if self.kind == Kind::Kernel {
+            return last;
+        }
+        loop {
+            std::thread::sleep(Duration::from_millis(2));
+            let now = self.counts();
+            if now == last && now.is_balanced() {
+                return now;
+            }
+            assert!(Instant::now() < deadline, "no rest: {now}");
+            last = now;
+        }
+    }
+
+    /// From now on the hosts' own stacks hear nothing and say nothing: only wires do.
+    pub(crate) fn mute_hosts(&self) {
+        for host in [&self.a, &self.c] {
+            let net = Netlink::open(&host.netns).expect("a netlink socket");
+            net.ensure_clsact(&device("eth0")).expect("a classifier");
+            net.drop_all(&device("eth0")).expect("a filter");
+        }
     }
 
     /// Stops the switches; their books balance.
@@ -298,12 +348,33 @@ fn host_end(side: Side) -> PodEnd {
     }
 }
 
+impl Host {
+    /// A host without a link.
+    pub(crate) fn new(side: Side) -> Host {
+        Host {
+            netns: namespace(side.name),
+            side,
+        }
+    }
+}
+
 impl Router {
+    /// A router without a link.
+    pub(crate) fn new(name: &str) -> Router {
+        let netns = namespace(name);
+        let net = Netlink::open(&netns).expect("a netlink socket");
+        Router {
+            netns,
+            net,
+            switch: None,
+        }
+    }
+
     /// Router 1 and 2 as a node has it: `eth0` with an address of each family.
-    fn raise_uplink(&self, here: Side, kind: Kind) {
+    pub(crate) fn raise_uplink(&self, own: Pair, kind: Kind) {
         let eth0 = device("eth0");
         self.own_ipv6(&eth0);
-        for address in here.uplink.on_link() {
+        for address in own.on_link() {
             self.net.add_address(&eth0, address).expect("an address");
         }
         self.net.set_up(&device("lo"), true).expect("up");
@@ -362,20 +433,24 @@ impl Router {
                 .add_neighbour(&down, address, here.host_mac)
                 .expect("a neighbour");
         }
-        for (to, via) in [
-            (IpNet::from(there.host.v4_link()), there.uplink.v4.into()),
-            (IpNet::from(there.host.v6_link()), there.uplink.v6.into()),
+        let (aliases, far) = (here.aliases, there.host);
+        for (over, to, via) in [
+            (&down, aliases.0.into(), here.host.v4.into()),
+            (&down, aliases.1.into(), here.host.v6.into()),
+            (&name, far.v4_link().into(), there.uplink.v4.into()),
+            (&name, far.v6_link().into(), there.uplink.v6.into()),
         ] {
             let route = Route {
-                to: to.trunc(),
+                to: IpNet::trunc(&to),
                 via: Some(via),
                 source: None,
             };
-            self.net.add_route(&name, &route).expect("a route");
+            self.net.add_route(over, &route).expect("a route");
         }
     }
 
-    fn by_tapline(&mut self, host: &Host, here: Side, there: Side, between: u16) {
+    /// A kubenet node with the tables that `spec` says, and `host` for a pod.
+    pub(crate) fn by_tapline(&mut self, host: &Host, here: Side, spec: &TablesSpec) {
         let inside = Netlink::open(&host.netns).expect("a netlink socket");
         let gateway = HostPort {
             tap: TapSpec::new(device("cbr0"), MTU.into()),
@@ -386,7 +461,7 @@ impl Router {
         gateway.attach(&self.net).expect("a host port");
         let uplink = Uplink {
             device: device("eth0"),
-            tap: TapSpec::new(device("uplink0"), between.into()),
+            tap: TapSpec::new(device("uplink0"), spec.ports[UPLINK].mtu.into()),
             pods: vec![here.host.v4_link().trunc()],
             pods_v6: vec![here.host.v6_link().trunc()],
             arp: ArpSteering::MirrorReplies,
@@ -399,7 +474,7 @@ impl Router {
             alias: None,
         };
         pod.attach(&self.net, &inside).expect("a pod port");
-        let tables = Tables::build(&tables(here, there, between)).expect("sound");
+        let tables = Tables::build(spec).expect("sound");
         let switch = Switch::start(&Options::named(here.name), tables).expect("a thread");
         for (id, tap) in [(HOST, "cbr0"), (UPLINK, "uplink0"), (POD, "tap0")] {
             let open = || TapPort::open(tap, Queues::Single);
@@ -417,7 +492,7 @@ impl Router {
 
 /// The tables of a kubenet node without a default route, so that there is a target that nobody has
 /// a route to.
-fn tables(here: Side, there: Side, between: u16) -> TablesSpec {
+pub(crate) fn tables(here: Side, there: Side, between: u16) -> TablesSpec {
     let row = |index, role, mac, mtu| PortSpec {
         id: port(index),
         role,
@@ -438,6 +513,7 @@ fn tables(here: Side, there: Side, between: u16) -> TablesSpec {
     for v6 in [false, true] {
         let link = |pair: Pair| pair.on_link()[usize::from(v6)].trunc();
         let (host, gateway) = (here.host.of(v6), here.gateway.of(v6));
+        let aliases = [here.aliases.0.into(), here.aliases.1.into()][usize::from(v6)];
         let next = if v6 {
             to_router
         } else {
@@ -445,6 +521,7 @@ fn tables(here: Side, there: Side, between: u16) -> TablesSpec {
         };
         routes.extend([
             (host.into(), to_host),
+            (aliases, to_host),
             (gateway.into(), NextHop::Host),
             (link(here.host), NextHop::Unreachable),
             (link(there.host), next),

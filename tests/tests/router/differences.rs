@@ -1,0 +1,209 @@
+//! Where Tapline and the kernel differ as routers, and why: the one table.
+//!
+//! In: what came of one frame with each. Out: differences that the table does not have, and rows
+//! of it that nothing showed.
+//! Never: lets a difference pass because of another: a row names its cases and its field.
+
+use std::collections::BTreeSet;
+
+use crate::wire::Outcome;
+
+/// A thing in which outcomes may differ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum What {
+    /// Only one of them delivers, or they deliver other bytes.
+    Delivery,
+    /// Only one of them tells the sender.
+    Telling,
+    /// A field of the error by that name.
+    Field(&'static str),
+}
+
+/// For which cases a row speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Of {
+    /// Each.
+    Every,
+    /// Those by these names.
+    These(&'static [&'static str]),
+}
+
+/// A row of the table.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Difference {
+    pub(crate) what: What,
+    pub(crate) of: Of,
+    /// Why it is meant.
+    pub(crate) because: &'static str,
+}
+
+/// The table.
+pub(crate) const DIFFERENCES: &[Difference] = &[
+    Difference {
+        what: What::Field("identification"),
+        of: Of::Every,
+        because: "each sender counts as it likes (RFC 6864 4.1); the kernel draws numbers, we count",
+    },
+    Difference {
+        what: What::Field("flow label"),
+        of: Of::Every,
+        because: "an error is no flow, so it has label 0 (RFC 6437 section 3); the kernel hashes one \
+                  with a secret (`auto_flowlabels`)",
+    },
+    Difference {
+        what: What::Telling,
+        of: Of::These(&["v6 redirect"]),
+        because: "nobody is told of a redirect (RFC 4443 2.4 e.2); the kernel tells, since a \
+                  redirect's type is not among the errors",
+    },
+    Difference {
+        what: What::Field("quoted packet"),
+        of: Of::These(&["no such host", "v6 no such host"]),
+        because: "we quote the packet as it came; the kernel has taken a hop already when it asks \
+                  for the neighbour in vain",
+    },
+];
+
+/// What is found as cases are tried.
+#[derive(Default)]
+pub(crate) struct Findings {
+    unexplained: Vec<String>,
+    used: BTreeSet<usize>,
+    tried: Vec<&'static str>,
+}
+
+impl Findings {
+    /// Compares what came of the frame called `case`.
+    pub(crate) fn compare(&mut self, case: &'static str, kernel: &Outcome, tapline: &Outcome) {
+        self.tried.push(case);
+        if kernel.delivered != tapline.delivered {
+            let both = (&kernel.delivered, &tapline.delivered);
+            self.note(case, What::Delivery, format!("{both:02x?}"));
+        }
+        if kernel.told.len() != tapline.told.len() {
+            let both = (&kernel.told, &tapline.told);
+            self.note(case, What::Telling, format!("{both:02x?}"));
+        }
+        for (ours, theirs) in tapline.told.iter().zip(&kernel.told) {
+            self.compare_fields(case, theirs, ours);
+        }
+    }
+
+    fn compare_fields(&mut self, case: &'static str, kernel: &[u8], tapline: &[u8]) {
+        let (theirs, ours) = (fields(kernel), fields(tapline));
+        for ((name, theirs), (_, ours)) in theirs.iter().zip(&ours) {
+            if theirs != ours {
+                let both = format!("{theirs:02x?} and {ours:02x?}");
+                self.note(case, What::Field(name), both);
+            }
+        }
+    }
+
+    fn note(&mut self, case: &'static str, what: What, both: String) {
+        let speaks = |row: &Difference| match row.of {
+            Of::Every => row.what == what,
+            Of::These(names) => row.what == what && names.contains(&case),
+        };
+        match DIFFERENCES.iter().position(speaks) {
+            Some(row) => {
+                self.used.insert(row);
+            }
+            None => self
+                .unexplained
+                .push(format!("{case}: {what:?}: kernel and Tapline: {both}")),
+        }
+    }
+
+    /// Every difference is in the table, and every row about a case that was tried was seen.
+    pub(crate) fn conclude(self) {
+        assert!(
+            self.unexplained.is_empty(),
+            "differences without a reason:\n{}",
+            self.unexplained.join("\n")
+        );
+        for (at, row) in DIFFERENCES.iter().enumerate() {
+            let tried = match row.of {
+                Of::Every => false,
+                Of::These(names) => names.iter().any(|name| self.tried.contains(name)),
+            };
+            assert!(!tried || self.used.contains(&at), "never seen: {row:?}");
+            assert!(row.because.len() > 20, "a reason for {row:?}");
+        }
+    }
+}
+
+/// The fields of an ICMP error in an Ethernet frame, by name, so that two can be compared.
+/// Checksums are `right` or not: they follow from the rest.
+fn fields(frame: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
+    let (ethernet, packet) = frame.split_at(14);
+    let mut found = vec![("ethernet", ethernet.to_vec())];
+    found.extend(match packet[0] >> 4 {
+        4 => fields_v4(packet),
+        _ => fields_v6(packet),
+    });
+    found
+}
+
+fn fields_v4(packet: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
+    use dataplane::frame::checksum::checksum;
+    let header_len = usize::from(packet[0] & 0xf) * 4;
+    let (header, message) = packet.split_at(header_len);
+    vec![
+        ("version and header length", vec![header[0]]),
+        ("type of service", vec![header[1]]),
+        ("total length", header[2..4].to_vec()),
+        ("identification", header[4..6].to_vec()),
+        ("flags and offset", header[6..8].to_vec()),
+        ("time to live", vec![header[8]]),
+        ("protocol", vec![header[9]]),
+        (
+            "header checksum holds",
+            vec![u8::from(checksum(header) == 0)],
+        ),
+        ("source", header[12..16].to_vec()),
+        ("target", header[16..20].to_vec()),
+        ("options", header[20..].to_vec()),
+        ("ICMP type", vec![message[0]]),
+        ("ICMP code", vec![message[1]]),
+        (
+            "ICMP checksum holds",
+            vec![u8::from(checksum(message) == 0)],
+        ),
+        ("rest of the ICMP header", message[4..8].to_vec()),
+        ("quoted packet", message[8..].to_vec()),
+    ]
+}
+
+fn fields_v6(packet: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
+    let (header, message) = packet.split_at(40);
+    vec![
+        (
+            "version and traffic class",
+            vec![header[0], header[1] & 0xf0],
+        ),
+        ("flow label", vec![header[1] & 0xf, header[2], header[3]]),
+        ("payload length", header[4..6].to_vec()),
+        ("next header", vec![header[6]]),
+        ("hop limit", vec![header[7]]),
+        ("source", header[8..24].to_vec()),
+        ("target", header[24..40].to_vec()),
+        ("ICMPv6 type", vec![message[0]]),
+        ("ICMPv6 code", vec![message[1]]),
+        (
+            "ICMPv6 checksum holds",
+            vec![u8::from(sums(header, message))],
+        ),
+        ("rest of the ICMPv6 header", message[4..8].to_vec()),
+        ("quoted packet", message[8..].to_vec()),
+    ]
+}
+
+/// The checksum of an ICMPv6 message, which covers a pseudo-header (RFC 8200 8.1).
+fn sums(header: &[u8], message: &[u8]) -> bool {
+    let mut covered = header[8..40].to_vec();
+    let len = u32::try_from(message.len()).expect("a packet");
+    covered.extend(len.to_be_bytes());
+    covered.extend([0, 0, 0, 58]);
+    covered.extend(message);
+    dataplane::frame::checksum::checksum(&covered) == 0
+}
