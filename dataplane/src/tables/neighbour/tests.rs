@@ -354,17 +354,15 @@ impl Model {
         let new = told.mac.map(Station::mac);
         match self.known {
             None => {}
+            Some((State::Incomplete, _)) if new.is_none() => {}
             Some((State::Incomplete, _)) => {
-                if new.is_some() {
-                    let state = if told.solicited {
-                        State::Reachable
-                    } else {
-                        State::Delay
-                    };
-                    self.set(state, new);
-                    let go = std::mem::take(&mut self.waiting);
-                    return Outcome { go, ..QUIET };
-                }
+                let state = match told.solicited {
+                    true => State::Reachable,
+                    false => State::Delay,
+                };
+                self.set(state, new);
+                let go = std::mem::take(&mut self.waiting);
+                return Outcome { go, ..QUIET };
             }
             Some((state, old)) => match (new.is_some() && new != old, told.overrides) {
                 (true, false) if state == State::Reachable => self.set(State::Stale, old),
