@@ -11,18 +11,18 @@ use std::net::IpAddr;
 
 use crossbeam::queue::ArrayQueue;
 
-use crate::addr::Mac;
 use crate::sync::Arc;
+use crate::tables::neighbour::state::Told;
 
 /// News that may wait for one worker. A worker looks at its ring in every breath, and the fabric
 /// answers at most as many questions as are asked in 100 ms.
 const NEWS_MAX: usize = 256;
 
-/// A neighbour's reply.
+/// What a neighbour told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Heard {
     pub(crate) address: IpAddr,
-    pub(crate) mac: Mac,
+    pub(crate) told: Told,
 }
 
 /// One worker's ear, and its voice to the others.
@@ -30,6 +30,8 @@ pub(crate) struct Heard {
 pub struct Gossip {
     ear: Option<Arc<ArrayQueue<Heard>>>,
     others: Vec<Arc<ArrayQueue<Heard>>>,
+    /// Another worker speaks for the switch.
+    second: bool,
 }
 
 impl Gossip {
@@ -46,6 +48,7 @@ impl Gossip {
         let gossip = |own: usize| Gossip {
             ear: Some(Arc::clone(&ears[own])),
             others: others(own),
+            second: own > 0,
         };
         (0..workers).map(gossip).collect()
     }
@@ -58,6 +61,11 @@ impl Gossip {
         !self.others.is_empty()
     }
 
+    /// True for the one worker that says what needs to be said once.
+    pub(crate) fn speaks_for_all(&self) -> bool {
+        !self.second
+    }
+
     /// The oldest news that others told.
     #[inline]
     pub(crate) fn listen(&self) -> Option<Heard> {
@@ -68,13 +76,14 @@ impl Gossip {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::addr::{Mac, Station};
 
     #[test]
     fn everyone_hears_everyone_else_and_nobody_himself() {
         let circle = Gossip::circle(3);
         let news = Heard {
             address: [10, 20, 0, 5].into(),
-            mac: Mac::new([2; 6]),
+            told: Told::by_arp_reply(Station::new(Mac::new([2; 6])).expect("a station")),
         };
         assert!(circle[1].tell(news));
         assert_eq!(circle[0].listen(), Some(news));

@@ -23,6 +23,7 @@
 //! | [`worker`] | one breath: the five rooms in order |
 //! | [`switch`] | workers on threads of their own, that sleep when there is nothing to do |
 //! | [`gossip`] | what workers of one switch tell each other |
+//! | [`conflict`] | two that want one address |
 //! | [`snapshot`], [`stats`] | tables come in, counters go out |
 //!
 //! No async, no serde, no netlink: what may be slow lives in `control`, which names this crate and
@@ -31,6 +32,7 @@
 pub mod addr;
 pub mod buffer;
 pub mod clock;
+pub mod conflict;
 pub mod forward;
 pub mod fragment;
 pub mod frame;

@@ -180,6 +180,9 @@ impl Default for Drops {
 }
 
 impl Drops {
+    /// No deaths.
+    pub const NONE: Drops = Drops([0; DropReason::COUNT]);
+
     /// One death of one reason: what a test expects.
     #[must_use]
     pub fn one(reason: DropReason) -> Drops {

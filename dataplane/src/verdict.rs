@@ -10,6 +10,8 @@ use std::fmt;
 use std::net::IpAddr;
 
 use crate::addr::{Mac, PortId};
+use crate::tables::Owner;
+use crate::tables::neighbour::state::Told;
 
 macro_rules! drop_reasons {
     ($($variant:ident, $label:literal, $meaning:literal;)+) => {
@@ -54,15 +56,16 @@ drop_reasons! {
     UnknownUnicast, "unknown_unicast", "no port is known for the target, and unknown targets are not flooded here";
     UplinkNotOurs, "uplink_not_ours", "came in by the uplink and is for nobody behind this switch";
     UplinkReflected, "uplink_reflected", "came in by the uplink and would leave by it";
-    MalformedArp, "malformed_arp", "not a whole ARP packet for Ethernet and IPv4";
+    MalformedArp, "malformed_arp", "not a whole ARP packet for Ethernet and IPv4, or between addresses that no host has";
     MalformedIpv4, "malformed_ipv4", "the IPv4 header's version, length or checksum is wrong";
     MalformedIpv6, "malformed_ipv6", "the IPv6 header's version or length is wrong";
+    MalformedNd, "malformed_nd", "neighbour discovery that RFC 4861 7.1 says to discard: it crossed a router, or its checksum, length, options or addresses are wrong";
     MalformedExtensions, "malformed_extensions", "an IPv6 extension header is cut short, out of its place, or one too many (RFC 8200 4.1)";
     MalformedOptions, "malformed_options", "an IPv4 option or an IPv6 hop-by-hop option is cut short, repeated or out of place";
     UnknownOption, "unknown_option", "an IPv6 hop-by-hop option asks that who does not know it discard the packet (RFC 8200 4.2)";
     SourceRouted, "source_routed", "names routers that it must pass, which is refused (RFC 7126 4.3, RFC 5095)";
     ArpUnanswered, "arp_unanswered", "asks for an address that nobody here holds, and such questions stay here";
-    AddressConflict, "address_conflict", "announces an address that another port holds";
+    AddressConflict, "address_conflict", "claims or probes for an address that another port holds";
     MartianSource, "martian_source", "the source address may not appear on a wire (RFC 1812 5.3.7)";
     NotRoutable, "not_routable", "a multicast, broadcast, loopback or link-local target is never routed";
     DirectedBroadcast, "directed_broadcast", "the last address of the pods' own subnet, to which a router sends nothing (RFC 2644)";
@@ -118,15 +121,26 @@ pub enum Punt {
     AnswerSolicitation {
         /// The hardware address to tell.
         mac: Mac,
+        /// The holder forwards packets.
+        router: bool,
+    },
+    /// Drop this claim of an address that another port holds, tell the claimer that it is taken,
+    /// and report both (RFC 5227 2.4, RFC 4862 5.4).
+    Defend {
+        /// The address.
+        address: IpAddr,
+        /// Who holds it.
+        holder: Owner,
     },
     /// A neighbour told where it lives.
     HearNeighbour {
         /// Its protocol address.
         address: IpAddr,
-        /// Its hardware address.
-        mac: Mac,
+        /// What it told.
+        told: Told,
     },
-    /// Hold the frame until the next hop's hardware address is known.
+    /// Hold the frame until the next hop's hardware address is known; or send it on at once, if
+    /// the address is known and was not used for a while.
     Resolve {
         /// The next hop.
         next_hop: IpAddr,

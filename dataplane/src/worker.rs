@@ -12,9 +12,13 @@ mod finish;
 mod neighbours;
 mod refuse;
 
+use std::collections::VecDeque;
+use std::net::IpAddr;
+
 use crate::addr::{PortId, PortSet, Station};
 use crate::buffer::{FRAME_MAX, Frame, Pool};
 use crate::clock::Tick;
+use crate::conflict::{Conflicts, Reporter};
 use crate::forward::{self, World};
 use crate::frame::{FrameView, Kind};
 use crate::gossip::{Gossip, Heard};
@@ -71,11 +75,18 @@ pub struct Worker<P> {
     unflushed: PortSet,
     flushed: Vec<Flushed>,
     reader: Reader<Tables>,
+    /// Those of the last breath.
+    tables: Arc<Tables>,
     fdb: Arc<Fdb>,
     neighbours: Neighbours,
     gossip: Gossip,
     told: bool,
     board: Arc<Board>,
+    reporter: Reporter,
+    /// Addresses with new holders, of whom the ports have yet to hear.
+    announcements: VecDeque<IpAddr>,
+    /// To how many ports the first of them has been announced.
+    announced: usize,
     questions: Vec<Question>,
     failed: Vec<Waiting>,
     chores_due: Tick,
@@ -88,7 +99,7 @@ pub struct Worker<P> {
 impl<P: Port> Worker<P> {
     /// A worker without ports, whose pool holds frames of up to `frame_max` bytes.
     #[must_use]
-    pub fn new(reader: Reader<Tables>, fdb: Arc<Fdb>, frame_max: usize) -> Worker<P> {
+    pub fn new(mut reader: Reader<Tables>, fdb: Arc<Fdb>, frame_max: usize) -> Worker<P> {
         Worker {
             ports: Vec::new(),
             ready: PortSet::default(),
@@ -98,12 +109,16 @@ impl<P: Port> Worker<P> {
             held: Vec::with_capacity(POOL_SLOTS),
             unflushed: PortSet::default(),
             flushed: Vec::with_capacity(POOL_SLOTS),
+            tables: Arc::clone(reader.refresh()),
             reader,
             fdb,
             neighbours: Neighbours::default(),
             gossip: Gossip::default(),
             told: false,
             board: Arc::default(),
+            reporter: Reporter::default(),
+            announcements: VecDeque::new(),
+            announced: 0,
             questions: Vec::with_capacity(QUESTIONS_MAX),
             failed: Vec::with_capacity(WAITING_TOTAL_MAX),
             chores_due: Tick::default(),
@@ -182,11 +197,15 @@ impl<P: Port> Worker<P> {
     /// If frames or buffers leaked: that is a mistake of ours, and no state after it can be
     /// trusted.
     pub fn breathe(&mut self, now: Tick) -> Breath {
-        let tables = Arc::clone(self.reader.refresh());
+        let tables = self.refresh(now);
         let (mut frames, mut more) = (0, false);
-        while let Some(Heard { address, mac }) = self.gossip.listen() {
-            self.hear(address, mac, &tables, now);
+        while let Some(Heard { address, told }) = self.gossip.listen() {
+            self.hear(address, told, &tables, now);
             self.flush();
+        }
+        if !self.announcements.is_empty() {
+            self.announce(&tables);
+            more = !self.announcements.is_empty();
         }
         // Whoever is ready has one turn; who becomes ready meanwhile has the next.
         for ingress in self.ready {
@@ -208,6 +227,22 @@ impl<P: Port> Worker<P> {
         self.assert_nothing_lost();
         let told = std::mem::take(&mut self.told);
         Breath { frames, more, told }
+    }
+
+    /// The tables in force. What was learned under others is looked through, once.
+    fn refresh(&mut self, now: Tick) -> Arc<Tables> {
+        let tables = Arc::clone(self.reader.refresh());
+        if !Arc::ptr_eq(&tables, &self.tables) {
+            let old = std::mem::replace(&mut self.tables, Arc::clone(&tables));
+            self.change(&old, &tables, now);
+        }
+        tables
+    }
+
+    /// Who claimed an address that another port holds: the records, for control.
+    #[must_use]
+    pub fn conflicts(&self) -> &Conflicts {
+        self.reporter.conflicts()
     }
 
     /// Nothing leaked: neither a frame from the books, nor a buffer from the pool.

@@ -25,8 +25,11 @@ use dataplane::segment::{Cut, checksum_at, complete};
 use dataplane::snapshot::Publisher;
 use dataplane::tables::fdb::Fdb;
 use dataplane::tables::fib::NextHop;
-use dataplane::tables::neighbour::{Neighbours, Waiting};
-use dataplane::tables::{Crossing, Owner, PortRole, PortSpec, Tables, TablesSpec, Unknown};
+use dataplane::tables::neighbour::state::Told;
+use dataplane::tables::neighbour::{Neighbours, Waited, Waiting};
+use dataplane::tables::{
+    Addresses, Crossing, Owner, PortRole, PortSpec, Tables, TablesSpec, Unknown,
+};
 use dataplane::verdict::{Rewrite, Verdict};
 use dataplane::worker::Worker;
 use ipnet::IpNet;
@@ -121,8 +124,9 @@ fn heard() -> Neighbours {
     let ingress = port(A);
     let waiting = Waiting { frame, ingress };
     let asked = neighbours.wait(ip(NEXT_HOP), port(UPLINK), waiting, Tick(0));
-    assert!(asked.is_ok(), "one frame may wait");
-    let released = neighbours.hear(ip(NEXT_HOP), FABRIC, Tick(0));
+    assert!(matches!(asked, Waited::Held(_)), "one frame may wait");
+    let told = Told::by_arp_reply(station(FABRIC));
+    let released = neighbours.hear(ip(NEXT_HOP), told, Tick(0));
     assert_eq!(released.len(), 1);
     neighbours
 }
@@ -504,10 +508,14 @@ fn kubenet() -> TablesSpec {
             route("0.0.0.0/0", NextHop::Host),
             route("fd00:244::6/128", to(A, POD_A)),
             route("fd00:244:1::/64", NextHop::Neighbour(ip(NEXT_HOP))),
+            route("fd00:244:2::/64", NextHop::Neighbour(ip("fd00:20::5"))),
         ],
         groups: Vec::new(),
         crossing: Crossing::Routed {
-            uplink: std::net::Ipv4Addr::new(10, 20, 0, 4).into(),
+            uplink: Addresses {
+                v4: Some(std::net::Ipv4Addr::new(10, 20, 0, 4)),
+                v6: Some(std::net::Ipv6Addr::new(0xfd00, 0x20, 0, 0, 0, 0, 0, 4)),
+            },
             gateway: std::net::Ipv4Addr::new(10, 244, 1, 1).into(),
         },
         unknown: Unknown::Flood,

@@ -1,47 +1,53 @@
-//! Questions for hardware addresses, and their answers: ARP, and ND's solicitations.
+//! Questions for hardware addresses, and their answers, in IPv4: ARP.
 //!
-//! In: an ARP packet or a neighbour solicitation, and the port it came in by.
-//! Out: an answer from the tables, a way out of the uplink, or the asker a reply is for.
-//! Never: floods a question whose answer is configured (RFC 1027's proxy, per address).
+//! In: an ARP packet, and the port it came in by.
+//! Out: an answer from the tables, a way out of the uplink, the asker a reply is for, or a death.
+//! Never: floods a question whose answer is configured (RFC 1027's proxy, per address), or lets a
+//! packet pass whose sender claims an address that another port holds (RFC 5227 2.4).
 //!
 //! On an azure node the fabric answers for every address but the node's own, to the NIC's MAC; the
 //! reply is told apart by its target protocol address (facts of azure-container-networking,
 //! `ebtables.SetDnatForArpReplies`, which floods where we unicast).
 
-use std::net::IpAddr;
-
 use super::witness::note;
-use super::{Known, Step, Witness};
-use crate::addr::Mac;
+use super::{Known, Step, Witness, conflict, owner, told_to};
+use crate::addr::Station;
 use crate::frame::arp::{ArpView, Operation};
-use crate::frame::ipv6::{Discovery, Ipv6View};
-use crate::tables::{Crossing, Owner, PortRole, PortRow, Tables, Unknown};
+use crate::frame::{FrameView, Network};
+use crate::tables::neighbour::state::Told;
+use crate::tables::{Crossing, PortRole, PortRow, Tables, Unknown};
 use crate::verdict::{DropReason, Punt, Rewrite, Verdict};
 
 /// What becomes of an ARP packet.
 #[inline(never)]
 pub(super) fn decide<W: Witness>(
-    packet: &ArpView,
+    view: &FrameView<'_>,
     ingress: &PortRow,
     tables: &Tables,
     witness: &mut W,
 ) -> Verdict {
-    match (packet.operation, ingress.role) {
-        (Operation::Reply, PortRole::Uplink) => reply_from_uplink(packet, tables, witness),
-        (Operation::Reply, _) => reply_among_us(packet, ingress, tables, witness),
-        (Operation::Request, _) if packet.is_announcement() => {
-            announce(packet, ingress, tables, witness)
-        }
-        (Operation::Request, _) => request(packet, ingress, tables, witness),
+    let packet = match view.network() {
+        Network::Arp(packet) if packet.is_sound() => packet,
+        _ => return Verdict::Drop(DropReason::MalformedArp),
+    };
+    // A probe claims the address it asks for, every other packet that of its sender.
+    let claimed = match packet.is_probe() {
+        true => packet.target,
+        false => packet.sender,
+    };
+    if let Some(verdict) = conflict(claimed.into(), ingress, tables, witness) {
+        return verdict;
     }
-}
-
-/// Who holds `address`, told to the witness.
-#[inline]
-fn owner<W: Witness>(address: IpAddr, tables: &Tables, witness: &mut W) -> Option<Owner> {
-    let owner = tables.owner(address);
-    note!(witness, Step::Owner { address, owner });
-    owner
+    match (packet.operation, ingress.role) {
+        (Operation::Reply, PortRole::Uplink) => reply_from_uplink(&packet, tables, witness),
+        (Operation::Reply, _) => reply_among_us(&packet, ingress, tables, witness),
+        (Operation::Request, PortRole::Uplink) if packet.is_announcement() => {
+            hear(&packet, tables, Told::by_arp_announcement)
+        }
+        // A gratuitous ARP refreshes the caches of the others.
+        (Operation::Request, _) if packet.is_announcement() => Verdict::Flood,
+        (Operation::Request, _) => request(&packet, ingress, tables, witness),
+    }
 }
 
 fn request<W: Witness>(
@@ -57,15 +63,6 @@ fn request<W: Witness>(
             mac: told_to(ingress, owner),
         }),
         None => unknown(packet, ingress, tables),
-    }
-}
-
-/// The fabric accepts only the NIC's address, so that is what it is told.
-fn told_to(asker: &PortRow, owner: Owner) -> Mac {
-    if asker.role == PortRole::Uplink {
-        asker.mac.mac()
-    } else {
-        owner.mac
     }
 }
 
@@ -88,17 +85,14 @@ fn unknown(packet: &ArpView, ingress: &PortRow, tables: &Tables) -> Verdict {
     }
 }
 
-/// A gratuitous ARP refreshes the caches of the others, unless the address is somebody else's.
-fn announce<W: Witness>(
-    packet: &ArpView,
-    ingress: &PortRow,
-    tables: &Tables,
-    witness: &mut W,
-) -> Verdict {
-    match owner(packet.sender.into(), tables, witness) {
-        Some(owner) if owner.port != ingress.id => Verdict::Drop(DropReason::AddressConflict),
-        _ if ingress.role == PortRole::Uplink => Verdict::Drop(DropReason::UplinkNotOurs),
-        _ => Verdict::Flood,
+/// What a neighbour on the uplink says of itself. Whether it was ever asked for, the worker knows.
+fn hear(packet: &ArpView, tables: &Tables, told: impl Fn(Station) -> Told) -> Verdict {
+    match (tables.crossing(), Station::new(packet.sender_mac)) {
+        (Crossing::Routed { .. }, Ok(mac)) => Verdict::Punt(Punt::HearNeighbour {
+            address: packet.sender.into(),
+            told: told(mac),
+        }),
+        _ => Verdict::Drop(DropReason::UplinkNotOurs),
     }
 }
 
@@ -106,11 +100,7 @@ fn reply_from_uplink<W: Witness>(packet: &ArpView, tables: &Tables, witness: &mu
     if let Crossing::Routed { uplink, .. } = tables.crossing()
         && uplink.v4 == Some(packet.target)
     {
-        let address = IpAddr::V4(packet.sender);
-        return Verdict::Punt(Punt::HearNeighbour {
-            address,
-            mac: packet.sender_mac,
-        });
+        return hear(packet, tables, Told::by_arp_reply);
     }
     let holder = owner(packet.target.into(), tables, witness);
     match holder.and_then(|owner| tables.port(owner.port)) {
@@ -152,23 +142,4 @@ fn reply_among_us<W: Witness>(
         egress: port,
         rewrite: Rewrite::KEEP,
     }
-}
-
-/// The verdict on a neighbour solicitation, or nothing if the packet is none that we answer.
-pub(super) fn solicited<W: Witness>(
-    packet: &Ipv6View,
-    ingress: &PortRow,
-    tables: &Tables,
-    witness: &mut W,
-) -> Option<Verdict> {
-    let Some(Discovery::Solicitation { target }) = packet.discovery else {
-        return None;
-    };
-    let owner = owner(target.into(), tables, witness)?;
-    if owner.port == ingress.id || packet.source.is_unspecified() {
-        return None; // duplicate address detection: the holder must hear it itself
-    }
-    Some(Verdict::Punt(Punt::AnswerSolicitation {
-        mac: told_to(ingress, owner),
-    }))
 }

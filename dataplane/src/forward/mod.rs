@@ -8,26 +8,28 @@
 //!
 //! | question | where it is answered |
 //! |---|---|
-//! | who has this protocol address? | [`arp`]: whoever is configured to hold it |
+//! | who has this protocol address? | [`arp`], [`nd`]: whoever is configured to hold it |
 //! | a frame for the router, or from the uplink | [`route`]: by IP address |
 //! | any other frame | [`bridge`]: by MAC address |
 
 mod arp;
 mod bridge;
+mod nd;
 mod route;
 mod witness;
 
 use witness::note;
 pub use witness::{Known, Step, Witness};
 
-use crate::addr::PortId;
+use std::net::IpAddr;
+
+use crate::addr::{Mac, PortId};
 use crate::frame::offload::Offload;
-use crate::frame::{FrameView, Kind, Network};
-use crate::tables::Tables;
+use crate::frame::{FrameView, Kind};
 use crate::tables::fdb::Fdb;
 use crate::tables::neighbour::Neighbours;
-use crate::tables::{PortRole, PortRow};
-use crate::verdict::{DropReason, Verdict};
+use crate::tables::{Owner, PortRole, PortRow, Tables};
+use crate::verdict::{DropReason, Punt, Verdict};
 
 /// What a decision may look at.
 #[derive(Clone, Copy, Debug)]
@@ -68,13 +70,15 @@ pub fn decide_before<W: Witness>(
     let Some(port) = world.tables.port(ingress) else {
         return Verdict::Drop(DropReason::NotAttached);
     };
-    if view.kind == Kind::Arp
-        && let Network::Arp(packet) = view.network()
-    {
-        return arp::decide(&packet, port, world.tables, witness);
+    if view.kind == Kind::Arp {
+        return arp::decide(view, port, world.tables, witness);
+    }
+    if view.claims_discovery() {
+        return nd::decide(view, offload, port, world, witness);
     }
     if view.target.is_group() {
-        return group(view, port, world.tables, witness);
+        note!(witness, Step::ForGroup { mac: view.target });
+        return group(view.target, port);
     }
     if port.role == PortRole::Uplink || world.tables.is_router(view.target) {
         let mac = view.target;
@@ -91,23 +95,40 @@ pub fn decide_before<W: Witness>(
 }
 
 /// Group frames stay among pods and host.
-#[inline(never)]
-fn group<W: Witness>(
-    view: &FrameView<'_>,
-    ingress: &PortRow,
-    tables: &Tables,
-    witness: &mut W,
-) -> Verdict {
-    note!(witness, Step::ForGroup { mac: view.target });
-    if let Network::Ipv6(packet) = view.network()
-        && let Some(verdict) = arp::solicited(&packet, ingress, tables, witness)
-    {
-        return verdict;
-    }
+fn group(target: Mac, ingress: &PortRow) -> Verdict {
     if ingress.role == PortRole::Uplink {
         return Verdict::Drop(DropReason::UplinkNotOurs);
     }
-    bridge::flood(view.target)
+    bridge::flood(target)
+}
+
+/// Who holds `address`, told to the witness.
+#[inline]
+fn owner<W: Witness>(address: IpAddr, tables: &Tables, witness: &mut W) -> Option<Owner> {
+    let owner = tables.owner(address);
+    note!(witness, Step::Owner { address, owner });
+    owner
+}
+
+/// The verdict on a claim of `address` that came in by `ingress`, if it is another port's.
+fn conflict<W: Witness>(
+    address: IpAddr,
+    ingress: &PortRow,
+    tables: &Tables,
+    witness: &mut W,
+) -> Option<Verdict> {
+    let holder = owner(address, tables, witness)?;
+    let other = holder.port != ingress.id;
+    other.then_some(Verdict::Punt(Punt::Defend { address, holder }))
+}
+
+/// Which hardware address an asker is told: the fabric accepts only the NIC's.
+fn told_to(asker: &PortRow, holder: Owner) -> Mac {
+    if asker.role == PortRole::Uplink {
+        asker.mac.mac()
+    } else {
+        holder.mac
+    }
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 
 use std::net::Ipv4Addr;
 
-use crate::addr::Mac;
+use crate::addr::{Mac, Station};
 use crate::verdict::DropReason;
 
 /// Bytes of the packet.
@@ -100,6 +100,14 @@ impl ArpView {
         })
     }
 
+    /// True if its addresses are some that a host may have and ask for: the sender a station, and
+    /// neither address multicast, broadcast or loopback (as the kernel's `arp_process`).
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        let strange = |ip: Ipv4Addr| ip.is_multicast() || ip.is_broadcast() || ip.is_loopback();
+        Station::new(self.sender_mac).is_ok() && !strange(self.sender) && !strange(self.target)
+    }
+
     /// True for an announcement: the sender speaks of its own address (RFC 5227 section 3).
     #[inline]
     #[must_use]
@@ -161,6 +169,29 @@ mod tests {
             view.write(&mut bytes);
             prop_assert_eq!(ArpView::parse(&bytes), Ok(view));
         }
+    }
+
+    #[test]
+    fn addresses_that_no_host_has_are_not_sound() {
+        let station = Mac::new([2, 0, 0, 0, 0, 1]);
+        let (host, other) = (Ipv4Addr::new(10, 0, 0, 1), Ipv4Addr::new(10, 0, 0, 2));
+        let sound = |sender_mac, sender, target| {
+            let view = ArpView {
+                operation: Operation::Request,
+                sender_mac,
+                sender,
+                target_mac: Mac::ZERO,
+                target,
+            };
+            view.is_sound()
+        };
+        assert!(sound(station, host, other));
+        assert!(sound(station, Ipv4Addr::UNSPECIFIED, other), "a probe");
+        assert!(!sound(Mac::BROADCAST, host, other));
+        assert!(!sound(Mac::ZERO, host, other));
+        assert!(!sound(station, Ipv4Addr::new(224, 0, 0, 1), other));
+        assert!(!sound(station, host, Ipv4Addr::BROADCAST));
+        assert!(!sound(station, host, Ipv4Addr::LOCALHOST));
     }
 
     #[test]

@@ -10,8 +10,7 @@
 
 use std::net::Ipv6Addr;
 
-use super::transport::{ICMPV6, Transport};
-use crate::addr::Mac;
+use super::transport::Transport;
 use crate::verdict::DropReason;
 
 /// Bytes of the fixed header.
@@ -36,28 +35,6 @@ const SHIM6: u8 = 140;
 
 pub(crate) const PAYLOAD_LEN_AT: usize = 4;
 const HOP_LIMIT_AT: usize = 7;
-
-/// ICMPv6 type of a neighbour solicitation (RFC 4861 4.3).
-const SOLICITATION: u8 = 135;
-/// ICMPv6 type of a neighbour advertisement (RFC 4861 4.4).
-const ADVERTISEMENT: u8 = 136;
-
-/// Neighbour discovery that passes the checks of RFC 4861 7.1.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Discovery {
-    /// Who has this address?
-    Solicitation {
-        /// The address asked for.
-        target: Ipv6Addr,
-    },
-    /// Here lives this address.
-    Advertisement {
-        /// The address told of.
-        target: Ipv6Addr,
-        /// Its hardware address, where the option is given.
-        mac: Option<Mac>,
-    },
-}
 
 /// A sound fixed header, and the first words behind it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,8 +64,6 @@ pub struct Ipv6View {
     pub source_routed: bool,
     /// What it carries; not known of fragments.
     pub transport: Transport,
-    /// Neighbour discovery, if that is what it is.
-    pub discovery: Option<Discovery>,
 }
 
 impl Ipv6View {
@@ -135,7 +110,6 @@ impl Ipv6View {
             } else {
                 Transport::parse(chain.protocol, &payload[chain.len..])
             },
-            discovery: discovery(next_header, hop_limit, payload),
         })
     }
 }
@@ -216,47 +190,6 @@ const fn is_extension(protocol: u8) -> bool {
     )
 }
 
-/// Reads neighbour discovery; a hop limit under 255 means that it crossed a router and is not it.
-fn discovery(next_header: u8, hop_limit: u8, payload: &[u8]) -> Option<Discovery> {
-    if next_header != ICMPV6 || hop_limit != 255 {
-        return None;
-    }
-    let (&[kind, code, ..], options) = payload.split_first_chunk::<24>()?;
-    if code != 0 {
-        return None;
-    }
-    let mut octets = [0; 16];
-    octets.copy_from_slice(&payload[8..24]);
-    let target = Ipv6Addr::from(octets);
-    if target.is_multicast() {
-        return None;
-    }
-    match kind {
-        SOLICITATION => Some(Discovery::Solicitation { target }),
-        ADVERTISEMENT => Some(Discovery::Advertisement {
-            target,
-            mac: target_mac(options),
-        }),
-        _ => None,
-    }
-}
-
-/// The target link-layer address option (type 2), if it is there and whole.
-fn target_mac(mut options: &[u8]) -> Option<Mac> {
-    while let &[kind, units, ..] = options {
-        let len = usize::from(units) * 8;
-        if len == 0 || len > options.len() {
-            return None;
-        }
-        if kind == 2 && len == 8 {
-            let mac: [u8; 6] = options[2..8].try_into().ok()?;
-            return Some(Mac::new(mac));
-        }
-        options = &options[len..];
-    }
-    None
-}
-
 /// Takes one off the hop limit of the header at the start of `packet`; no checksum covers it.
 #[inline]
 pub(crate) fn decrement_hop_limit(packet: &mut [u8]) {
@@ -291,53 +224,21 @@ pub(crate) fn is_unroutable_target(address: Ipv6Addr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::frame::transport::ICMPV6;
     use proptest::prelude::*;
 
-    fn advertisement(hop_limit: u8, options: &[u8]) -> Vec<u8> {
-        let mut bytes = vec![
-            0x60,
-            0,
-            0,
-            0,
-            0,
-            (24 + options.len()) as u8,
-            ICMPV6,
-            hop_limit,
-        ];
+    fn packet() -> Vec<u8> {
+        let mut bytes = vec![0x60, 0, 0, 0, 0, 24, ICMPV6, 255];
         bytes.extend(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1).octets());
         bytes.extend(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 2).octets());
-        bytes.extend([ADVERTISEMENT, 0, 0, 0, 0x60, 0, 0, 0]);
-        bytes.extend(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1).octets());
-        bytes.extend(options);
+        bytes.extend([0; 24]);
         bytes
     }
 
     #[test]
-    fn discovery_counts_only_when_it_crossed_no_router() {
-        let option = [2, 1, 2, 0, 0, 0, 0, 7];
-        let view = Ipv6View::parse(&advertisement(255, &option)).expect("sound");
-        let target = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1);
-        let mac = Some(Mac::new([2, 0, 0, 0, 0, 7]));
-        assert_eq!(
-            view.discovery,
-            Some(Discovery::Advertisement { target, mac })
-        );
-        let routed = Ipv6View::parse(&advertisement(254, &option)).expect("sound");
-        assert_eq!(routed.discovery, None);
-    }
-
-    #[test]
-    fn an_option_of_no_length_ends_the_search() {
-        let view = Ipv6View::parse(&advertisement(255, &[1, 0, 0, 0, 0, 0, 0, 0])).expect("sound");
-        assert!(matches!(
-            view.discovery,
-            Some(Discovery::Advertisement { mac: None, .. })
-        ));
-    }
-
-    #[test]
     fn wrong_version_or_length_is_malformed() {
-        let good = advertisement(255, &[]);
+        let good = packet();
+        assert!(Ipv6View::parse(&good).is_ok());
         let mut version = good.clone();
         version[0] = 0x40;
         assert_eq!(Ipv6View::parse(&version), Err(DropReason::MalformedIpv6));

@@ -12,6 +12,7 @@ pub mod ethernet;
 pub mod flow;
 pub mod ipv4;
 pub mod ipv6;
+pub mod nd;
 pub mod offload;
 pub mod options;
 pub mod transport;
@@ -21,6 +22,7 @@ use crate::verdict::DropReason;
 use arp::ArpView;
 use ipv4::Ipv4View;
 use ipv6::Ipv6View;
+use nd::NdView;
 
 /// What stands behind the Ethernet header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,6 +86,22 @@ impl<'a> FrameView<'a> {
             kind,
             payload,
         })
+    }
+
+    /// True if it says that it is a neighbour solicitation or advertisement. Of a frame that is
+    /// not IPv6 this reads nothing.
+    #[inline]
+    #[must_use]
+    pub fn claims_discovery(&self) -> bool {
+        self.kind == Kind::Ipv6 && nd::claims(self.payload)
+    }
+
+    /// Checks the neighbour discovery that it claims to be. A checksum `undone` is not looked at.
+    ///
+    /// # Errors
+    /// As [`NdView::parse`].
+    pub fn discovery(&self, undone: bool) -> Result<NdView, DropReason> {
+        NdView::parse(self.payload, undone)
     }
 
     /// What stands behind the Ethernet header, unchecked.

@@ -43,6 +43,24 @@ pub(crate) fn question(
     Some(write(room, to, &packet))
 }
 
+/// Writes an announcement into `room` that `mac` holds `address`, for all stations or, as a
+/// defence, for the station `only` (RFC 5227 2.4, section 3). Returns its length.
+pub(crate) fn announcement(
+    room: &mut [u8],
+    only: Option<Mac>,
+    address: Ipv4Addr,
+    mac: Mac,
+) -> usize {
+    let packet = ArpView {
+        operation: Operation::Request,
+        sender_mac: mac,
+        sender: address,
+        target_mac: Mac::ZERO,
+        target: address,
+    };
+    write(room, only.unwrap_or(Mac::BROADCAST), &packet)
+}
+
 fn write(room: &mut [u8], target: Mac, packet: &ArpView) -> usize {
     ethernet::set_target(room, target);
     ethernet::set_source(room, packet.sender_mac);

@@ -19,6 +19,7 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use super::Options;
 use crate::addr::PortId;
 use crate::clock::Monotonic;
+use crate::conflict::Conflicts;
 use crate::port::Port;
 use crate::stats::Board;
 use crate::sync::Arc;
@@ -61,6 +62,7 @@ pub(super) struct Lane<P> {
     orders: Arc<ArrayQueue<Order<P>>>,
     waker: Arc<Waker>,
     board: Arc<Board>,
+    conflicts: Conflicts,
     /// Until it is started.
     parts: Option<(Worker<P>, Poll)>,
     thread: Option<JoinHandle<()>>,
@@ -74,6 +76,7 @@ impl<P: Port + Send + 'static> Lane<P> {
             orders: Arc::new(ArrayQueue::new(ORDERS_MAX)),
             waker: Arc::new(Waker::new(poll.registry(), WAKER)?),
             board: Arc::clone(worker.board()),
+            conflicts: worker.conflicts().clone(),
             parts: Some((worker, poll)),
             thread: None,
         })
@@ -102,6 +105,10 @@ impl<P: Port + Send + 'static> Lane<P> {
 
     pub(super) fn waker(&self) -> Arc<Waker> {
         Arc::clone(&self.waker)
+    }
+
+    pub(super) fn conflicts(&self) -> &Conflicts {
+        &self.conflicts
     }
 
     pub(super) fn board(&self) -> Arc<Board> {

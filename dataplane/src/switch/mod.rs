@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use crate::addr::PortId;
 use crate::buffer::FRAME_MAX;
+use crate::conflict::Conflict;
 use crate::gossip::Gossip;
 use crate::port::Port;
 use crate::snapshot::Publisher;
@@ -154,6 +155,12 @@ impl<P: Port + Send + 'static> Switch<P> {
     #[must_use]
     pub fn fdb(&self) -> &Fdb {
         &self.fdb
+    }
+
+    /// Takes the oldest record of a claim of another port's address that nobody took yet.
+    #[must_use]
+    pub fn take_conflict(&self) -> Option<Conflict> {
+        self.lanes.iter().find_map(|lane| lane.conflicts().take())
     }
 
     /// Stops the threads, and returns the final counters, which balance.

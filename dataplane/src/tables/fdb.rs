@@ -206,6 +206,14 @@ impl Fdb {
         }
     }
 
+    /// Forgets where `station` was heard: the tables know it now.
+    pub fn forget(&self, station: Station) {
+        let mac = station.mac();
+        if let Some((slot, word)) = self.seek(self.home(mac), mac) {
+            self.swap(slot, word, 0);
+        }
+    }
+
     /// Every station known now, with its port and the second of its last hearing. For views.
     pub fn entries(&self) -> impl Iterator<Item = (Mac, PortId, u32)> + '_ {
         (0..self.capacity()).filter_map(|slot| {

@@ -15,7 +15,6 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
-use rustc_hash::FxBuildHasher;
 
 use crate::addr::{Mac, PortId, Station};
 use crate::frame::flow::Flow;
@@ -301,6 +300,18 @@ impl Tables {
     #[must_use]
     pub fn owner(&self, address: IpAddr) -> Option<Owner> {
         self.owners.get(&address).copied()
+    }
+
+    /// Every address that somebody on this switch holds, in no order.
+    pub fn owners(&self) -> impl Iterator<Item = (IpAddr, Owner)> + '_ {
+        self.owners
+            .iter()
+            .map(|(address, owner)| (*address, *owner))
+    }
+
+    /// Every port.
+    pub fn ports(&self) -> impl Iterator<Item = &PortRow> + '_ {
+        self.rows.iter().flatten()
     }
 
     /// True if frames to `mac` are for the router.

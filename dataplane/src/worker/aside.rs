@@ -7,11 +7,13 @@ use super::{AGE_SLOTS, CHORES_MS, Worker};
 use crate::addr::PortId;
 use crate::buffer::Frame;
 use crate::clock::Tick;
+use crate::conflict::Party;
 use crate::frame::offload::Offload;
 use crate::frame::{FrameView, Network};
 use crate::gossip::Heard;
 use crate::port::Port;
 use crate::slow;
+use crate::slow::nd::Holder;
 use crate::tables::Tables;
 use crate::tables::fdb::AGE_SECONDS_DEFAULT;
 use crate::tables::neighbour::Waiting;
@@ -36,11 +38,19 @@ impl<P: Port> Worker<P> {
             (Punt::Resolve { next_hop, egress }, _) => {
                 self.wait(next_hop, egress, Waiting { frame, ingress }, tables, now);
             }
-            (Punt::HearNeighbour { address, mac }, _) => {
+            (Punt::HearNeighbour { address, told }, _) => {
                 self.board.punted();
                 self.pool.release(frame);
-                self.told |= self.gossip.tell(Heard { address, mac });
-                self.hear(address, mac, tables, now);
+                self.told |= self.gossip.tell(Heard { address, told });
+                self.hear(address, told, tables, now);
+            }
+            (Punt::Defend { address, holder }, _) => {
+                let claimer = Party {
+                    port: ingress,
+                    mac: asker,
+                };
+                self.defend(address, holder, claimer, tables, now);
+                self.drop(frame, ingress, DropReason::AddressConflict);
             }
             (Punt::AnswerArp { mac }, Network::Arp(question)) => {
                 self.board.punted();
@@ -48,9 +58,18 @@ impl<P: Port> Worker<P> {
                 frame.set_len(len);
                 self.originate(frame, ingress);
             }
-            (Punt::AnswerSolicitation { mac }, Network::Ipv6(packet)) => {
+            (Punt::AnswerSolicitation { mac, router }, Network::Ipv6(_)) => {
+                let question = view.discovery(true);
                 self.board.punted();
-                match slow::nd::advertisement(self.pool.room(&frame), packet, asker, mac) {
+                let written = question.ok().and_then(|question| {
+                    let holder = Holder {
+                        address: question.target,
+                        mac,
+                        router,
+                    };
+                    slow::nd::answer(self.pool.room(&frame), &question, asker, holder)
+                });
+                match written {
                     Some(len) => {
                         frame.set_len(len);
                         self.originate(frame, ingress);

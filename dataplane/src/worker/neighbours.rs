@@ -1,4 +1,5 @@
-//! Next hops, from the worker's side: frames that wait for one, questions, and answers.
+//! Neighbours, from the worker's side: frames that wait for a next hop, questions, and answers; who
+//! claims another's address, and what changes when an address has a new holder.
 //!
 //! In: frames without a hardware address to go to, replies of neighbours, and the time.
 //! Out: questions in the node's own name; frames that waited and may go on, or died waiting.
@@ -9,12 +10,20 @@ use std::net::IpAddr;
 use super::Worker;
 use super::refuse::speaker;
 use crate::addr::{Mac, PortId};
+use crate::buffer::Frame;
 use crate::clock::Tick;
+use crate::conflict::{Conflict, Party};
 use crate::port::Port;
 use crate::slow;
-use crate::tables::Tables;
-use crate::tables::neighbour::{Question, Refused, Waiting};
+use crate::slow::nd::Holder;
+use crate::tables::neighbour::state::Told;
+use crate::tables::neighbour::{Question, Waited, Waiting};
+use crate::tables::{Owner, Tables};
 use crate::verdict::DropReason;
+
+/// Announcements in one breath: a burst, at most. Each is one frame to one port, and the pool has
+/// buffers for as many as a port may take for later.
+const ANNOUNCEMENTS_MAX: usize = 32;
 
 impl<P: Port> Worker<P> {
     /// Holds a frame until its next hop has answered.
@@ -27,16 +36,19 @@ impl<P: Port> Worker<P> {
         now: Tick,
     ) {
         match self.neighbours.wait(next_hop, egress, frame, now) {
-            Ok(()) => self.ask_neighbours(tables, now),
-            Err(Refused(Waiting { frame, ingress })) => {
+            Waited::Go(Waiting { frame, ingress }) => self.pass(frame, ingress, tables, now),
+            Waited::Held(None) => {}
+            Waited::Held(Some(question)) => self.ask(&question, tables),
+            Waited::Displaced(Waiting { frame, ingress })
+            | Waited::Refused(Waiting { frame, ingress }) => {
                 self.drop(frame, ingress, DropReason::NeighbourQueueFull);
             }
         }
     }
 
     /// A neighbour told its address: what waited for it goes through `decide` once more.
-    pub(super) fn hear(&mut self, address: IpAddr, mac: Mac, tables: &Tables, now: Tick) {
-        for Waiting { frame, ingress } in self.neighbours.hear(address, mac, now) {
+    pub(super) fn hear(&mut self, address: IpAddr, told: Told, tables: &Tables, now: Tick) {
+        for Waiting { frame, ingress } in self.neighbours.hear(address, told, now) {
             self.pass(frame, ingress, tables, now);
         }
     }
@@ -60,20 +72,137 @@ impl<P: Port> Worker<P> {
 
     /// Asks for a neighbour's hardware address in the node's own name.
     fn ask(&mut self, question: &Question, tables: &Tables) {
-        let (IpAddr::V4(target), Some(asker)) =
-            (question.address, speaker(question.egress, tables))
-        else {
+        let Some(asker) = speaker(question.egress, tables) else {
             return;
         };
-        let Some(mut frame) = self.pool.take() else {
+        let Some(frame) = self.pool.take() else {
             return;
         };
-        match slow::arp::question(self.pool.room(&frame), question, target, asker) {
+        let room = self.pool.room(&frame);
+        let written = match question.address {
+            IpAddr::V4(target) => slow::arp::question(room, question, target, asker),
+            IpAddr::V6(target) => slow::nd::question(room, question, target, asker),
+        };
+        self.originate_written(frame, written, question.egress);
+    }
+
+    fn originate_written(&mut self, mut frame: Frame, written: Option<usize>, egress: PortId) {
+        match written {
             Some(len) => {
                 frame.set_len(len);
-                self.originate(frame, question.egress);
+                self.originate(frame, egress);
             }
             None => self.pool.release(frame),
+        }
+    }
+
+    /// Tells a claimer that the address is taken, and reports it and the holder.
+    pub(super) fn defend(
+        &mut self,
+        address: IpAddr,
+        holder: Owner,
+        claimer: Party,
+        tables: &Tables,
+        now: Tick,
+    ) {
+        self.reporter.report(Conflict {
+            address,
+            holder: Party {
+                port: holder.port,
+                mac: holder.mac,
+            },
+            claimer,
+            at: now,
+        });
+        // What leaves by the uplink is the NIC's.
+        let uplink = tables.uplink().filter(|uplink| uplink.id == claimer.port);
+        let mac = uplink.map_or(holder.mac, |uplink| uplink.mac.mac());
+        if let Some(frame) = self.pool.take() {
+            let only = Some(claimer.mac);
+            let written = announcement(self.pool.room(&frame), only, address, mac, tables);
+            self.originate_written(frame, written, claimer.port);
+        }
+    }
+
+    /// New tables are in force: forgets what they make untrue, and notes what is to be announced.
+    #[cold]
+    pub(super) fn change(&mut self, old: &Tables, new: &Tables, now: Tick) {
+        for row in old
+            .ports()
+            .filter(|row| new.port(row.id).is_none_or(|n| n.mac != row.mac))
+        {
+            self.fdb.forget_port(row.id);
+        }
+        for row in new
+            .ports()
+            .filter(|row| old.station(row.mac.mac()) != Some(row.id))
+        {
+            self.fdb.forget(row.mac);
+        }
+        let moved = (old.uplink(), old.crossing()) != (new.uplink(), new.crossing());
+        let mut stranded = std::mem::take(&mut self.failed);
+        let gone = |address| moved || new.owner(address).is_some();
+        self.neighbours.forget(gone, &mut stranded);
+        for Waiting { frame, ingress } in stranded.drain(..) {
+            self.pass(frame, ingress, new, now);
+        }
+        self.failed = stranded;
+        if self.gossip.speaks_for_all() {
+            let fresh = new
+                .owners()
+                .filter(|(address, owner)| old.owner(*address) != Some(*owner));
+            self.announcements.extend(fresh.map(|(address, _)| address));
+        }
+        self.flush();
+    }
+
+    /// Announces new holders of addresses to the other pods and the host, so that no cache there
+    /// keeps an older one: gratuitous ARP, and advertisements that nobody asked for.
+    #[cold]
+    pub(super) fn announce(&mut self, tables: &Tables) {
+        let ports = tables.floods();
+        for _ in 0..ANNOUNCEMENTS_MAX {
+            let Some(address) = self.announcements.front().copied() else {
+                break;
+            };
+            // It may have gone since, or have been announced to all.
+            let next = (self.announced, tables.owner(address));
+            let (Some(egress), Some(owner)) = (ports.get(next.0), next.1) else {
+                self.announcements.pop_front();
+                self.announced = 0;
+                continue;
+            };
+            self.announced += 1;
+            let heard = *egress != owner.port;
+            let Some(frame) = heard.then(|| self.pool.take()).flatten() else {
+                continue;
+            };
+            let room = self.pool.room(&frame);
+            let written = announcement(room, None, address, owner.mac, tables);
+            self.originate_written(frame, written, *egress);
+        }
+        self.flush();
+    }
+}
+
+/// Writes the announcement that `mac` holds `address`, in the words of its family.
+fn announcement(
+    room: &mut [u8],
+    only: Option<Mac>,
+    address: IpAddr,
+    mac: Mac,
+    tables: &Tables,
+) -> Option<usize> {
+    match address {
+        IpAddr::V4(address) => Some(slow::arp::announcement(room, only, address, mac)),
+        IpAddr::V6(address) => {
+            let router = tables.is_router(mac);
+            let holder = Holder {
+                address,
+                mac,
+                router,
+            };
+            slow::nd::announcement(room, only, holder)
         }
     }
 }

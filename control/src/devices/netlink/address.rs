@@ -35,6 +35,7 @@ mod number {
     pub(super) const OUTPUT: u16 = 4;
     pub(super) const GATEWAY: u16 = 5;
     pub(super) const PREFERRED_SOURCE: u16 = 7;
+    pub(super) const LINK_LAYER: u16 = 2;
 }
 
 /// A route: to a prefix, over a device, perhaps by a next hop.
@@ -57,6 +58,32 @@ pub struct FoundRoute {
     pub device: u32,
     /// Who made it: `RTPROT_*`, or [`ROUTE_PROTOCOL`].
     pub protocol: u8,
+}
+
+/// A neighbour as the kernel holds it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FoundNeighbour {
+    /// Its address.
+    pub address: IpAddr,
+    /// Its hardware address, if known.
+    pub mac: Option<Mac>,
+    /// How far that is to be believed: a bit of `NUD_*`, linux/neighbour.h.
+    pub state: u16,
+}
+
+impl FoundNeighbour {
+    /// Reads a `struct ndmsg` and its attributes.
+    fn read(answer: &Answer) -> Option<FoundNeighbour> {
+        let [_, _, _, _, _, _, _, _, s0, s1, _, _] = answer.fixed::<12>();
+        let found = answer.attributes(12);
+        let octets = found.find(number::LINK_LAYER);
+        let octets = octets.and_then(|octets| <[u8; 6]>::try_from(octets).ok());
+        Some(FoundNeighbour {
+            address: address(found.find(number::DESTINATION)?)?,
+            mac: octets.map(Mac::new),
+            state: u16::from_ne_bytes([s0, s1]),
+        })
+    }
 }
 
 impl FoundRoute {
@@ -195,6 +222,16 @@ impl Netlink {
             Err(refused) if refused.is(nix::libc::ESRCH) => Ok(()),
             other => other,
         }
+    }
+
+    /// The neighbours of all devices, both families.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn neighbours(&self) -> Result<Vec<FoundNeighbour>, DeviceError> {
+        let message = RouteNetlinkMessage::GetNeighbour(NeighbourMessage::default());
+        let answers = self.list("list the neighbours", &message)?;
+        Ok(answers.iter().filter_map(FoundNeighbour::read).collect())
     }
 
     /// Gives a device a permanent neighbour.
