@@ -9,6 +9,7 @@
 //! reply is told apart by its target protocol address (facts of azure-container-networking,
 //! `ebtables.SetDnatForArpReplies`, which floods where we unicast).
 
+use super::witness::note;
 use super::{Known, Step, Witness, conflict, owner, told_to};
 use crate::addr::Station;
 use crate::frame::arp::{ArpView, Operation};
@@ -127,14 +128,14 @@ fn reply_among_us<W: Witness>(
     let mac = packet.target_mac;
     let Some(port) = tables.station(mac) else {
         let unknown = Unknown::Drop;
-        witness.note(Step::NoStation { mac, unknown });
+        note!(witness, Step::NoStation { mac, unknown });
         return Verdict::Drop(DropReason::UnknownUnicast);
     };
     let known = Known::Configured;
-    witness.note(Step::Station { mac, port, known });
+    note!(witness, Step::Station { mac, port, known });
     if port == ingress.id {
         let allowed = false;
-        witness.note(Step::Hairpin { port, allowed });
+        note!(witness, Step::Hairpin { port, allowed });
         return Verdict::Drop(DropReason::SamePort);
     }
     Verdict::Forward {

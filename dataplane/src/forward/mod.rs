@@ -18,6 +18,7 @@ mod nd;
 mod route;
 mod witness;
 
+use witness::note;
 pub use witness::{Known, Step, Witness};
 
 use std::net::IpAddr;
@@ -76,15 +77,18 @@ pub fn decide_before<W: Witness>(
         return nd::decide(view, offload, port, world, witness);
     }
     if view.target.is_group() {
-        witness.note(Step::ForGroup { mac: view.target });
+        note!(witness, Step::ForGroup { mac: view.target });
         return group(view.target, port);
     }
-    if port.role == PortRole::Uplink {
-        witness.note(Step::FromUplink);
-        return route::decide(view, offload, port, world, witness);
-    }
-    if world.tables.is_router(view.target) {
-        witness.note(Step::ForRouter { mac: view.target });
+    if port.role == PortRole::Uplink || world.tables.is_router(view.target) {
+        let mac = view.target;
+        note!(
+            witness,
+            match port.role {
+                PortRole::Uplink => Step::FromUplink,
+                _ => Step::ForRouter { mac },
+            }
+        );
         return route::decide(view, offload, port, world, witness);
     }
     bridge::decide(view, port, world, witness)
@@ -102,7 +106,7 @@ fn group(target: Mac, ingress: &PortRow) -> Verdict {
 #[inline]
 fn owner<W: Witness>(address: IpAddr, tables: &Tables, witness: &mut W) -> Option<Owner> {
     let owner = tables.owner(address);
-    witness.note(Step::Owner { address, owner });
+    note!(witness, Step::Owner { address, owner });
     owner
 }
 

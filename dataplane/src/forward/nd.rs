@@ -10,6 +10,7 @@
 
 use std::net::Ipv6Addr;
 
+use super::witness::note;
 use super::{Step, Witness, World, bridge, conflict, owner, told_to};
 use crate::frame::FrameView;
 use crate::frame::nd::{Message, NdView};
@@ -29,7 +30,7 @@ pub(super) fn decide<W: Witness>(
 ) -> Verdict {
     let tables = world.tables;
     if view.target.is_group() {
-        witness.note(Step::ForGroup { mac: view.target });
+        note!(witness, Step::ForGroup { mac: view.target });
     }
     let packet = match view.discovery(offload.needs_checksum()) {
         Ok(packet) => packet,
