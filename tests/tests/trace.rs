@@ -25,7 +25,7 @@ use dataplane::tables::fib::NextHop;
 use dataplane::tables::neighbour::state::Told;
 use dataplane::tables::neighbour::{Neighbours, Waited, Waiting};
 use dataplane::tables::{Tables, TablesSpec};
-use dataplane::verdict::Punt;
+use dataplane::verdict::{DropReason, Punt};
 use dataplane::worker::Worker;
 use etherparse::PacketBuilder;
 use proptest::prelude::*;
@@ -182,6 +182,11 @@ impl<'a> Rig<'a> {
             Fate::Punt(Punt::Resolve { egress, .. }) => {
                 prop_assert_eq!((counts.transmitted, drops), (counts.originated, 0));
                 prop_assert!(out.iter().all(|(port, _)| *port == egress), "{:?}", out);
+            }
+            Fate::Punt(Punt::Defend { .. }) => {
+                let refused = counts.dropped.of(DropReason::AddressConflict);
+                prop_assert_eq!((refused, drops), (1, 1));
+                prop_assert!(out.iter().all(|(port, _)| *port == at), "{:?}", out);
             }
             Fate::Punt(Punt::HearNeighbour { .. }) => {
                 prop_assert_eq!((counts.punted, drops), (1, 0));
