@@ -22,9 +22,10 @@ use dataplane::snapshot::Publisher;
 use dataplane::stats::Counts;
 use dataplane::tables::fdb::Fdb;
 use dataplane::tables::fib::NextHop;
-use dataplane::tables::neighbour::{Neighbours, Waiting};
+use dataplane::tables::neighbour::state::Told;
+use dataplane::tables::neighbour::{Neighbours, Waited, Waiting};
 use dataplane::tables::{Tables, TablesSpec};
-use dataplane::verdict::Punt;
+use dataplane::verdict::{DropReason, Punt};
 use dataplane::worker::Worker;
 use etherparse::PacketBuilder;
 use proptest::prelude::*;
@@ -117,8 +118,9 @@ impl<'a> Rig<'a> {
             let asked = self
                 .neighbours
                 .wait((*address).into(), UPLINK_PORT, waiting, NOW);
-            assert!(asked.is_ok(), "one frame may wait");
-            drop(self.neighbours.hear((*address).into(), FABRIC, NOW));
+            assert!(matches!(asked, Waited::Held(_)), "one frame may wait");
+            let told = Told::by_arp_reply(Station::new(FABRIC).expect("a station"));
+            drop(self.neighbours.hear((*address).into(), told, NOW));
         }
     }
 
@@ -170,7 +172,7 @@ impl<'a> Rig<'a> {
                 // The sender may be told; nobody else hears of it.
                 prop_assert!(out.iter().all(|(port, _)| *port == at), "{:?}", out);
             }
-            Fate::Punt(Punt::AnswerArp { mac } | Punt::AnswerSolicitation { mac }) => {
+            Fate::Punt(Punt::AnswerArp { mac } | Punt::AnswerSolicitation { mac, .. }) => {
                 prop_assert_eq!((counts.punted, drops), (1, 0));
                 for (port, answer) in &out {
                     let view = FrameView::parse(&answer.bytes).expect("an answer is a frame");
@@ -180,6 +182,11 @@ impl<'a> Rig<'a> {
             Fate::Punt(Punt::Resolve { egress, .. }) => {
                 prop_assert_eq!((counts.transmitted, drops), (counts.originated, 0));
                 prop_assert!(out.iter().all(|(port, _)| *port == egress), "{:?}", out);
+            }
+            Fate::Punt(Punt::Defend { .. }) => {
+                let refused = counts.dropped.of(DropReason::AddressConflict);
+                prop_assert_eq!((refused, drops), (1, 1));
+                prop_assert!(out.iter().all(|(port, _)| *port == at), "{:?}", out);
             }
             Fate::Punt(Punt::HearNeighbour { .. }) => {
                 prop_assert_eq!((counts.punted, drops), (1, 0));

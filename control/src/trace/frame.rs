@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use dataplane::addr::Mac;
 use dataplane::frame::arp::Operation;
-use dataplane::frame::ipv6::Discovery;
+use dataplane::frame::nd::Message;
 use dataplane::frame::transport::Transport;
 use dataplane::frame::{FrameView, Kind, Network};
 
@@ -45,9 +45,10 @@ pub fn row(frame: &Carried) -> FrameRow {
         }
         Network::Ipv6(ip) => {
             address(&mut row, ip.source, ip.target, ip.hop_limit);
-            match ip.discovery {
-                Some(Discovery::Solicitation { .. }) => "nd solicitation".to_owned(),
-                Some(Discovery::Advertisement { .. }) => "nd advertisement".to_owned(),
+            match view.claims_discovery().then(|| view.discovery(true)) {
+                Some(Ok(nd)) if nd.message == Message::Solicitation => "nd solicitation".to_owned(),
+                Some(Ok(_)) => "nd advertisement".to_owned(),
+                Some(Err(reason)) => reason.label().replace('_', " "),
                 None => transport(ip.transport, ip.next_header, ip.next_header == 44),
             }
         }

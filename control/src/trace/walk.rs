@@ -9,17 +9,18 @@
 
 use std::net::IpAddr;
 
-use dataplane::addr::{Mac, PortId};
+use dataplane::addr::{Mac, PortId, Station};
 use dataplane::buffer::Pool;
 use dataplane::clock::Tick;
 use dataplane::forward::{Step, World};
-use dataplane::frame::ipv6::Discovery;
+use dataplane::frame::nd::Message;
 use dataplane::frame::offload::Offload;
 use dataplane::frame::{FrameView, Network as Header};
 use dataplane::segment::{Cut, complete};
 use dataplane::tables::Crossing;
 use dataplane::tables::fdb::Fdb;
-use dataplane::tables::neighbour::{Neighbours, Waiting};
+use dataplane::tables::neighbour::state::Told;
+use dataplane::tables::neighbour::{Neighbours, Waited, Waiting};
 use dataplane::verdict::{DropReason, Punt};
 use serde_json::json;
 
@@ -243,7 +244,7 @@ impl Walk<'_> {
                 hop.seen_out = sights.collect();
                 Next::End(end("flooded", hop.egress.clone()).into(), None)
             }
-            Fate::Punt(Punt::AnswerArp { mac } | Punt::AnswerSolicitation { mac }) => {
+            Fate::Punt(Punt::AnswerArp { mac } | Punt::AnswerSolicitation { mac, .. }) => {
                 hop.verdict = "answer";
                 hop.egress = vec![hop.ingress.clone()];
                 let text = format!("the switch answers in the holder's name: {mac}");
@@ -252,13 +253,16 @@ impl Walk<'_> {
                 self.told = Some(mac);
                 Next::End(end("answered", vec![hop.at.clone()]).into(), None)
             }
-            Fate::Punt(Punt::HearNeighbour { address, mac }) => {
+            Fate::Punt(Punt::HearNeighbour { address, told }) => {
                 hop.verdict = "learn";
-                let text = format!("{address} lives at {mac}: frames that waited for it go on");
-                let facts = json!({"address": address, "mac": mac.to_string()});
+                let mac = told.mac.map(|mac| mac.to_string());
+                let place = mac.as_deref().unwrap_or("where it did");
+                let text = format!("{address} lives at {place}: frames that waited for it go on");
+                let facts = json!({"address": address, "mac": mac});
                 hop.steps.push(row("learn", text, facts));
                 Next::End(end("consumed", vec![hop.at.clone()]).into(), None)
             }
+            Fate::Punt(Punt::Defend { .. }) => dead(hop, DropReason::AddressConflict),
             Fate::Punt(Punt::Resolve { .. }) => dead(hop, DropReason::NeighbourFailed),
             Fate::Drop(reason) => dead(hop, reason),
         }
@@ -365,12 +369,15 @@ pub(super) fn question_name(address: IpAddr) -> &'static str {
 
 /// The hardware address that an ARP reply or a neighbour advertisement tells.
 pub(super) fn told_in(answer: &[u8]) -> Option<Mac> {
-    match FrameView::parse(answer).ok()?.network() {
+    let view = FrameView::parse(answer).ok()?;
+    if view.claims_discovery() {
+        return match view.discovery(true).ok()?.message {
+            Message::Advertisement { mac, .. } => mac.map(Station::mac),
+            Message::Solicitation => None,
+        };
+    }
+    match view.network() {
         Header::Arp(packet) => Some(packet.sender_mac),
-        Header::Ipv6(packet) => match packet.discovery? {
-            Discovery::Advertisement { mac, .. } => mac,
-            Discovery::Solicitation { .. } => None,
-        },
         _ => None,
     }
 }
@@ -384,8 +391,11 @@ fn heard(address: IpAddr, egress: PortId, mac: Mac) -> Neighbours {
     };
     let mut neighbours = Neighbours::default();
     let asked = neighbours.wait(address, egress, waiting, Tick::default());
-    asked.expect("one frame may wait");
-    drop(neighbours.hear(address, mac, Tick::default()));
+    assert!(matches!(asked, Waited::Held(_)), "one frame may wait");
+    // What is no station's address answers nothing.
+    if let Ok(mac) = Station::new(mac) {
+        drop(neighbours.hear(address, Told::by_arp_reply(mac), Tick::default()));
+    }
     neighbours
 }
 
