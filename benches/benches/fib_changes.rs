@@ -37,8 +37,9 @@ const QUEUE: usize = 4096;
 const BUSY_WITH: usize = 256;
 /// Single changes measured.
 const CHANGES: u32 = 1000;
-/// Changes a second in the stream, and how long it flows.
-const STREAM: f64 = 50_000.0;
+/// Changes a second in the stream, and how long it flows. In all so few that each can have a next
+/// hop of its own.
+const STREAM: f64 = 10_000.0;
 const STREAM_TIME: Duration = Duration::from_secs(2);
 
 fn port(id: usize) -> PortId {
