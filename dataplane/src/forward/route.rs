@@ -10,6 +10,7 @@
 
 use std::net::IpAddr;
 
+use super::witness::note;
 use super::{Step, Witness, World};
 use crate::addr::{Mac, PortId};
 use crate::frame::flow::Flow;
@@ -28,8 +29,6 @@ struct Packet {
     hops: u8,
     /// Bytes of the packet, or of one segment of a super-frame.
     size: usize,
-    /// It is a segment that was measured.
-    segment: bool,
 }
 
 /// The next hop for a frame that is to be routed.
@@ -59,28 +58,27 @@ fn look_up_v4<W: Witness>(
     tables: &Tables,
     witness: &mut W,
 ) -> Result<(NextHop, Packet), DropReason> {
-    let (address, martian) = (ip.source.into(), ipv4::is_martian_source(ip.source));
-    witness.note(Step::Source { address, martian });
-    if martian {
+    let address = ip.source.into();
+    if ipv4::is_martian_source(ip.source) {
+        let martian = true;
+        note!(witness, Step::Source { address, martian });
         return Err(DropReason::MartianSource);
     }
+    let martian = false;
+    note!(witness, Step::Source { address, martian });
     let (address, hop) = (ip.target.into(), tables.route_v4(ip.target));
-    witness.note(Step::Route { address, hop });
+    note!(witness, Step::Route { address, hop });
     let hop = hop.map(|hop| one_of(hop, || Flow::of_v4(ip), tables, witness));
     // Link-local targets such as the metadata service are the host's business where it says so.
     if hop != Some(NextHop::Host) && ipv4::is_unroutable_target(ip.target) {
-        witness.note(Step::NotRoutable { address });
+        note!(witness, Step::NotRoutable { address });
         return Err(DropReason::NotRoutable);
     }
     let header = usize::from(ip.header_len) + ip.transport.segment_header_len();
     let size = segment_size(offload, header, usize::from(ip.total_len));
     Ok((
         hop.ok_or(DropReason::NoRoute)?,
-        Packet {
-            hops: ip.ttl,
-            size,
-            segment: offload.is_super_frame(),
-        },
+        Packet { hops: ip.ttl, size },
     ))
 }
 
@@ -90,29 +88,36 @@ fn look_up_v6<W: Witness>(
     tables: &Tables,
     witness: &mut W,
 ) -> Result<(NextHop, Packet), DropReason> {
-    let (address, martian) = (ip.source.into(), ipv6::is_martian_source(ip.source));
-    witness.note(Step::Source { address, martian });
-    if martian {
+    let address = ip.source.into();
+    if ipv6::is_martian_source(ip.source) {
+        let martian = true;
+        note!(witness, Step::Source { address, martian });
         return Err(DropReason::MartianSource);
     }
+    let martian = false;
+    note!(witness, Step::Source { address, martian });
     let (address, hop) = (ip.target.into(), tables.route_v6(ip.target));
     // Nobody routes a link-local address. Where the tables say so it is the host's own: the kernel
     // holds the gateway, and asks for neighbours, and is answered, by its link-local address.
     let on_link = hop == Some(NextHop::Host) && ip.target.is_unicast_link_local();
     if ipv6::is_unroutable_target(ip.target) && !on_link {
-        witness.note(Step::NotRoutable { address });
+        note!(witness, Step::NotRoutable { address });
         return Err(DropReason::NotRoutable);
     }
-    witness.note(Step::Route { address, hop });
-    let hop = hop.map(|hop| one_of(hop, || Flow::of_v6(ip), tables, witness));
+    note!(witness, Step::Route { address, hop });
+    let hop = one_of(
+        hop.ok_or(DropReason::NoRoute)?,
+        || Flow::of_v6(ip),
+        tables,
+        witness,
+    );
     let header = ipv6::HEADER_LEN + ip.transport.segment_header_len();
     let whole = ipv6::HEADER_LEN + usize::from(ip.payload_len);
     Ok((
-        hop.ok_or(DropReason::NoRoute)?,
+        hop,
         Packet {
             hops: ip.hop_limit,
             size: segment_size(offload, header, whole),
-            segment: offload.is_super_frame(),
         },
     ))
 }
@@ -127,7 +132,7 @@ fn one_of<W: Witness>(
 ) -> NextHop {
     let member = tables.one_of(hop, flow);
     if let NextHop::Group(group) = hop {
-        witness.note(Step::Member { group, hop: member });
+        note!(witness, Step::Member { group, hop: member });
     }
     member
 }
@@ -176,10 +181,13 @@ fn to_neighbour<W: Witness>(
     witness: &mut W,
 ) -> Verdict {
     let known = world.neighbours.find(next_hop);
-    witness.note(Step::Neighbour {
-        address: next_hop,
-        mac: known,
-    });
+    note!(
+        witness,
+        Step::Neighbour {
+            address: next_hop,
+            mac: known,
+        }
+    );
     match across(packet, ingress, uplink, known, world.tables, witness) {
         Verdict::Forward { egress, .. } if known.is_none() => resolve(next_hop, egress),
         verdict => verdict,
@@ -202,7 +210,7 @@ fn across<W: Witness>(
 ) -> Verdict {
     if egress.id == ingress.id {
         let (port, allowed) = (egress.id, egress.hairpin);
-        witness.note(Step::Hairpin { port, allowed });
+        note!(witness, Step::Hairpin { port, allowed });
         if !allowed {
             return Verdict::Drop(match egress.role {
                 PortRole::Uplink => DropReason::UplinkReflected,
@@ -211,10 +219,13 @@ fn across<W: Witness>(
         }
     }
     let rule = tables.crossing();
-    witness.note(Step::Crossing {
-        egress: egress.id,
-        rule,
-    });
+    note!(
+        witness,
+        Step::Crossing {
+            egress: egress.id,
+            rule,
+        }
+    );
     match rule {
         Crossing::Bridged => {
             let out = egress.role == PortRole::Uplink;
@@ -230,15 +241,17 @@ fn across<W: Witness>(
             }
         }
         Crossing::Routed { .. } => {
-            witness.note(Step::Hops { left: packet.hops });
+            note!(witness, Step::Hops { left: packet.hops });
             if packet.hops <= 1 {
                 return Verdict::Drop(DropReason::TtlExpired);
             }
-            witness.note(Step::Size {
-                bytes: packet.size,
-                mtu: egress.mtu,
-                segment: packet.segment,
-            });
+            note!(
+                witness,
+                Step::Size {
+                    bytes: packet.size,
+                    mtu: egress.mtu,
+                }
+            );
             if packet.size > usize::from(egress.mtu) {
                 return Verdict::Drop(DropReason::TooBig);
             }
@@ -270,7 +283,7 @@ fn to_host<W: Witness>(ingress: &PortRow, tables: &Tables, witness: &mut W) -> V
     match tables.host() {
         Some(host) if host.id == ingress.id => {
             let (port, allowed) = (host.id, false);
-            witness.note(Step::Hairpin { port, allowed });
+            note!(witness, Step::Hairpin { port, allowed });
             Verdict::Drop(DropReason::SamePort)
         }
         Some(host) => {
