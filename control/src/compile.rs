@@ -42,7 +42,7 @@ pub const UPLINK_PORT: PortId = port(1);
 pub const FIRST_POD_PORT: usize = 2;
 
 /// Azure's own services on every VM (DNS, DHCP, wireserver) and link-local metadata: the kernel's.
-const PLATFORM: [Ipv4Net; 2] = [
+pub(crate) const PLATFORM: [Ipv4Net; 2] = [
     Ipv4Net::new_assert(Ipv4Addr::new(168, 63, 129, 16), 32),
     Ipv4Net::new_assert(Ipv4Addr::new(169, 254, 0, 0), 16),
 ];

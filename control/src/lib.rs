@@ -6,3 +6,4 @@ pub mod lab;
 pub mod model;
 pub mod plan;
 pub mod routes;
+pub mod trace;

@@ -298,6 +298,7 @@ fn every_relative_link_of_the_documents_leads_somewhere() {
         "CHANGELOG.md",
         "CONTRIBUTING.md",
         "docs/walk.md",
+        "docs/trace.md",
     ] {
         let file = root().join(name);
         let text = fs::read_to_string(&file).unwrap_or_else(|e| panic!("{name}: {e}"));

@@ -6,6 +6,7 @@ pub mod cluster;
 pub mod lab;
 pub mod plan;
 mod routes;
+pub mod trace;
 
 use std::process::ExitCode;
 
@@ -53,6 +54,8 @@ pub enum Command {
     Plan(plan::PlanArgs),
     /// Build the planned cluster in network namespaces, and walk it.
     Lab(lab::LabArgs),
+    /// Say where a frame would go, and why, without sending it.
+    Trace(trace::TraceArgs),
 }
 
 /// Runs what was asked for.
@@ -61,5 +64,6 @@ pub fn run(cli: Cli) -> ExitCode {
     match cli.command {
         Command::Plan(args) => plan::run(&args).into(),
         Command::Lab(args) => lab::run(&args).into(),
+        Command::Trace(args) => trace::run(&args).into(),
     }
 }

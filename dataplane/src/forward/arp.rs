@@ -10,6 +10,7 @@
 
 use std::net::IpAddr;
 
+use super::witness::note;
 use super::{Known, Step, Witness};
 use crate::addr::Mac;
 use crate::frame::arp::{ArpView, Operation};
@@ -39,7 +40,7 @@ pub(super) fn decide<W: Witness>(
 #[inline]
 fn owner<W: Witness>(address: IpAddr, tables: &Tables, witness: &mut W) -> Option<Owner> {
     let owner = tables.owner(address);
-    witness.note(Step::Owner { address, owner });
+    note!(witness, Step::Owner { address, owner });
     owner
 }
 
@@ -137,14 +138,14 @@ fn reply_among_us<W: Witness>(
     let mac = packet.target_mac;
     let Some(port) = tables.station(mac) else {
         let unknown = Unknown::Drop;
-        witness.note(Step::NoStation { mac, unknown });
+        note!(witness, Step::NoStation { mac, unknown });
         return Verdict::Drop(DropReason::UnknownUnicast);
     };
     let known = Known::Configured;
-    witness.note(Step::Station { mac, port, known });
+    note!(witness, Step::Station { mac, port, known });
     if port == ingress.id {
         let allowed = false;
-        witness.note(Step::Hairpin { port, allowed });
+        note!(witness, Step::Hairpin { port, allowed });
         return Verdict::Drop(DropReason::SamePort);
     }
     Verdict::Forward {

@@ -3,6 +3,7 @@
 //! In: a frame whose target is no router. Out: the port of the target, all ports, or none.
 //! Never: the uplink: its frames have the NIC's address, whoever they are for.
 
+use super::witness::note;
 use super::{Known, Step, Witness, World};
 use crate::addr::Mac;
 use crate::frame::FrameView;
@@ -20,28 +21,40 @@ pub(super) fn decide<W: Witness>(
 ) -> Verdict {
     let mac = view.target;
     let station = match world.tables.station(mac) {
-        Some(port) => Some((port, Known::Configured)),
-        None => world.fdb.find(mac).map(|port| (port, Known::Learned)),
-    };
-    let Some((port, known)) = station else {
-        let unknown = world.tables.unknown();
-        witness.note(Step::NoStation { mac, unknown });
-        return match unknown {
-            Unknown::Flood => Verdict::Flood,
-            Unknown::Drop => Verdict::Drop(DropReason::UnknownUnicast),
-        };
-    };
-    witness.note(Step::Station { mac, port, known });
-    if port == ingress.id {
-        let allowed = ingress.hairpin;
-        witness.note(Step::Hairpin { port, allowed });
-        if !allowed {
-            return Verdict::Drop(DropReason::SamePort);
+        Some(port) => {
+            let known = Known::Configured;
+            note!(witness, Step::Station { mac, port, known });
+            Some(port)
         }
+        None => {
+            let learned = world.fdb.find(mac);
+            if let Some(port) = learned {
+                let known = Known::Learned;
+                note!(witness, Step::Station { mac, port, known });
+            }
+            learned
+        }
+    };
+    if station == Some(ingress.id) {
+        let (port, allowed) = (ingress.id, ingress.hairpin);
+        note!(witness, Step::Hairpin { port, allowed });
     }
-    Verdict::Forward {
-        egress: port,
-        rewrite: Rewrite::KEEP,
+    match station {
+        Some(egress) if egress == ingress.id && !ingress.hairpin => {
+            Verdict::Drop(DropReason::SamePort)
+        }
+        Some(egress) => Verdict::Forward {
+            egress,
+            rewrite: Rewrite::KEEP,
+        },
+        None => {
+            let unknown = world.tables.unknown();
+            note!(witness, Step::NoStation { mac, unknown });
+            match unknown {
+                Unknown::Flood => Verdict::Flood,
+                Unknown::Drop => Verdict::Drop(DropReason::UnknownUnicast),
+            }
+        }
     }
 }
 

@@ -17,6 +17,7 @@ mod bridge;
 mod route;
 mod witness;
 
+use witness::note;
 pub use witness::{Known, Step, Witness};
 
 use crate::addr::PortId;
@@ -75,12 +76,15 @@ pub fn decide_before<W: Witness>(
     if view.target.is_group() {
         return group(view, port, world.tables, witness);
     }
-    if port.role == PortRole::Uplink {
-        witness.note(Step::FromUplink);
-        return route::decide(view, offload, port, world, witness);
-    }
-    if world.tables.is_router(view.target) {
-        witness.note(Step::ForRouter { mac: view.target });
+    if port.role == PortRole::Uplink || world.tables.is_router(view.target) {
+        let mac = view.target;
+        note!(
+            witness,
+            match port.role {
+                PortRole::Uplink => Step::FromUplink,
+                _ => Step::ForRouter { mac },
+            }
+        );
         return route::decide(view, offload, port, world, witness);
     }
     bridge::decide(view, port, world, witness)
@@ -94,7 +98,7 @@ fn group<W: Witness>(
     tables: &Tables,
     witness: &mut W,
 ) -> Verdict {
-    witness.note(Step::ForGroup { mac: view.target });
+    note!(witness, Step::ForGroup { mac: view.target });
     if let Network::Ipv6(packet) = view.network()
         && let Some(verdict) = arp::solicited(&packet, ingress, tables, witness)
     {

@@ -10,6 +10,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use super::witness::note;
 use super::{Step, Witness, World};
 use crate::addr::{Mac, PortId};
 use crate::frame::flow::Flow;
@@ -29,8 +30,6 @@ struct Packet {
     hops: u8,
     /// Bytes of the packet, or of one segment of a super-frame.
     size: usize,
-    /// It is a segment that was measured.
-    segment: bool,
     /// The least that counts as an egress MTU, in bytes.
     mtu_min: u16,
     /// What is too long may leave in fragments.
@@ -71,16 +70,16 @@ fn look_up_v4<W: Witness>(
     let broadcast = tables.directed_broadcast();
     let martian = ipv4::is_martian_source(ip.source) || broadcast == Some(ip.source);
     let address = ip.source.into();
-    witness.note(Step::Source { address, martian });
+    note!(witness, Step::Source { address, martian });
     if martian {
         return Err(DropReason::MartianSource);
     }
     let (address, hop) = (ip.target.into(), tables.route_v4(ip.target));
-    witness.note(Step::Route { address, hop });
+    note!(witness, Step::Route { address, hop });
     let hop = hop.map(|hop| one_of(hop, || Flow::of_v4(ip), tables, witness));
     let to_host = hop == Some(NextHop::Host);
     if let Some(reason) = unroutable_v4(ip, to_host, broadcast) {
-        witness.note(Step::NotRoutable { address });
+        note!(witness, Step::NotRoutable { address });
         return Err(reason);
     }
     if ip.header_len > ipv4::HEADER_LEN_MIN as u8 && is_ours(hop, tables) {
@@ -94,7 +93,6 @@ fn look_up_v4<W: Witness>(
         Packet {
             hops: ip.ttl,
             size,
-            segment: offload.is_super_frame(),
             mtu_min: 0,
             may_fragment: !ip.dont_fragment,
         },
@@ -131,7 +129,7 @@ fn look_up_v6<W: Witness>(
     witness: &mut W,
 ) -> Result<(NextHop, Packet), DropReason> {
     let (address, martian) = (ip.source.into(), ipv6::is_martian_source(ip.source));
-    witness.note(Step::Source { address, martian });
+    note!(witness, Step::Source { address, martian });
     if martian {
         return Err(DropReason::MartianSource);
     }
@@ -140,7 +138,6 @@ fn look_up_v6<W: Witness>(
     let packet = Packet {
         hops: ip.hop_limit,
         size: segment_size(offload, header, whole),
-        segment: offload.is_super_frame(),
         mtu_min: ipv6::MTU_MIN,
         may_fragment: false,
     };
@@ -152,10 +149,10 @@ fn look_up_v6<W: Witness>(
         && ip.target.is_unicast_link_local()
         && ingress.role != PortRole::Uplink;
     if ipv6::is_unroutable_target(ip.target) && !on_link {
-        witness.note(Step::NotRoutable { address });
+        note!(witness, Step::NotRoutable { address });
         return Err(DropReason::NotRoutable);
     }
-    witness.note(Step::Route { address, hop });
+    note!(witness, Step::Route { address, hop });
     let hop = hop.map(|hop| one_of(hop, || Flow::of_v6(ip), tables, witness));
     if is_ours(hop, tables) {
         check_ours_v6(ip, bytes)?;
@@ -189,7 +186,7 @@ fn one_of<W: Witness>(
 ) -> NextHop {
     let member = tables.one_of(hop, flow);
     if let NextHop::Group(group) = hop {
-        witness.note(Step::Member { group, hop: member });
+        note!(witness, Step::Member { group, hop: member });
     }
     member
 }
@@ -235,7 +232,7 @@ fn no_such_pod<W: Witness>(packet: Packet, tables: &Tables, witness: &mut W) -> 
     if let Crossing::Routed { .. } = tables.crossing()
         && packet.hops <= 1
     {
-        witness.note(Step::Hops { left: packet.hops });
+        note!(witness, Step::Hops { left: packet.hops });
         return DropReason::TtlExpired;
     }
     DropReason::NoSuchPod
@@ -250,10 +247,13 @@ fn to_neighbour<W: Witness>(
     witness: &mut W,
 ) -> Verdict {
     let known = world.neighbours.find(next_hop);
-    witness.note(Step::Neighbour {
-        address: next_hop,
-        mac: known,
-    });
+    note!(
+        witness,
+        Step::Neighbour {
+            address: next_hop,
+            mac: known,
+        }
+    );
     match across(packet, ingress, uplink, known, world.tables, witness) {
         Verdict::Forward { egress, .. } | Verdict::Fragment { egress, .. } if known.is_none() => {
             resolve(next_hop, egress)
@@ -278,7 +278,7 @@ fn across<W: Witness>(
 ) -> Verdict {
     if egress.id == ingress.id {
         let (port, allowed) = (egress.id, egress.hairpin);
-        witness.note(Step::Hairpin { port, allowed });
+        note!(witness, Step::Hairpin { port, allowed });
         if !allowed {
             return Verdict::Drop(match egress.role {
                 PortRole::Uplink => DropReason::UplinkReflected,
@@ -287,10 +287,13 @@ fn across<W: Witness>(
         }
     }
     let rule = tables.crossing();
-    witness.note(Step::Crossing {
-        egress: egress.id,
-        rule,
-    });
+    note!(
+        witness,
+        Step::Crossing {
+            egress: egress.id,
+            rule,
+        }
+    );
     match rule {
         Crossing::Bridged => {
             let out = egress.role == PortRole::Uplink;
@@ -306,16 +309,18 @@ fn across<W: Witness>(
             }
         }
         Crossing::Routed { .. } => {
-            witness.note(Step::Hops { left: packet.hops });
+            note!(witness, Step::Hops { left: packet.hops });
             if packet.hops <= 1 {
                 return Verdict::Drop(DropReason::TtlExpired);
             }
             let mtu = egress.mtu.max(packet.mtu_min);
-            witness.note(Step::Size {
-                bytes: packet.size,
-                mtu,
-                segment: packet.segment,
-            });
+            note!(
+                witness,
+                Step::Size {
+                    bytes: packet.size,
+                    mtu,
+                }
+            );
             let fits = packet.size <= usize::from(mtu);
             if !fits && !packet.may_fragment {
                 return Verdict::Drop(DropReason::TooBig);
@@ -350,7 +355,7 @@ fn to_host<W: Witness>(ingress: &PortRow, tables: &Tables, witness: &mut W) -> V
     match tables.host() {
         Some(host) if host.id == ingress.id => {
             let (port, allowed) = (host.id, false);
-            witness.note(Step::Hairpin { port, allowed });
+            note!(witness, Step::Hairpin { port, allowed });
             Verdict::Drop(DropReason::SamePort)
         }
         Some(host) => {

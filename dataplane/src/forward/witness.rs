@@ -107,8 +107,6 @@ pub enum Step {
         bytes: usize,
         /// The egress MTU, in bytes.
         mtu: u16,
-        /// It is a segment that was measured.
-        segment: bool,
     },
 }
 
@@ -123,12 +121,17 @@ pub enum Known {
 
 /// Somebody who is told each step of a decision, in order.
 pub trait Witness {
+    /// False for a witness that makes nothing of what it is told, so that no step is put together.
+    const LISTENS: bool = true;
+
     /// `decide` has taken `step`.
     fn note(&mut self, step: Step);
 }
 
 /// Nobody listens, and nothing is said: this is what the worker compiles.
 impl Witness for () {
+    const LISTENS: bool = false;
+
     #[inline(always)]
     fn note(&mut self, _: Step) {}
 }
@@ -138,3 +141,14 @@ impl Witness for Vec<Step> {
         self.push(step);
     }
 }
+
+/// Tells a witness of type `W` a step. The test is of a constant and stands before the step is put
+/// together: a next hop that was only copied into an unheard step has cost 7 ns a packet.
+macro_rules! note {
+    ($witness:ident, $step:expr) => {
+        if W::LISTENS {
+            $witness.note($step);
+        }
+    };
+}
+pub(super) use note;

@@ -1,0 +1,205 @@
+//! A step of a decision, in words and in facts.
+//!
+//! In: what `decide` told its witness, and the network it speaks of.
+//! Out: one [`StepRow`]. Never: decides, or leaves a step out.
+
+use std::net::IpAddr;
+
+use dataplane::addr::{Mac, PortId};
+use dataplane::forward::{Known, Step};
+use dataplane::tables::fib::NextHop;
+use dataplane::tables::{Crossing, Owner, Unknown};
+use serde_json::{Map, Value, json};
+
+use super::network::Network;
+use super::report::StepRow;
+use super::sources;
+use crate::compile::FABRIC_MAC;
+use crate::lab::placement::host_name;
+
+/// A row with facts; `facts` is an object.
+pub(super) fn row(step: &'static str, text: String, facts: Value) -> StepRow {
+    let facts = match facts {
+        Value::Object(facts) => facts,
+        _ => Map::new(),
+    };
+    StepRow { step, text, facts }
+}
+
+/// What the witness of node `at` was told. `segments`: the frame stands for several.
+#[must_use]
+pub fn tell(network: &Network, at: usize, step: Step, segments: bool) -> StepRow {
+    let port = |port: PortId| network.port_name(at, port);
+    match step {
+        Step::ForRouter { mac } => {
+            let who = router(network, at, mac);
+            let text = format!("{mac} is {who}, so the IP address decides");
+            row("for_router", text, json!({"mac": mac.to_string()}))
+        }
+        Step::FromUplink => {
+            let text = "all frames from the uplink have the NIC's MAC, so the IP address decides";
+            row("from_uplink", text.to_owned(), json!({}))
+        }
+        Step::ForGroup { mac } => {
+            let text = format!("{mac} is a group's: for everybody");
+            row("for_group", text, json!({"mac": mac.to_string()}))
+        }
+        Step::Station {
+            mac,
+            port: egress,
+            known,
+        } => {
+            let (how, label) = match known {
+                Known::Configured => ("a configured station", "configured"),
+                Known::Learned => ("in the FDB", "learned"),
+            };
+            let text = format!("{mac} is {how}, on port {}", port(egress));
+            let facts = json!({"mac": mac.to_string(), "port": port(egress), "known": label});
+            row("station", text, facts)
+        }
+        Step::NoStation { mac, unknown } => {
+            let (what, label) = match unknown {
+                Unknown::Flood => ("such frames are flooded", "flood"),
+                Unknown::Drop => ("such frames are dropped", "drop"),
+            };
+            let text = format!("{mac} is neither configured nor in the FDB: {what}");
+            row(
+                "no_station",
+                text,
+                json!({"mac": mac.to_string(), "unknown": label}),
+            )
+        }
+        Step::Hairpin { port: id, allowed } => {
+            let may = if allowed { "may" } else { "may not" };
+            let text = format!(
+                "the way out is the way in, {}, and a frame {may} go back",
+                port(id)
+            );
+            row(
+                "hairpin",
+                text,
+                json!({"port": port(id), "allowed": allowed}),
+            )
+        }
+        Step::Owner { address, owner } => owner_row(network, at, address, owner),
+        step => routed(network, at, step, segments),
+    }
+}
+
+fn owner_row(network: &Network, at: usize, address: IpAddr, owner: Option<Owner>) -> StepRow {
+    let holder = owner.map(|owner| network.port_name(at, owner.port));
+    let text = match (&holder, owner) {
+        (Some(holder), Some(owner)) => format!("{address} is held by {holder}, at {}", owner.mac),
+        _ => format!("nobody on this switch holds {address}"),
+    };
+    let mac = owner.map(|owner| owner.mac.to_string());
+    let facts = json!({"address": address, "holder": holder, "mac": mac});
+    row("owner", text, facts)
+}
+
+/// The steps of the router.
+fn routed(network: &Network, at: usize, step: Step, segments: bool) -> StepRow {
+    let port = |port: PortId| network.port_name(at, port);
+    match step {
+        Step::Source { address, martian } => {
+            let may = if martian { "may not" } else { "may" };
+            let text = format!("the source {address} {may} appear on a wire");
+            row(
+                "source",
+                text,
+                json!({"address": address, "martian": martian}),
+            )
+        }
+        Step::Route { address, hop } => route(network, at, address, hop),
+        Step::Member { group, hop } => {
+            let next = next_hop(network, at, hop);
+            let text = format!("of {group} the packet's flow takes {next}");
+            let facts = json!({"group": group.index(), "next_hop": next});
+            row("member", text, facts)
+        }
+        Step::NotRoutable { address } => {
+            let text = format!("no router forwards to {address}");
+            row("not_routable", text, json!({"address": address}))
+        }
+        Step::Neighbour { address, mac } => {
+            let text = match mac {
+                Some(mac) => format!("{address} has answered: {mac}"),
+                None => format!("{address} has not been heard of"),
+            };
+            let mac = mac.map(|mac| mac.to_string());
+            row("neighbour", text, json!({"address": address, "mac": mac}))
+        }
+        Step::Crossing { egress, rule } => {
+            let (how, label) = match rule {
+                Crossing::Bridged => ("bridged: the TTL stays", "bridged"),
+                Crossing::Routed { .. } => ("routed: one off the TTL, both MACs change", "routed"),
+            };
+            let text = format!("to port {}, {how}", port(egress));
+            row(
+                "crossing",
+                text,
+                json!({"egress": port(egress), "rule": label}),
+            )
+        }
+        Step::Hops { left } => {
+            let text = match left {
+                0 | 1 => format!("ttl {left} runs out here"),
+                _ => format!("ttl {left} is enough"),
+            };
+            row("ttl", text, json!({"ttl": left}))
+        }
+        Step::Size { bytes, mtu } => {
+            let what = if segments { "a segment of" } else { "" };
+            let fits = if bytes <= usize::from(mtu) {
+                "within"
+            } else {
+                "above"
+            };
+            let text = format!("{what} {bytes} bytes: {fits} the MTU of {mtu}");
+            let facts = json!({"bytes": bytes, "mtu": mtu, "segment": segments});
+            row("size", text.trim_start().to_owned(), facts)
+        }
+        bridged => unreachable!("{bridged:?} is told among the others"),
+    }
+}
+
+fn route(network: &Network, at: usize, address: IpAddr, hop: Option<NextHop>) -> StepRow {
+    let held = sources::longest(&network.nodes[at].spec.routes, address);
+    let (Some((prefix, _)), Some(hop)) = (held, hop) else {
+        let text = format!("no prefix holds {address}");
+        let facts = json!({"address": address, "prefix": null, "source": null, "next_hop": null});
+        return row("route", text, facts);
+    };
+    let source = sources::source(network, at, prefix);
+    let next = next_hop(network, at, hop);
+    let text = format!("{prefix} holds {address}: {next}  ({source})");
+    let facts = json!({
+        "address": address,
+        "prefix": prefix.to_string(),
+        "source": source,
+        "next_hop": next,
+    });
+    row("route", text, facts)
+}
+
+fn next_hop(network: &Network, at: usize, hop: NextHop) -> String {
+    match hop {
+        NextHop::Station { port, mac } => {
+            format!("to {mac} on port {}", network.port_name(at, port))
+        }
+        NextHop::Host => format!("to the node's kernel, by {}", host_name(&network.plan)),
+        other => other.to_string(),
+    }
+}
+
+fn router(network: &Network, at: usize, mac: Mac) -> &'static str {
+    let macs = network.nodes[at].macs;
+    match mac {
+        FABRIC_MAC => "the fabric's router",
+        mac if mac == macs.host.mac() => match host_name(&network.plan) {
+            "cbr0" => "cbr0's, the pods' gateway",
+            _ => "the node's own",
+        },
+        _ => "the node's own",
+    }
+}
