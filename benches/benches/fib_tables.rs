@@ -16,6 +16,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use benches::prefixes::{self, Random};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use dataplane::tables::fib::rib::Rib;
 use dataplane::tables::fib::{Fib, HopId, NextHop};
@@ -29,48 +30,6 @@ const ADDRESSES: usize = 1 << 16;
 /// How many frames a worker sorts at once.
 const BATCH: usize = 64;
 
-/// A small generator whose seed is the whole story (splitmix64).
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn wide(&mut self) -> u128 {
-        u128::from(self.next()) << 64 | u128::from(self.next())
-    }
-}
-
-/// About `count` prefixes of `width` bits, as many of each length as there can be.
-fn prefixes(count: usize, width: u32, random: &mut Random) -> Vec<(u128, u8)> {
-    let mut all = vec![(0, 0)];
-    for len in 1..=width {
-        let left = count - all.len();
-        let share = left.div_ceil((width - len + 1) as usize);
-        let possible = 1u128.checked_shl(len).unwrap_or(u128::MAX);
-        let here = share.min(usize::try_from(possible).unwrap_or(usize::MAX)) as u128;
-        let head_bits = len.min(32);
-        for n in 0..here {
-            let step = (1u128 << head_bits) / here.min(1 << head_bits);
-            let head = n * step + random.wide() % step.max(1);
-            let bits = head << (width - head_bits) | low_bits(random.wide(), width - head_bits);
-            all.push((bits & !low_bits(u128::MAX, width - len), len as u8));
-        }
-    }
-    all.sort_unstable();
-    all.dedup();
-    all
-}
-
-fn low_bits(bits: u128, count: u32) -> u128 {
-    bits & 1u128.checked_shl(count).map_or(u128::MAX, |top| top - 1)
-}
-
 fn hop(n: u16) -> NextHop {
     NextHop::Neighbour(Ipv4Addr::from(u32::from(n)).into())
 }
@@ -82,55 +41,8 @@ fn number(hop: Option<NextHop>) -> Option<u16> {
     }
 }
 
-/// Routes and the addresses to look up in them.
-struct Case<N, A> {
-    routes: Vec<(N, u16)>,
-    hits: Vec<A>,
-    random: Vec<A>,
-}
-
-fn case_v4(count: usize) -> Case<Ipv4Net, Ipv4Addr> {
-    let mut random = Random(count as u64);
-    let prefixes = prefixes(count, 32, &mut random);
-    let hits = (0..ADDRESSES).map(|_| {
-        let (bits, len) = prefixes[random.next() as usize % prefixes.len()];
-        Ipv4Addr::from((bits | low_bits(random.wide(), 32 - u32::from(len))) as u32)
-    });
-    let hits = hits.collect();
-    let routes = prefixes.iter().map(|&(bits, len)| {
-        let net = Ipv4Net::new((bits as u32).into(), len).expect("length in range");
-        (net, random.next() as u16 & 0x7fff)
-    });
-    Case {
-        routes: routes.collect(),
-        hits,
-        random: (0..ADDRESSES)
-            .map(|_| (random.next() as u32).into())
-            .collect(),
-    }
-}
-
-fn case_v6(count: usize) -> Case<Ipv6Net, Ipv6Addr> {
-    let mut random = Random(count as u64);
-    let prefixes = prefixes(count, 128, &mut random);
-    let hits = (0..ADDRESSES).map(|_| {
-        let (bits, len) = prefixes[random.next() as usize % prefixes.len()];
-        Ipv6Addr::from(bits | low_bits(random.wide(), 128 - u32::from(len)))
-    });
-    let hits = hits.collect();
-    let routes = prefixes.iter().map(|&(bits, len)| {
-        let net = Ipv6Net::new(bits.into(), len).expect("length in range");
-        (net, random.next() as u16 & 0x7fff)
-    });
-    Case {
-        routes: routes.collect(),
-        hits,
-        random: (0..ADDRESSES).map(|_| random.wide().into()).collect(),
-    }
-}
-
-fn fib<N: Copy + Into<IpNet>>(routes: &[(N, u16)]) -> Fib {
-    let routes = routes.iter().map(|&(net, n)| (net.into(), hop(n)));
+fn fib(routes: &[(IpNet, u16)]) -> Fib {
+    let routes = routes.iter().map(|&(net, n)| (net, hop(n)));
     Fib::build(routes).expect("one next hop a prefix, and not too many")
 }
 
@@ -163,12 +75,16 @@ fn batches_v6(fib: &Fib, addresses: &[Ipv6Addr]) -> HopId {
 
 fn lookups_v4(c: &mut Criterion) {
     for count in [400, 10_000, 500_000] {
-        let case = case_v4(count);
+        let case = prefixes::v4(count, ADDRESSES);
         let fib = fib(&case.routes);
-        let trie: PrefixMap<Ipv4Net, u16> = case.routes.iter().copied().collect();
+        let routes = case.routes.iter().filter_map(|(net, n)| match net {
+            IpNet::V4(net) => Some((*net, *n)),
+            IpNet::V6(_) => None,
+        });
+        let trie: PrefixMap<Ipv4Net, u16> = routes.clone().collect();
         let mut bitmap = IpLookupTable::new();
-        for (net, n) in &case.routes {
-            bitmap.insert(net.network(), net.prefix_len().into(), *n);
+        for (net, n) in routes {
+            bitmap.insert(net.network(), net.prefix_len().into(), n);
         }
         let by_trie = |a: Ipv4Addr| trie.get_lpm(&a.into()).map(|(_, n)| *n);
         let by_bitmap = |a: Ipv4Addr| bitmap.longest_match(a).map(|(_, _, n)| *n);
@@ -204,12 +120,16 @@ fn lookups_v4(c: &mut Criterion) {
 
 fn lookups_v6(c: &mut Criterion) {
     let count = 10_000;
-    let case = case_v6(count);
+    let case = prefixes::v6(count, ADDRESSES);
     let fib = fib(&case.routes);
-    let trie: PrefixMap<Ipv6Net, u16> = case.routes.iter().copied().collect();
+    let routes = case.routes.iter().filter_map(|(net, n)| match net {
+        IpNet::V6(net) => Some((*net, *n)),
+        IpNet::V4(_) => None,
+    });
+    let trie: PrefixMap<Ipv6Net, u16> = routes.clone().collect();
     let mut bitmap = IpLookupTable::new();
-    for (net, n) in &case.routes {
-        bitmap.insert(net.network(), net.prefix_len().into(), *n);
+    for (net, n) in routes {
+        bitmap.insert(net.network(), net.prefix_len().into(), n);
     }
     let by_trie = |a: Ipv6Addr| trie.get_lpm(&a.into()).map(|(_, n)| *n);
     let by_bitmap = |a: Ipv6Addr| bitmap.longest_match(a).map(|(_, _, n)| *n);
@@ -259,12 +179,12 @@ fn plans(c: &mut Criterion) {
         fib.memory_bytes() / 1024
     );
     let v4: Vec<Ipv4Addr> = (0..ADDRESSES)
-        .map(|_| (0x0a00_0000 + random.next() as u32 % (10_000 << 8)).into())
+        .map(|_| (0x0a00_0000 + random.word() as u32 % (10_000 << 8)).into())
         .collect();
     let v6: Vec<Ipv6Addr> = (0..ADDRESSES)
         .map(|_| {
-            let node = u128::from(random.next() % 10_000);
-            ((0xfd00_0000_0000_u128 << 80) | (node << 64) | u128::from(random.next())).into()
+            let node = u128::from(random.word() % 10_000);
+            ((0xfd00_0000_0000_u128 << 80) | (node << 64) | u128::from(random.word())).into()
         })
         .collect();
     let mut group = c.benchmark_group("plan_of_10000_nodes");
@@ -276,10 +196,10 @@ fn plans(c: &mut Criterion) {
 
 /// One route comes and goes in a table of half a million, until a new table is in hand.
 fn changes(c: &mut Criterion) {
-    let case = case_v4(500_000);
+    let case = prefixes::v4(500_000, ADDRESSES);
     let mut rib = Rib::default();
     let started = Instant::now();
-    let routes = case.routes.iter().map(|&(net, n)| (net.into(), hop(n)));
+    let routes = case.routes.iter().map(|&(net, n)| (net, hop(n)));
     rib.replace(routes)
         .expect("one next hop a prefix, and not too many");
     println!(

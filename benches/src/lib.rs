@@ -13,6 +13,7 @@
 //! | [`cpu`], [`stats`] | where the time went; medians and percentiles |
 //! | [`compare`] | rounds: the subjects alternate, each measured in the same way |
 //! | [`report`] | JSON, tables, charts |
+//! | [`prefixes`] | routes and addresses for longest-prefix matches |
 //! | [`world`], [`null`], [`scales`] | for the benches of single steps: tables and frames of a node, a port without a device, time and allocations per frame |
 
 pub mod compare;
@@ -20,6 +21,7 @@ pub mod cpu;
 pub mod memory;
 pub mod names;
 pub mod null;
+pub mod prefixes;
 pub mod report;
 pub mod scales;
 pub mod stats;

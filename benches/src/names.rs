@@ -54,7 +54,7 @@ pub enum Subject {
     TaplineCore,
     /// DPDK's testpmd, MAC forwarding, no lookup, in memory.
     DpdkTestpmd,
-    /// DPDK's DIR-24-8, in memory.
+    /// DPDK's DIR-24-8, and its trie for IPv6, in memory.
     DpdkTestFib,
 }
 
@@ -115,6 +115,16 @@ pub enum Metric {
     Cycles400,
     /// The same among 500,000.
     Cycles500000,
+    /// The same among 10,000 of IPv6.
+    CyclesV6,
+    /// Memory of the table of 10,000 routes.
+    Table,
+    /// Of that of 400.
+    Table400,
+    /// Of that of 500,000.
+    Table500000,
+    /// Of that of 10,000 routes of IPv6.
+    TableV6,
 }
 
 impl Scenario {
@@ -215,6 +225,11 @@ impl Metric {
             Metric::Cycles => ("cycles", "cycles", false),
             Metric::Cycles400 => ("cycles_400", "cycles", false),
             Metric::Cycles500000 => ("cycles_500000", "cycles", false),
+            Metric::CyclesV6 => ("cycles_ipv6", "cycles", false),
+            Metric::Table => ("table", "MiB", false),
+            Metric::Table400 => ("table_400", "MiB", false),
+            Metric::Table500000 => ("table_500000", "MiB", false),
+            Metric::TableV6 => ("table_ipv6", "MiB", false),
         }
     }
 

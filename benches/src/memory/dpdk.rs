@@ -3,7 +3,9 @@
 //! In: a time. Out: what they print. Never: huge pages, devices, or a file left behind: what they
 //! write to `/run` goes to a file system of ours.
 
+use std::fs;
 use std::io::Read;
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -11,12 +13,14 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::Found;
-use super::routes::SIZES;
+use super::routes::{ADDRESSES, TABLES, Table};
 use crate::names::Metric;
+use crate::prefixes;
 use crate::topo::{Env, Unbuilt};
 
 const TESTPMD: &str = "dpdk-testpmd";
 const TEST_FIB: &str = "dpdk-test-fib";
+const NO_SCRATCH: &str = "it writes to /run, and this user may not mount one of our own";
 /// Memory without huge pages, for 155,456 buffers.
 const TESTPMD_MB: &str = "1024";
 /// The same for 600,000 groups of DIR-24-8 and 500,000 routes.
@@ -50,36 +54,65 @@ pub fn testpmd(env: &mut Env, time: Duration) -> Result<Found, Unbuilt> {
     Ok(vec![(Metric::Mpps, mpps, settings)])
 }
 
-/// DIR-24-8, scalar, by number of routes; only the middle size if in a hurry.
+/// DIR-24-8, scalar, and the trie, by number of routes; only the middle size if in a hurry. It is
+/// given the routes and the addresses that ours looks up, and takes each address once.
 ///
 /// # Errors
 /// That it is not installed, or what it says instead of numbers.
 pub fn test_fib(env: &mut Env, hurry: bool) -> Result<Found, Unbuilt> {
     let mut found = Found::new();
-    for (metric, routes) in SIZES {
-        if hurry && metric != Metric::Cycles {
-            continue;
-        }
+    for table in TABLES
+        .iter()
+        .filter(|table| !hurry || table.cycles == Metric::Cycles)
+    {
+        let [routes, addresses] = files(env, table)?;
+        let (algorithm, name): (&[&str], _) = if table.ipv6 {
+            (&["-6", "-b", "trie", "-v", "s"], "trie")
+        } else {
+            (&["-b", "dir", "-v", "s1"], "DIR-24-8")
+        };
         let mut child = spawn(
             env,
             Command::new(TEST_FIB)
                 .args(["--no-huge", "--no-pci", "--no-telemetry", "-m", TEST_FIB_MB])
-                .args(["-l", "0", "--", "-n", &routes.to_string()])
-                .args(["-b", "dir", "-v", "s1", "-g", "600000"]),
+                .args(["-l", "0", "--", "-g", "600000"])
+                .args(algorithm)
+                .arg("-f")
+                .arg(&routes)
+                .arg("-t")
+                .arg(&addresses),
         )?;
         wait(&mut child, FIB_WITHIN)?;
         let text = end(child)?;
         let cycles = number_behind(&text, "AVG FIB lookup");
         let cycles = cycles.ok_or_else(|| last_words(TEST_FIB, &text))?;
-        let settings = format!("IPv4, {routes} routes, hits, DIR-24-8, in bulk");
-        found.push((metric, cycles, settings));
+        let (family, count) = (table.family(), table.routes);
+        let settings = format!("{family}, {count} routes, hits, {name}, in bulk");
+        found.push((table.cycles, cycles, settings));
+        fs::remove_file(routes)?;
+        fs::remove_file(addresses)?;
     }
     Ok(found)
 }
 
+/// Writes a table's routes and addresses for the program to read.
+fn files(env: &Env, table: &Table) -> Result<[PathBuf; 2], Unbuilt> {
+    let folder = env.scratch.as_ref().ok_or(NO_SCRATCH)?;
+    let text = if table.ipv6 {
+        prefixes::v6(table.routes, ADDRESSES).to_text()
+    } else {
+        prefixes::v4(table.routes, ADDRESSES).to_text()
+    };
+    let paths = ["fib-routes", "fib-addresses"].map(|name| folder.join(name));
+    for (path, text) in paths.iter().zip(text) {
+        fs::write(path, text)?;
+    }
+    Ok(paths)
+}
+
 fn spawn(env: &mut Env, command: &mut Command) -> Result<Child, Unbuilt> {
     if env.scratch.is_none() {
-        return Err("it writes to /run, and this user may not mount one of our own".into());
+        return Err(NO_SCRATCH.into());
     }
     let child = command
         .stdin(Stdio::null())
