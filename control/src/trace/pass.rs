@@ -73,7 +73,13 @@ fn obey(
     frame: &Carried,
 ) -> Fate {
     match verdict {
+        // Fragments of one packet share its way, so the walk follows the packet as it was; the
+        // step before says that it is longer than the MTU.
         Verdict::Forward {
+            egress,
+            rewrite: edits,
+        }
+        | Verdict::Fragment {
             egress,
             rewrite: edits,
         } => {

@@ -148,19 +148,15 @@ fn routed(network: &Network, at: usize, step: Step, segments: bool) -> StepRow {
             };
             row("ttl", text, json!({"ttl": left}))
         }
-        Step::Size {
-            bytes,
-            mtu,
-            segment,
-        } => {
-            let what = if segment { "a segment of" } else { "" };
+        Step::Size { bytes, mtu } => {
+            let what = if segments { "a segment of" } else { "" };
             let fits = if bytes <= usize::from(mtu) {
                 "within"
             } else {
                 "above"
             };
             let text = format!("{what} {bytes} bytes: {fits} the MTU of {mtu}");
-            let facts = json!({"bytes": bytes, "mtu": mtu, "segment": segment});
+            let facts = json!({"bytes": bytes, "mtu": mtu, "segment": segments});
             row("size", text.trim_start().to_owned(), facts)
         }
         bridged => unreachable!("{bridged:?} is told among the others"),

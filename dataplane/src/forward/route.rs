@@ -30,8 +30,6 @@ struct Packet {
     hops: u8,
     /// Bytes of the packet, or of one segment of a super-frame.
     size: usize,
-    /// It is a segment that was measured.
-    segment: bool,
     /// The least that counts as an egress MTU, in bytes.
     mtu_min: u16,
     /// What is too long may leave in fragments.
@@ -95,7 +93,6 @@ fn look_up_v4<W: Witness>(
         Packet {
             hops: ip.ttl,
             size,
-            segment: offload.is_super_frame(),
             mtu_min: 0,
             may_fragment: !ip.dont_fragment,
         },
@@ -141,7 +138,6 @@ fn look_up_v6<W: Witness>(
     let packet = Packet {
         hops: ip.hop_limit,
         size: segment_size(offload, header, whole),
-        segment: offload.is_super_frame(),
         mtu_min: ipv6::MTU_MIN,
         may_fragment: false,
     };
@@ -323,7 +319,6 @@ fn across<W: Witness>(
                 Step::Size {
                     bytes: packet.size,
                     mtu,
-                    segment: packet.segment,
                 }
             );
             let fits = packet.size <= usize::from(mtu);

@@ -138,8 +138,7 @@ fn a_routed_packet_tells_of_source_route_neighbour_crossing_hops_and_size() {
             Step::Hops { left: 64 },
             Step::Size {
                 bytes: 128,
-                mtu: 1500,
-                segment: false
+                mtu: 1500
             },
         ]
     );

@@ -107,8 +107,6 @@ pub enum Step {
         bytes: usize,
         /// The egress MTU, in bytes.
         mtu: u16,
-        /// It is a segment that was measured.
-        segment: bool,
     },
 }
 
