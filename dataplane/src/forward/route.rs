@@ -52,12 +52,12 @@ pub(super) fn decide<W: Witness>(
     }
 }
 
-fn look_up_v4<W: Witness>(
+fn look_up_v4<'a, W: Witness>(
     ip: &Ipv4View,
     offload: Offload,
-    tables: &Tables,
+    tables: &'a Tables,
     witness: &mut W,
-) -> Result<(NextHop, Packet), DropReason> {
+) -> Result<(&'a NextHop, Packet), DropReason> {
     let address = ip.source.into();
     if ipv4::is_martian_source(ip.source) {
         let martian = true;
@@ -66,11 +66,17 @@ fn look_up_v4<W: Witness>(
     }
     let martian = false;
     note!(witness, Step::Source { address, martian });
-    let (address, hop) = (ip.target.into(), tables.route_v4(ip.target));
-    note!(witness, Step::Route { address, hop });
+    let (address, hop) = (ip.target.into(), tables.next_hop_v4(ip.target));
+    note!(
+        witness,
+        Step::Route {
+            address,
+            hop: hop.copied()
+        }
+    );
     let hop = hop.map(|hop| one_of(hop, || Flow::of_v4(ip), tables, witness));
     // Link-local targets such as the metadata service are the host's business where it says so.
-    if hop != Some(NextHop::Host) && ipv4::is_unroutable_target(ip.target) {
+    if hop != Some(&NextHop::Host) && ipv4::is_unroutable_target(ip.target) {
         note!(witness, Step::NotRoutable { address });
         return Err(DropReason::NotRoutable);
     }
@@ -82,12 +88,12 @@ fn look_up_v4<W: Witness>(
     ))
 }
 
-fn look_up_v6<W: Witness>(
+fn look_up_v6<'a, W: Witness>(
     ip: &Ipv6View,
     offload: Offload,
-    tables: &Tables,
+    tables: &'a Tables,
     witness: &mut W,
-) -> Result<(NextHop, Packet), DropReason> {
+) -> Result<(&'a NextHop, Packet), DropReason> {
     let address = ip.source.into();
     if ipv6::is_martian_source(ip.source) {
         let martian = true;
@@ -96,15 +102,21 @@ fn look_up_v6<W: Witness>(
     }
     let martian = false;
     note!(witness, Step::Source { address, martian });
-    let (address, hop) = (ip.target.into(), tables.route_v6(ip.target));
+    let (address, hop) = (ip.target.into(), tables.next_hop_v6(ip.target));
     // Nobody routes a link-local address. Where the tables say so it is the host's own: the kernel
     // holds the gateway, and asks for neighbours, and is answered, by its link-local address.
-    let on_link = hop == Some(NextHop::Host) && ip.target.is_unicast_link_local();
+    let on_link = hop == Some(&NextHop::Host) && ip.target.is_unicast_link_local();
     if ipv6::is_unroutable_target(ip.target) && !on_link {
         note!(witness, Step::NotRoutable { address });
         return Err(DropReason::NotRoutable);
     }
-    note!(witness, Step::Route { address, hop });
+    note!(
+        witness,
+        Step::Route {
+            address,
+            hop: hop.copied()
+        }
+    );
     let hop = one_of(
         hop.ok_or(DropReason::NoRoute)?,
         || Flow::of_v6(ip),
@@ -124,15 +136,16 @@ fn look_up_v6<W: Witness>(
 
 /// Of a group, the member that carries the packet's flow.
 #[inline]
-fn one_of<W: Witness>(
-    hop: NextHop,
+fn one_of<'a, W: Witness>(
+    hop: &'a NextHop,
     flow: impl FnOnce() -> Flow,
-    tables: &Tables,
+    tables: &'a Tables,
     witness: &mut W,
-) -> NextHop {
+) -> &'a NextHop {
     let member = tables.one_of(hop, flow);
-    if let NextHop::Group(group) = hop {
-        note!(witness, Step::Member { group, hop: member });
+    if let NextHop::Group(group) = *hop {
+        let hop = *member;
+        note!(witness, Step::Member { group, hop });
     }
     member
 }
@@ -149,14 +162,14 @@ fn segment_size(offload: Offload, headers: usize, whole: usize) -> usize {
 }
 
 fn to_next_hop<W: Witness>(
-    hop: NextHop,
+    hop: &NextHop,
     packet: Packet,
     ingress: &PortRow,
     world: World<'_>,
     witness: &mut W,
 ) -> Verdict {
     let tables = world.tables;
-    match hop {
+    match *hop {
         NextHop::Unreachable => Verdict::Drop(DropReason::NoSuchPod),
         NextHop::Blackhole => Verdict::Drop(DropReason::Blackhole),
         NextHop::Host => to_host(ingress, tables, witness),
