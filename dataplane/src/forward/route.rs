@@ -60,13 +60,13 @@ pub(super) fn decide<W: Witness>(
     }
 }
 
-fn look_up_v4<W: Witness>(
+fn look_up_v4<'a, W: Witness>(
     ip: &Ipv4View,
     bytes: &[u8],
     offload: Offload,
-    tables: &Tables,
+    tables: &'a Tables,
     witness: &mut W,
-) -> Result<(NextHop, Packet), DropReason> {
+) -> Result<(&'a NextHop, Packet), DropReason> {
     let broadcast = tables.directed_broadcast();
     let martian = ipv4::is_martian_source(ip.source) || broadcast == Some(ip.source);
     let address = ip.source.into();
@@ -74,10 +74,16 @@ fn look_up_v4<W: Witness>(
     if martian {
         return Err(DropReason::MartianSource);
     }
-    let (address, hop) = (ip.target.into(), tables.route_v4(ip.target));
-    note!(witness, Step::Route { address, hop });
+    let (address, hop) = (ip.target.into(), tables.next_hop_v4(ip.target));
+    note!(
+        witness,
+        Step::Route {
+            address,
+            hop: hop.copied()
+        }
+    );
     let hop = hop.map(|hop| one_of(hop, || Flow::of_v4(ip), tables, witness));
-    let to_host = hop == Some(NextHop::Host);
+    let to_host = hop == Some(&NextHop::Host);
     if let Some(reason) = unroutable_v4(ip, to_host, broadcast) {
         note!(witness, Step::NotRoutable { address });
         return Err(reason);
@@ -117,17 +123,17 @@ fn unroutable_v4(ip: &Ipv4View, to_host: bool, broadcast: Option<Ipv4Addr>) -> O
 /// True if the switch is the router of a packet with this next hop: not where it only translates
 /// addresses, and not where the node's own kernel is the router and has its own mind.
 #[inline]
-fn is_ours(hop: Option<NextHop>, tables: &Tables) -> bool {
-    hop != Some(NextHop::Host) && matches!(tables.crossing(), Crossing::Routed { .. })
+fn is_ours(hop: Option<&NextHop>, tables: &Tables) -> bool {
+    hop != Some(&NextHop::Host) && matches!(tables.crossing(), Crossing::Routed { .. })
 }
 
-fn look_up_v6<W: Witness>(
+fn look_up_v6<'a, W: Witness>(
     ip: &Ipv6View,
     bytes: &[u8],
     offload: Offload,
-    (ingress, tables): (&PortRow, &Tables),
+    (ingress, tables): (&PortRow, &'a Tables),
     witness: &mut W,
-) -> Result<(NextHop, Packet), DropReason> {
+) -> Result<(&'a NextHop, Packet), DropReason> {
     let (address, martian) = (ip.source.into(), ipv6::is_martian_source(ip.source));
     note!(witness, Step::Source { address, martian });
     if martian {
@@ -141,18 +147,24 @@ fn look_up_v6<W: Witness>(
         mtu_min: ipv6::MTU_MIN,
         may_fragment: false,
     };
-    let (address, hop) = (ip.target.into(), tables.route_v6(ip.target));
+    let (address, hop) = (ip.target.into(), tables.next_hop_v6(ip.target));
     // Nobody routes a link-local address. Where the tables say so it is the host's own: the kernel
     // holds the gateway, and asks for neighbours, and is answered, by its link-local address. The
     // uplink is another link.
-    let on_link = hop == Some(NextHop::Host)
+    let on_link = hop == Some(&NextHop::Host)
         && ip.target.is_unicast_link_local()
         && ingress.role != PortRole::Uplink;
     if ipv6::is_unroutable_target(ip.target) && !on_link {
         note!(witness, Step::NotRoutable { address });
         return Err(DropReason::NotRoutable);
     }
-    note!(witness, Step::Route { address, hop });
+    note!(
+        witness,
+        Step::Route {
+            address,
+            hop: hop.copied()
+        }
+    );
     let hop = hop.map(|hop| one_of(hop, || Flow::of_v6(ip), tables, witness));
     if is_ours(hop, tables) {
         check_ours_v6(ip, bytes)?;
@@ -178,15 +190,16 @@ fn check_ours_v6(ip: &Ipv6View, bytes: &[u8]) -> Result<(), DropReason> {
 
 /// Of a group, the member that carries the packet's flow.
 #[inline]
-fn one_of<W: Witness>(
-    hop: NextHop,
+fn one_of<'a, W: Witness>(
+    hop: &'a NextHop,
     flow: impl FnOnce() -> Flow,
-    tables: &Tables,
+    tables: &'a Tables,
     witness: &mut W,
-) -> NextHop {
+) -> &'a NextHop {
     let member = tables.one_of(hop, flow);
-    if let NextHop::Group(group) = hop {
-        note!(witness, Step::Member { group, hop: member });
+    if let NextHop::Group(group) = *hop {
+        let hop = *member;
+        note!(witness, Step::Member { group, hop });
     }
     member
 }
@@ -203,14 +216,14 @@ fn segment_size(offload: Offload, headers: usize, whole: usize) -> usize {
 }
 
 fn to_next_hop<W: Witness>(
-    hop: NextHop,
+    hop: &NextHop,
     packet: Packet,
     ingress: &PortRow,
     world: World<'_>,
     witness: &mut W,
 ) -> Verdict {
     let tables = world.tables;
-    match hop {
+    match *hop {
         NextHop::Unreachable => Verdict::Drop(no_such_pod(packet, tables, witness)),
         NextHop::Blackhole => Verdict::Drop(DropReason::Blackhole),
         NextHop::Host => to_host(ingress, tables, witness),

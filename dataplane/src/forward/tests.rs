@@ -193,7 +193,7 @@ fn a_refusal_is_the_last_thing_told() {
 
 #[test]
 fn a_link_local_target_is_the_hosts_where_the_tables_say_so_and_nobodys_elsewhere() {
-    let advertisement = |target: &str| {
+    let ping = |target: &str| {
         let (from, to): (std::net::Ipv6Addr, std::net::Ipv6Addr) = (
             "fc00::6".parse().expect("well-formed"),
             target.parse().expect("well-formed"),
@@ -201,7 +201,7 @@ fn a_link_local_target_is_the_hosts_where_the_tables_say_so_and_nobodys_elsewher
         let mut frame = Vec::new();
         PacketBuilder::ethernet2(POD.octets(), ROUTER.octets())
             .ipv6(from.octets(), to.octets(), 255)
-            .icmpv6_raw(136, 0, [0x60, 0, 0, 0])
+            .icmpv6_echo_request(1, 1)
             .write(&mut frame, &[0; 24])
             .expect("a vector takes every write");
         frame
@@ -210,13 +210,13 @@ fn a_link_local_target_is_the_hosts_where_the_tables_say_so_and_nobodys_elsewher
     let mut spec = spec(true);
     let decided = |spec: &TablesSpec, target: &str| {
         let tables = Tables::build(spec).expect("sound");
-        heard(&tables, &advertisement(target), A).0
+        heard(&tables, &ping(target), A).0
     };
     let refused = Verdict::Drop(DropReason::NotRoutable);
     assert_eq!(decided(&spec, "fe80::1"), refused);
     spec.routes.push((net("fe80::/10"), NextHop::Host));
     spec.routes.push((net("::/0"), NextHop::Host));
-    // The hop limit stays 255: one that was forwarded would be no neighbour's.
+    // The hop limit stays: the kernel is the next router, and takes its own.
     let to_host = Verdict::Forward {
         egress: port(HOST),
         rewrite: Rewrite {

@@ -143,7 +143,7 @@ impl Witness for Vec<Step> {
 }
 
 /// Tells a witness of type `W` a step. The test is of a constant and stands before the step is put
-/// together: a next hop that was only copied into an unheard step has cost 7 ns a packet.
+/// together, so that an unheard step costs nothing, not even a copy.
 macro_rules! note {
     ($witness:ident, $step:expr) => {
         if W::LISTENS {

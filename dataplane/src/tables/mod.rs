@@ -335,16 +335,31 @@ impl Tables {
         self.fib.find_v6(address)
     }
 
+    /// The next hop for an IPv4 address, in its place: a copy would go by way of memory, and wait
+    /// for it.
+    #[inline]
+    #[must_use]
+    pub fn next_hop_v4(&self, address: Ipv4Addr) -> Option<&NextHop> {
+        self.fib.next_hop_v4(address)
+    }
+
+    /// The next hop for an IPv6 address, in its place.
+    #[inline]
+    #[must_use]
+    pub fn next_hop_v6(&self, address: Ipv6Addr) -> Option<&NextHop> {
+        self.fib.next_hop_v6(address)
+    }
+
     /// What `hop` comes to for one packet: of a group, the member that carries its flow.
     ///
     /// # Panics
     /// If `hop` is from other tables.
     #[inline]
     #[must_use]
-    pub fn one_of(&self, hop: NextHop, flow: impl FnOnce() -> Flow) -> NextHop {
-        match hop {
-            NextHop::Group(id) => self.groups[id.index()].member(flow()),
-            hop => hop,
+    pub fn one_of<'a>(&'a self, hop: &'a NextHop, flow: impl FnOnce() -> Flow) -> &'a NextHop {
+        match *hop {
+            NextHop::Group(id) => self.groups[id.index()].member_in_place(flow()),
+            _ => hop,
         }
     }
 

@@ -125,11 +125,17 @@ impl Group {
     #[inline]
     #[must_use]
     pub fn member(&self, flow: Flow) -> NextHop {
-        let (mut best, mut most) = (self.members[0].hop, 0);
+        *self.member_in_place(flow)
+    }
+
+    /// The same, in its place.
+    #[inline]
+    pub(crate) fn member_in_place(&self, flow: Flow) -> &NextHop {
+        let (mut best, mut most) = (&self.members[0].hop, 0);
         for member in &self.members {
             let weight = flow.weight(member.seed);
             if weight > most {
-                (best, most) = (member.hop, weight);
+                (best, most) = (&member.hop, weight);
             }
         }
         best

@@ -129,14 +129,28 @@ impl Fib {
     #[inline]
     #[must_use]
     pub fn find_v4(&self, address: Ipv4Addr) -> Option<NextHop> {
-        self.hop(HopId(v4::find(&self.v4, address.to_bits())))
+        self.next_hop_v4(address).copied()
+    }
+
+    /// The same, in its place: 24 bytes that need not be copied.
+    #[inline]
+    #[must_use]
+    pub(crate) fn next_hop_v4(&self, address: Ipv4Addr) -> Option<&NextHop> {
+        self.row(HopId(v4::find(&self.v4, address.to_bits())))
     }
 
     /// The next hop of the longest prefix that holds `address`.
     #[inline]
     #[must_use]
     pub fn find_v6(&self, address: Ipv6Addr) -> Option<NextHop> {
-        self.hop(HopId(v6::find(&self.v6, address.to_bits())))
+        self.next_hop_v6(address).copied()
+    }
+
+    /// The same, in its place.
+    #[inline]
+    #[must_use]
+    pub(crate) fn next_hop_v6(&self, address: Ipv6Addr) -> Option<&NextHop> {
+        self.row(HopId(v6::find(&self.v6, address.to_bits())))
     }
 
     /// Looks up as many addresses as both slices have room for.
@@ -159,7 +173,12 @@ impl Fib {
     #[inline]
     #[must_use]
     pub fn hop(&self, id: HopId) -> Option<NextHop> {
-        *self.hops.get(usize::from(id.0))?
+        self.row(id).copied()
+    }
+
+    #[inline]
+    fn row(&self, id: HopId) -> Option<&NextHop> {
+        self.hops.get(usize::from(id.0))?.as_ref()
     }
 
     /// How many prefixes the table holds.
