@@ -65,6 +65,9 @@ pub fn source(network: &Network, at: usize, prefix: IpNet) -> String {
     if compile::PLATFORM.map(IpNet::V4).contains(&prefix) {
         return "Azure's platform".to_owned();
     }
+    if prefix == IpNet::V6(compile::LINK_LOCAL) {
+        return "the link itself".to_owned();
+    }
     "the tables".to_owned()
 }
 
