@@ -48,7 +48,8 @@ pub(crate) const PLATFORM: [Ipv4Net; 2] = [
 ];
 
 /// The addresses of the link itself, one of which the kernel has on `cbr0`.
-pub(crate) const LINK_LOCAL: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10);
+pub(crate) const LINK_LOCAL: Ipv6Net =
+    Ipv6Net::new_assert(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10);
 
 const fn port(index: usize) -> PortId {
     match PortId::new(index) {

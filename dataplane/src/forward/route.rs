@@ -321,36 +321,39 @@ fn across<W: Witness>(
                 rewrite,
             }
         }
-        Crossing::Routed { .. } => {
-            note!(witness, Step::Hops { left: packet.hops });
-            if packet.hops <= 1 {
-                return Verdict::Drop(DropReason::TtlExpired);
-            }
-            let mtu = egress.mtu.max(packet.mtu_min);
-            note!(
-                witness,
-                Step::Size {
-                    bytes: packet.size,
-                    mtu,
-                }
-            );
-            let fits = packet.size <= usize::from(mtu);
-            if !fits && !packet.may_fragment {
-                return Verdict::Drop(DropReason::TooBig);
-            }
-            let source = Some(router_mac(egress, tables));
-            let rewrite = Rewrite {
-                target: mac,
-                source,
-                hop: true,
-            };
-            let egress = egress.id;
-            if fits {
-                Verdict::Forward { egress, rewrite }
-            } else {
-                Verdict::Fragment { egress, rewrite }
-            }
-        }
+        Crossing::Routed { .. } => one_hop_on(packet, egress, mac, tables, witness),
+    }
+}
+
+/// As a router: one hop less, and no more than the egress port takes.
+#[inline]
+fn one_hop_on<W: Witness>(
+    packet: Packet,
+    egress: &PortRow,
+    mac: Option<Mac>,
+    tables: &Tables,
+    witness: &mut W,
+) -> Verdict {
+    note!(witness, Step::Hops { left: packet.hops });
+    if packet.hops <= 1 {
+        return Verdict::Drop(DropReason::TtlExpired);
+    }
+    let (bytes, mtu) = (packet.size, egress.mtu.max(packet.mtu_min));
+    note!(witness, Step::Size { bytes, mtu });
+    let fits = bytes <= usize::from(mtu);
+    if !fits && !packet.may_fragment {
+        return Verdict::Drop(DropReason::TooBig);
+    }
+    let rewrite = Rewrite {
+        target: mac,
+        source: Some(router_mac(egress, tables)),
+        hop: true,
+    };
+    let egress = egress.id;
+    if fits {
+        Verdict::Forward { egress, rewrite }
+    } else {
+        Verdict::Fragment { egress, rewrite }
     }
 }
 
