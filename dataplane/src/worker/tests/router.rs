@@ -246,6 +246,13 @@ proptest::proptest! {
             frame = with_options(frame, &vec![1; usize::from(options) * 4]);
         }
         let (counts, out) = Rig::new(&dual()).put(A, &frame);
+        // Neighbour discovery is never routed: with fewer than 255 hops it crossed a router, and
+        // dies before any hop is counted (RFC 4861 7.1). Behind an extension header it is a packet
+        // like others.
+        if v6 && options == 0 && matches!(kind, 135 | 136) {
+            proptest::prop_assert_eq!((counts.originated, out.len()), (0, 0));
+            return Ok(());
+        }
         let question = if v6 { kind >= 128 && kind != 137 } else { matches!(kind, 0 | 8..=10 | 13..=18) };
         let expires = hops < 2;
         proptest::prop_assert_eq!(counts.originated, u64::from(expires && question));
