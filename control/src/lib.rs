@@ -2,6 +2,7 @@
 pub mod cli;
 pub mod compile;
 pub mod devices;
+pub mod ipam;
 pub mod lab;
 pub mod model;
 pub mod plan;
