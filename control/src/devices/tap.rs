@@ -69,7 +69,9 @@ pub fn ensure(net: &Netlink, spec: &TapSpec) -> Result<(), DeviceError> {
     if link.tx_queue_length != spec.ring {
         net.set_tx_queue_length(&spec.name, spec.ring)?;
     }
-    if link.qdisc != "noqueue" {
+    // A limit on what the pod sends stays until [`Limits`](super::attach::Limits) says otherwise:
+    // frames wait in it.
+    if !["noqueue", "tbf"].contains(&link.qdisc.as_str()) {
         net.set_no_queue(&spec.name)?;
     }
     Ok(())

@@ -16,6 +16,7 @@
 //! ARP, no queue.
 
 pub mod host;
+pub mod limit;
 pub mod pod;
 pub mod uplink;
 
@@ -29,6 +30,7 @@ use crate::devices::netlink::Netlink;
 use crate::devices::sysctl;
 
 pub use host::HostPort;
+pub use limit::{BadLimit, Limit, Limits};
 pub use pod::{PodEnd, PodTap, PodVeth};
 pub use uplink::{ArpSteering, Uplink};
 

@@ -472,7 +472,7 @@ const CLSACT_HANDLE: TcHandle = TcHandle {
     minor: 0,
 };
 
-fn qdisc(index: u32, parent: TcHandle, handle: TcHandle, kind: &str) -> TcMessage {
+pub(super) fn qdisc(index: u32, parent: TcHandle, handle: TcHandle, kind: &str) -> TcMessage {
     let mut message = TcMessage::with_index(index as i32);
     message.header.parent = parent;
     message.header.handle = handle;

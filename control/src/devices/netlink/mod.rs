@@ -11,6 +11,7 @@
 pub mod address;
 pub mod filter;
 pub mod link;
+pub mod shape;
 
 use std::cell::Cell;
 use std::io;
