@@ -1,6 +1,6 @@
 //! From a plan to a switch's tables: one node, as it stands, in the words of the dataplane.
 //!
-//! In: the plan, one of its nodes, and the pods attached to it now.
+//! In: a [`NodeSpec`], from the plan or from the node itself, and the pods attached to it now.
 //! Out: a [`TablesSpec`] for the dataplane to check. Pure.
 //! Never: two code paths in the switch: azure and kubenet differ in these rows only.
 //!
@@ -24,11 +24,14 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use dataplane::addr::{Mac, PortId, Station};
 use dataplane::tables::fib::NextHop;
-use dataplane::tables::{Addresses, Crossing, Owner, PortRole, PortSpec, TablesSpec, Unknown};
+use dataplane::tables::{Crossing, Owner, PortRole, PortSpec, TablesSpec, Unknown};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::plan::{Node, Plan, Plugin};
-use crate::routes;
+
+pub mod spec;
+
+pub use spec::NodeSpec;
 
 /// The hardware address with which Azure's fabric answers for every address of a VNet
 /// (azure-container-networking, `network/network.go`, `virtualMacAddress`).
@@ -78,41 +81,60 @@ pub struct PodPort {
     pub addresses: Vec<IpAddr>,
     /// May it reach itself through the switch?
     pub hairpin: bool,
+    /// Its MTU, where it is not the uplink's.
+    pub mtu: Option<u16>,
 }
 
-/// The tables of `node`'s switch.
+/// The tables of a planned node's switch.
 #[must_use]
 pub fn compile(plan: &Plan, node: &Node, macs: NodeMacs, pods: &[PodPort]) -> TablesSpec {
-    let mut routes = Routes::default();
-    for pod in pods {
-        for address in &pod.addresses {
-            let hop = NextHop::Station {
-                port: pod.port,
-                mac: pod.mac.mac(),
-            };
-            routes.add(IpNet::from(*address), hop);
+    NodeSpec::planned(plan, node, macs).tables(pods)
+}
+
+impl NodeSpec {
+    /// The tables of the node's switch, with these pods.
+    #[must_use]
+    pub fn tables(&self, pods: &[PodPort]) -> TablesSpec {
+        TablesSpec {
+            ports: ports(self, pods),
+            owners: owners(self, pods),
+            router_macs: router_macs(self),
+            routes: self.routes(pods),
+            groups: Vec::new(),
+            crossing: crossing(self),
+            unknown: match self.plugin {
+                Plugin::Azure => Unknown::Drop,
+                Plugin::Kubenet => Unknown::Flood,
+            },
         }
     }
-    to_the_kernel(&mut routes, plan, node);
-    match plan.plugin {
-        Plugin::Azure => azure(&mut routes, plan, node),
-        Plugin::Kubenet => kubenet(&mut routes, plan, node),
-    }
-    routes.add(IpNet::V4(Ipv4Net::default()), NextHop::Host);
-    if own_range_v6(plan, node).is_some() {
-        routes.add(IpNet::V6(Ipv6Net::default()), NextHop::Host);
-    }
-    TablesSpec {
-        ports: ports(node, macs, pods),
-        owners: owners(plan, node, macs, pods),
-        router_macs: router_macs(plan, macs),
-        routes: routes.0.into_iter().collect(),
-        groups: Vec::new(),
-        crossing: crossing(plan, node),
-        unknown: match plan.plugin {
-            Plugin::Azure => Unknown::Drop,
-            Plugin::Kubenet => Unknown::Flood,
-        },
+
+    fn routes(&self, pods: &[PodPort]) -> Vec<(IpNet, NextHop)> {
+        let mut routes = Routes::default();
+        for pod in pods {
+            for address in &pod.addresses {
+                let hop = NextHop::Station {
+                    port: pod.port,
+                    mac: pod.mac.mac(),
+                };
+                routes.add(IpNet::from(*address), hop);
+            }
+        }
+        to_the_kernel(&mut routes, self);
+        for prefix in &self.pods {
+            routes.add((*prefix).into(), NextHop::Unreachable);
+        }
+        if let Some(own) = self.pods_v6 {
+            routes.add(own.into(), NextHop::Unreachable);
+        }
+        for remote in &self.remote {
+            routes.add(remote.prefix, remote.hop);
+        }
+        routes.add(IpNet::V4(Ipv4Net::default()), NextHop::Host);
+        if self.pods_v6.is_some() {
+            routes.add(IpNet::V6(Ipv6Net::default()), NextHop::Host);
+        }
+        routes.0.into_iter().collect()
     }
 }
 
@@ -127,18 +149,15 @@ impl Routes {
 }
 
 /// The node's own addresses, services and Azure's platform: the kernel translates and answers.
-fn to_the_kernel(routes: &mut Routes, plan: &Plan, node: &Node) {
-    let dual_stack = own_range_v6(plan, node).is_some();
-    let own = [
-        Some(node.primary_ip.into()),
-        gateway(node).map(IpAddr::V4),
-        node.primary_ip_v6.filter(|_| dual_stack).map(IpAddr::V6),
-        gateway_v6(plan, node).map(IpAddr::V6),
-    ];
-    for address in own.into_iter().flatten() {
+fn to_the_kernel(routes: &mut Routes, node: &NodeSpec) {
+    let dual_stack = node.pods_v6.is_some();
+    let gateway = node.gateway();
+    let v4 = [node.own.v4, gateway.v4].map(|own| own.map(IpAddr::V4));
+    let v6 = [node.own.v6, gateway.v6].map(|own| own.map(IpAddr::V6));
+    for address in v4.into_iter().chain(v6).flatten() {
         routes.add(IpNet::from(address), NextHop::Host);
     }
-    for prefix in plan.service_cidrs.iter().chain(&plan.via_host) {
+    for prefix in node.services.iter().chain(&node.via_host) {
         if prefix.addr().is_ipv4() || dual_stack {
             routes.add(*prefix, NextHop::Host);
         }
@@ -148,59 +167,6 @@ fn to_the_kernel(routes: &mut Routes, plan: &Plan, node: &Node) {
     }
     if dual_stack {
         routes.add(LINK_LOCAL.into(), NextHop::Host);
-    }
-}
-
-fn azure(routes: &mut Routes, plan: &Plan, node: &Node) {
-    for prefix in own_range(node) {
-        routes.add(prefix.into(), NextHop::Unreachable);
-    }
-    let fabric = NextHop::Station {
-        port: UPLINK_PORT,
-        mac: FABRIC_MAC,
-    };
-    for (prefix, route) in plan.sent_by_switch(node) {
-        let hop = match discards(&route) {
-            true => NextHop::Blackhole,
-            false => fabric,
-        };
-        routes.add(prefix, hop);
-    }
-}
-
-fn kubenet(routes: &mut Routes, plan: &Plan, node: &Node) {
-    if let Some(cidr) = node.pod_cidr {
-        routes.add(cidr.into(), NextHop::Unreachable);
-    }
-    if let Some(own) = own_range_v6(plan, node) {
-        routes.add(own.into(), NextHop::Unreachable);
-    }
-    for (prefix, route) in plan.sent_by_switch(node) {
-        let hop = match route.next_hop {
-            _ if discards(&route) => NextHop::Blackhole,
-            // The fabric answers for every address of its VNet, and for no other.
-            routes::NextHop::VirtualAppliance(hop)
-                if plan.vnet.prefixes.iter().any(|net| net.contains(&hop)) =>
-            {
-                NextHop::Neighbour(hop)
-            }
-            _ => NextHop::Neighbour(subnet_gateway(node, prefix.addr().is_ipv4())),
-        };
-        routes.add(prefix, hop);
-    }
-}
-
-/// A route that somebody wrote to discard. Azure's own routes to nowhere are left to the fabric:
-/// see [`crate::routes`].
-fn discards(route: &routes::Route) -> bool {
-    route.next_hop == routes::NextHop::None && route.source.is_user_defined()
-}
-
-/// The first host of the node's subnet, where its kernel's default route leads, too.
-fn subnet_gateway(node: &Node, v4: bool) -> IpAddr {
-    match node.subnet_prefix_v6.filter(|_| !v4) {
-        Some(subnet) => first_host_v6(subnet).into(),
-        None => Ipv4Addr::from_bits(node.subnet_prefix.network().to_bits() | 1).into(),
     }
 }
 
@@ -237,7 +203,7 @@ pub fn first_host_v6(net: Ipv6Net) -> Ipv6Addr {
     Ipv6Addr::from_bits(net.network().to_bits() | 1)
 }
 
-fn ports(node: &Node, macs: NodeMacs, pods: &[PodPort]) -> Vec<PortSpec> {
+fn ports(node: &NodeSpec, pods: &[PodPort]) -> Vec<PortSpec> {
     let row = |id, role, mac, hairpin| PortSpec {
         id,
         role,
@@ -246,26 +212,27 @@ fn ports(node: &Node, macs: NodeMacs, pods: &[PodPort]) -> Vec<PortSpec> {
         hairpin,
     };
     let fixed = [
-        row(HOST_PORT, PortRole::Host, macs.host, false),
-        row(UPLINK_PORT, PortRole::Uplink, macs.nic, false),
+        row(HOST_PORT, PortRole::Host, node.macs.host, false),
+        row(UPLINK_PORT, PortRole::Uplink, node.macs.nic, false),
     ];
-    let pods = pods
-        .iter()
-        .map(|pod| row(pod.port, PortRole::Pod, pod.mac, pod.hairpin));
+    let pods = pods.iter().map(|pod| PortSpec {
+        mtu: pod.mtu.unwrap_or(node.mtu),
+        ..row(pod.port, PortRole::Pod, pod.mac, pod.hairpin)
+    });
     fixed.into_iter().chain(pods).collect()
 }
 
-fn owners(plan: &Plan, node: &Node, macs: NodeMacs, pods: &[PodPort]) -> Vec<(IpAddr, Owner)> {
+fn owners(node: &NodeSpec, pods: &[PodPort]) -> Vec<(IpAddr, Owner)> {
     let host = Owner {
         port: HOST_PORT,
-        mac: macs.host.mac(),
+        mac: node.macs.host.mac(),
     };
-    let own = match plan.plugin {
-        Plugin::Azure => Some(node.primary_ip),
-        Plugin::Kubenet => gateway(node),
+    let held = match node.plugin {
+        Plugin::Azure => node.own,
+        Plugin::Kubenet => node.gateway(),
     };
-    let own_v6 = gateway_v6(plan, node).map(IpAddr::V6);
-    let own = own.map(IpAddr::V4).into_iter().chain(own_v6);
+    let own = held.v4.map(IpAddr::V4).into_iter();
+    let own = own.chain(held.v6.map(IpAddr::V6));
     let own = own.map(|address| (address, host));
     let pods = pods.iter().flat_map(|pod| {
         let owner = Owner {
@@ -278,27 +245,19 @@ fn owners(plan: &Plan, node: &Node, macs: NodeMacs, pods: &[PodPort]) -> Vec<(Ip
 }
 
 /// Whom pods address what they want routed to: the fabric and the node, or the gateway.
-fn router_macs(plan: &Plan, macs: NodeMacs) -> Vec<Mac> {
-    match plan.plugin {
-        Plugin::Azure => vec![FABRIC_MAC, macs.nic.mac()],
-        Plugin::Kubenet => vec![macs.host.mac()],
+fn router_macs(node: &NodeSpec) -> Vec<Mac> {
+    match node.plugin {
+        Plugin::Azure => vec![FABRIC_MAC, node.macs.nic.mac()],
+        Plugin::Kubenet => vec![node.macs.host.mac()],
     }
 }
 
-fn crossing(plan: &Plan, node: &Node) -> Crossing {
-    match plan.plugin {
+fn crossing(node: &NodeSpec) -> Crossing {
+    match node.plugin {
         Plugin::Azure => Crossing::Bridged,
         Plugin::Kubenet => Crossing::Routed {
-            uplink: Addresses {
-                v4: Some(node.primary_ip),
-                v6: node
-                    .primary_ip_v6
-                    .filter(|_| own_range_v6(plan, node).is_some()),
-            },
-            gateway: Addresses {
-                v4: gateway(node),
-                v6: gateway_v6(plan, node),
-            },
+            uplink: node.own,
+            gateway: node.gateway(),
         },
     }
 }
@@ -306,7 +265,7 @@ fn crossing(plan: &Plan, node: &Node) -> Crossing {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use dataplane::tables::Tables;
+    use dataplane::tables::{Addresses, Tables};
 
     use super::*;
     use crate::plan::{LoadOptions, load};
@@ -337,6 +296,7 @@ mod tests {
             mac: mac(0x31),
             addresses: vec!["10.244.0.2".parse().unwrap(), "fc00::2".parse().unwrap()],
             hairpin: false,
+            mtu: None,
         }
     }
 

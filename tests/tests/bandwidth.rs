@@ -75,6 +75,7 @@ impl Pod {
                 mac: Station::new(mac).expect("one station's"),
                 addresses: vec![address.into()],
                 hairpin: false,
+                mtu: None,
             },
         }
     }

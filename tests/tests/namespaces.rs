@@ -135,6 +135,7 @@ impl Node {
             mac,
             addresses: vec![address.into()],
             hairpin: false,
+            mtu: None,
         });
         let netns = namespace(name);
         let tap_in = netns.clone();

@@ -7,6 +7,10 @@
 use std::fmt;
 use std::str::FromStr;
 
+use sha1::{Digest, Sha1};
+
+use crate::plan::Plugin;
+
 /// The name of a network device: 1 to 15 bytes, nothing that `/proc/sys` would read as a path.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct DeviceName(String);
@@ -44,6 +48,21 @@ impl DeviceName {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+/// The names of a pod's devices in the node, as the seed shows them, of digits that follow from what
+/// the port is called: `azv` and 11 hexadecimal digits of SHA-1, or `veth` and 8. The TAP's has the
+/// same digits.
+#[must_use]
+pub fn pod_devices(plugin: Plugin, called: &str) -> (DeviceName, DeviceName) {
+    let digest = Sha1::digest(called);
+    let digits: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    let (prefix, count) = match plugin {
+        Plugin::Azure => ("azv", 11),
+        Plugin::Kubenet => ("veth", 8),
+    };
+    let name = |prefix: &str| DeviceName(format!("{prefix}{}", &digits[..count]));
+    (name(prefix), name("tap"))
 }
 
 impl FromStr for DeviceName {

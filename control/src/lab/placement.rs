@@ -9,12 +9,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use dataplane::addr::{Mac, PortId, Station};
 use ipnet::{IpNet, Ipv6Net};
-use sha1::{Digest, Sha1};
 
 use super::fabric::{NicSpec, SubnetSpec, UserRoute, VnetSpec};
 use crate::compile::{self, FIRST_POD_PORT, NodeMacs, PodPort};
 use crate::devices::attach::PodEnd;
-use crate::devices::name::DeviceName;
+use crate::devices::name::{self as names, DeviceName};
 use crate::plan::{Node, Plan, Plugin};
 use crate::routes::RouteTable;
 
@@ -24,10 +23,7 @@ pub const NODES_MAX: usize = 16;
 /// The name of the host port, which the seed's tools look for.
 #[must_use]
 pub fn host_name(plan: &Plan) -> &'static str {
-    match plan.plugin {
-        Plugin::Azure => "azure0",
-        Plugin::Kubenet => "cbr0",
-    }
+    compile::spec::host_device(plan.plugin)
 }
 
 /// The nodes to build, and what is said of the others.
@@ -117,8 +113,10 @@ fn pod(
         mac: station([0x0a, 0x58], address),
         addresses: v4.chain(address_v6.map(IpAddr::V6)).collect(),
         hairpin: false,
+        mtu: None,
     };
-    let (host_end, tap) = device_names(plan.plugin, name);
+    let (host_end, tap) =
+        names::pod_devices(plan.plugin, &format!("{}-default/{name}-eth0", plan.plugin));
     PlacedPod {
         name,
         node: at,
@@ -250,22 +248,6 @@ pub fn node_macs(plan: &Plan, node: &Node) -> NodeMacs {
 fn station(prefix: [u8; 2], address: Ipv4Addr) -> Station {
     let [a, b, c, d] = address.octets();
     Station::new(Mac::new([prefix[0], prefix[1], a, b, c, d])).expect("the prefix is no group's")
-}
-
-/// The names that the seed shows, of digits that follow from the pod's: `azv` and 11 hexadecimal
-/// digits of SHA-1, or `veth` and 8; the TAP has the same digits.
-fn device_names(plugin: Plugin, pod: &str) -> (DeviceName, DeviceName) {
-    let digest = Sha1::digest(format!("{plugin}-default/{pod}-eth0"));
-    let digits: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-    let (prefix, count) = match plugin {
-        Plugin::Azure => ("azv", 11),
-        Plugin::Kubenet => ("veth", 8),
-    };
-    let digits = &digits[..count];
-    (
-        device(&format!("{prefix}{digits}")),
-        device(&format!("tap{digits}")),
-    )
 }
 
 pub(super) fn device(name: &str) -> DeviceName {
