@@ -280,7 +280,7 @@ impl<P: Port> Worker<P> {
     #[inline]
     fn pass(&mut self, frame: Frame, ingress: PortId, tables: &Tables, now: Tick) {
         let view = match FrameView::parse(self.pool.bytes(&frame)) {
-            Ok(view) if frame.offload.fits(frame.len()) => view,
+            Ok(view) if frame.offload.fits(frame.len(), view.kind) => view,
             Ok(_) => return self.drop(frame, ingress, DropReason::BadOffload),
             Err(reason) => return self.drop(frame, ingress, reason),
         };

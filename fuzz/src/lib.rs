@@ -9,6 +9,24 @@
 //! [`STRETCH_UNIT`] zero bytes to the end of a frame, so that a fuzzer whose inputs are a few
 //! kilobytes still finds super-frames.
 
+mod capture;
+mod decide;
+mod documents;
+mod fragment;
+mod input;
+mod lpm;
+mod spec;
+mod super_frame;
+mod switch;
+
+pub use capture::run_capture;
+pub use decide::run_decide;
+pub use documents::{run_model, run_routes, run_template};
+pub use fragment::run_fragment;
+pub use lpm::run_lpm;
+pub use super_frame::run_super;
+pub use switch::run_switch;
+
 use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 
@@ -18,7 +36,7 @@ use dataplane::clock::Tick;
 use dataplane::forward::{self, World};
 use dataplane::frame::offload::Offload;
 use dataplane::frame::{FrameView, Network};
-use dataplane::port::memory::{MemoryPort, Peer, pair};
+use dataplane::port::memory::{MemoryPort, Peer, WireFrame, pair};
 use dataplane::port::{Capabilities, Port};
 use dataplane::rewrite::rewrite;
 use dataplane::segment::{Cut, checksum_at, complete};
@@ -33,6 +51,35 @@ use dataplane::tables::{
 use dataplane::verdict::{Rewrite, Verdict};
 use dataplane::worker::Worker;
 use ipnet::IpNet;
+
+/// A fuzz target: the name of its binary and of its corpus, and what it does with an input.
+#[derive(Clone, Copy, Debug)]
+pub struct Target {
+    /// The name.
+    pub name: &'static str,
+    /// What is done.
+    pub run: fn(&[u8]),
+}
+
+/// Every target.
+pub const TARGETS: &[Target] = &[
+    target("frame", run_frame),
+    target("decide", run_decide),
+    target("worker", run_worker),
+    target("switch", run_switch),
+    target("segment", run_segment),
+    target("super", run_super),
+    target("fragment", run_fragment),
+    target("lpm", run_lpm),
+    target("capture", run_capture),
+    target("model", run_model),
+    target("template", run_template),
+    target("routes", run_routes),
+];
+
+const fn target(name: &'static str, run: fn(&[u8])) -> Target {
+    Target { name, run }
+}
 
 /// Zero bytes that one step of stretch adds.
 pub const STRETCH_UNIT: usize = 256;
@@ -73,6 +120,9 @@ const NEXT_HOP: &str = "10.20.0.5";
 /// Frames that a memory port holds: four bursts, and fewer than the pieces of one bad super-frame,
 /// so that full queues happen.
 const QUEUE_FRAMES: usize = 256;
+
+/// Room for the switch's own frames, of which ICMPv6 errors are the longest: 1280 bytes of packet.
+const OWN_FRAME_MAX: usize = 2048;
 
 /// Breaths after which everything that came in at once must be through.
 const BREATHS_MAX: usize = 64;
@@ -172,8 +222,9 @@ pub fn run_worker(input: &[u8]) {
     let Some((wires, steps)) = input.split_first() else {
         return;
     };
+    let longest = Steps(steps).map(|step| step.bytes.len()).max();
     for publisher in worlds() {
-        Rig::new(publisher, *wires).run(Steps(steps));
+        Rig::new(publisher, *wires, longest.unwrap_or(0)).run(Steps(steps));
     }
 }
 
@@ -233,9 +284,11 @@ struct Rig {
 }
 
 impl Rig {
-    fn new(publisher: &Publisher<Tables>, wires: u8) -> Rig {
+    /// The pool has room for the `longest` frame that will come in, and no more: to make one for
+    /// super-frames takes longer than most inputs do.
+    fn new(publisher: &Publisher<Tables>, wires: u8, longest: usize) -> Rig {
         let fdb = Arc::new(Fdb::new(64, 1));
-        let mut worker = Worker::new(publisher.reader(), fdb, FRAME_MAX);
+        let mut worker = Worker::new(publisher.reader(), fdb, longest.max(OWN_FRAME_MAX));
         let mut peers = Vec::new();
         for id in 0..PORTS {
             let wire = wires >> id & 1 != 0;
@@ -276,6 +329,11 @@ impl Rig {
 
     /// Breathes until nothing more comes in, then looks at the books and at what came out.
     fn breathe(&mut self) {
+        self.breathe_and(|_, _| {});
+    }
+
+    /// The same, and shows each frame that left, with the port that it left by.
+    fn breathe_and(&mut self, each: impl FnMut(usize, &WireFrame)) {
         let board = Arc::clone(self.worker.board());
         let (before, uplink_before) = (board.counts(), board.port(port(UPLINK)));
         self.worker.wake_all();
@@ -296,17 +354,19 @@ impl Rig {
             assert!(to_uplink <= made, "{to_uplink} by the uplink, {made} made");
             assert!(counts.queued <= before.queued, "it waits to go back");
         }
-        self.drain();
+        self.drain(each);
     }
 
     /// What left is a frame, and left to no port more than that port takes.
-    fn drain(&self) {
+    fn drain(&self, mut each: impl FnMut(usize, &WireFrame)) {
         for (at, (peer, takes)) in self.peers.iter().enumerate() {
             while let Some(frame) = peer.receive() {
                 let (bytes, offload) = (&frame.bytes, frame.offload);
                 assert!(takes.take(offload), "port {at} got {offload:?}");
-                assert!(offload.fits(bytes.len()), "port {at} got {offload:?}");
-                FrameView::parse(bytes).expect("only frames leave");
+                let view = FrameView::parse(bytes).expect("only frames leave");
+                let fits = offload.fits(bytes.len(), view.kind);
+                assert!(fits, "port {at} got {offload:?}");
+                each(at, &frame);
                 peer.recycle(frame);
             }
         }

@@ -9,7 +9,7 @@ use std::panic::catch_unwind;
 use std::path::Path;
 
 use dataplane::frame::{FrameView, Network};
-use tapline_fuzz::{Steps, run_frame, run_segment, run_worker};
+use tapline_fuzz::{Steps, TARGETS, Target};
 
 /// The files of one corpus, by name.
 fn corpus(target: &str) -> Vec<(String, Vec<u8>)> {
@@ -28,44 +28,122 @@ fn corpus(target: &str) -> Vec<(String, Vec<u8>)> {
     files
 }
 
-fn replay(target: &str, run: fn(&[u8]), files_min: usize) {
-    let files = corpus(target);
+/// The target of that name.
+fn target(name: &str) -> &'static Target {
+    let found = TARGETS.iter().find(|target| target.name == name);
+    found.expect("a target of that name")
+}
+
+fn replay(name: &str, files_min: usize) {
+    let files = corpus(name);
     assert!(files.len() >= files_min, "only {} files", files.len());
+    let run = target(name).run;
     let broken: Vec<&str> = files
         .iter()
         .filter(|(_, bytes)| catch_unwind(|| run(bytes)).is_err())
         .map(|(name, _)| name.as_str())
         .collect();
-    assert!(broken.is_empty(), "{target}: {broken:?}");
+    assert!(broken.is_empty(), "{name}: {broken:?}");
 }
 
 #[test]
 fn every_frame_of_the_corpus_is_viewed_and_decided_on() {
-    replay("frame", run_frame, 40);
+    replay("frame", 40);
+}
+
+#[test]
+fn every_frame_is_decided_on_by_tables_of_any_kind() {
+    replay("decide", 20);
 }
 
 #[test]
 fn every_sequence_of_the_corpus_goes_through_a_worker() {
-    replay("worker", run_worker, 25);
+    replay("worker", 25);
+}
+
+#[test]
+fn every_life_of_a_switch_ends_with_its_books_in_order() {
+    replay("switch", 20);
 }
 
 #[test]
 fn every_super_frame_of_the_corpus_is_completed_and_cut() {
-    replay("segment", run_segment, 20);
+    replay("segment", 20);
+}
+
+#[test]
+fn honest_super_frames_arrive_and_lies_move_no_address() {
+    replay("super", 25);
+}
+
+#[test]
+fn every_packet_of_the_corpus_is_the_sum_of_its_fragments() {
+    replay("fragment", 15);
+}
+
+#[test]
+fn routes_are_found_as_in_a_list_while_they_change() {
+    replay("lpm", 10);
+}
+
+#[test]
+fn captures_of_every_kind_are_read_or_refused_in_a_sentence() {
+    replay("capture", 20);
+}
+
+#[test]
+fn documents_of_every_kind_are_planned_or_refused_in_a_sentence() {
+    replay("model", 10);
+    replay("template", 8);
+    replay("routes", 10);
 }
 
 #[test]
 fn a_prefix_of_any_file_is_an_input_too() {
-    for (target, run) in [
-        ("frame", run_frame as fn(&[u8])),
-        ("worker", run_worker),
-        ("segment", run_segment),
-    ] {
-        for (_, bytes) in corpus(target).iter().filter(|(_, b)| b.len() < 120) {
+    for target in TARGETS {
+        for (_, bytes) in corpus(target.name).iter().filter(|(_, b)| b.len() < 120) {
             for end in 0..bytes.len() {
-                run(&bytes[..end]);
+                (target.run)(&bytes[..end]);
             }
         }
+    }
+}
+
+#[test]
+fn every_corpus_has_a_target_and_every_file_a_meaning() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz");
+    let folders = fs::read_dir(root.join("corpus")).expect("corpora");
+    let folders = folders
+        .map(|entry| entry.expect("readable"))
+        .filter(|entry| entry.path().is_dir());
+    let mut found: Vec<String> = folders
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect();
+    found.sort();
+    let mut named: Vec<&str> = TARGETS.iter().map(|target| target.name).collect();
+    named.sort_unstable();
+    assert_eq!(found, named);
+    let meanings = fs::read_to_string(root.join("corpus/README.md")).expect("the meanings");
+    for name in named {
+        let section = meanings
+            .split("\n## ")
+            .find(|s| s.starts_with(&format!("{name}\n")));
+        let section = section.unwrap_or_else(|| panic!("no section {name}"));
+        let rows: Vec<&str> = section.lines().filter(|l| l.starts_with("| `")).collect();
+        for (file, _) in corpus(name) {
+            let row = rows
+                .iter()
+                .find(|row| row.starts_with(&format!("| `{file}` | ")));
+            assert!(
+                row.is_some(),
+                "corpus/README.md says nothing of {name}/{file}"
+            );
+        }
+        assert_eq!(
+            rows.len(),
+            corpus(name).len(),
+            "a row of {name} has no file"
+        );
     }
 }
 

@@ -33,6 +33,13 @@ pub enum Source {
         /// The text.
         text: &'static str,
     },
+    /// Bytes that are in memory already, and the name they go by.
+    Given {
+        /// The name printed in faults.
+        name: &'static str,
+        /// The bytes.
+        bytes: Arc<[u8]>,
+    },
 }
 
 impl Source {
@@ -41,13 +48,14 @@ impl Source {
     pub fn name(&self) -> String {
         match self {
             Source::Path(path) => path.display().to_string(),
-            Source::BuiltIn { name, .. } => (*name).to_owned(),
+            Source::BuiltIn { name, .. } | Source::Given { name, .. } => (*name).to_owned(),
         }
     }
 
     fn bytes(&self) -> std::io::Result<Vec<u8>> {
         match self {
             Source::BuiltIn { text, .. } => Ok(text.as_bytes().to_vec()),
+            Source::Given { bytes, .. } => Ok(bytes.to_vec()),
             Source::Path(path) => {
                 let mut bytes = Vec::new();
                 File::open(path)?

@@ -55,7 +55,7 @@ pub enum Fate {
 pub fn pass(world: World<'_>, ingress: PortId, frame: &Carried) -> Passage {
     let mut steps = Vec::new();
     let fate = match FrameView::parse(&frame.bytes) {
-        Ok(view) if frame.offload.fits(frame.bytes.len()) => {
+        Ok(view) if frame.offload.fits(frame.bytes.len(), view.kind) => {
             let verdict = decide_before(&view, frame.offload, ingress, world, &mut steps);
             obey(verdict, &view, world, ingress, frame)
         }

@@ -7,6 +7,8 @@
 //! Layout and constants: `include/uapi/linux/virtio_net.h` and VIRTIO 1.2 section 5.1.6. Native
 //! byte order, as a TAP uses unless told otherwise.
 
+use super::Kind;
+
 /// Bytes of the header without `num_buffers`.
 pub const HEADER_LEN: usize = 10;
 
@@ -24,6 +26,8 @@ pub const GSO_ECN: u8 = 0x80;
 
 /// The first byte that may be layer 4: behind an Ethernet header and the shortest IP header.
 const CSUM_START_MIN: u16 = 14 + 20;
+/// The same in an IPv6 packet.
+const CSUM_START_MIN_V6: u16 = 14 + 40;
 
 /// Checksum and segmentation state, field for field a `virtio_net_hdr`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -108,13 +112,18 @@ impl Offload {
     /// True if every offset lies inside a frame of `len` bytes and the fields agree, as
     /// `virtio_net_hdr_to_skb` (include/linux/virtio_net.h) demands of what is written to a TAP.
     ///
-    /// A checksum below the headers of Ethernet and IPv4 does not fit either. Completing it would
-    /// write over addresses by which the frame has been let in.
+    /// A checksum below the headers of Ethernet and IP does not fit either. Completing it would
+    /// write over addresses by which the frame has been let in. (The kernel asks for 20 bytes of
+    /// header whatever the `kind`, which leaves IPv6 addresses open.)
     #[inline]
     #[must_use]
-    pub fn fits(self, len: usize) -> bool {
+    pub fn fits(self, len: usize, kind: Kind) -> bool {
+        let start_min = match kind {
+            Kind::Ipv6 => CSUM_START_MIN_V6,
+            Kind::Ipv4 | Kind::Arp | Kind::Other => CSUM_START_MIN,
+        };
         let checksum_end = usize::from(self.csum_start) + usize::from(self.csum_offset) + 2;
-        (!self.needs_checksum() || (self.csum_start >= CSUM_START_MIN && checksum_end <= len))
+        (!self.needs_checksum() || (self.csum_start >= start_min && checksum_end <= len))
             && usize::from(self.hdr_len) <= len
             && (!self.is_super_frame() || self.gso_size > 0)
     }
@@ -149,33 +158,39 @@ mod tests {
             csum_offset: 16,
             ..Offload::NONE
         };
-        assert!(checksum.fits(52) && !checksum.fits(51));
+        assert!(checksum.fits(52, Kind::Ipv4) && !checksum.fits(51, Kind::Ipv4));
         let over_the_source_mac = Offload {
             csum_start: 0,
             csum_offset: 6,
             ..checksum
         };
-        assert!(!over_the_source_mac.fits(60));
+        assert!(!over_the_source_mac.fits(60, Kind::Ipv4));
+        let over_an_ipv6_address = Offload {
+            csum_offset: 4,
+            ..checksum
+        };
+        assert!(over_an_ipv6_address.fits(100, Kind::Ipv4));
+        assert!(!over_an_ipv6_address.fits(100, Kind::Ipv6));
         let huge = Offload {
             csum_start: u16::MAX,
             csum_offset: u16::MAX,
             ..checksum
         };
-        assert!(!huge.fits(60_000));
+        assert!(!huge.fits(60_000, Kind::Ipv4));
         assert!(
             !Offload {
                 gso_type: GSO_TCPV4,
                 ..Offload::NONE
             }
-            .fits(1500)
+            .fits(1500, Kind::Ipv4)
         );
         assert!(
             !Offload {
                 hdr_len: 100,
                 ..Offload::NONE
             }
-            .fits(99)
+            .fits(99, Kind::Ipv4)
         );
-        assert!(Offload::NONE.fits(0));
+        assert!(Offload::NONE.fits(0, Kind::Other));
     }
 }

@@ -1,0 +1,118 @@
+//! Any frame, decided on by any tables.
+//!
+//! In: a block of bytes that is a table specification (see [`crate::spec`]), then [`Steps`].
+//! Out: nothing, or a panic that names the promise which does not hold.
+//! Never: sends anything: `decide` is pure, and is asked at every port for every frame.
+
+use dataplane::addr::PortId;
+use dataplane::clock::Tick;
+use dataplane::forward::{self, Step, Witness, World};
+use dataplane::frame::FrameView;
+use dataplane::frame::offload::Offload;
+use dataplane::tables::fdb::Fdb;
+use dataplane::tables::neighbour::Neighbours;
+use dataplane::tables::{PortRole, Tables};
+use dataplane::verdict::{DropReason, Punt, Verdict};
+
+use crate::input::{Input, PORT_CHOICES};
+use crate::{B, STRANGER, Steps, check_edits, heard, port, spec, station};
+
+/// Steps of one decision: a frame is looked up a handful of times, and never in a circle.
+const STEPS_MAX: usize = 64;
+
+/// Counts what it is told.
+struct Listener(usize);
+
+impl Witness for Listener {
+    fn note(&mut self, _: Step) {
+        self.0 += 1;
+    }
+}
+
+/// Decides on each frame at each port of tables of the input's own.
+///
+/// # Panics
+/// If the switch does, a specification is refused without a reason, a verdict names a port that is
+/// not there or a way back that the port's row forbids, an edit spoils a frame, or a witness changes
+/// the decision.
+pub fn run_decide(input: &[u8]) {
+    let mut input = Input(input);
+    let spec = spec::spec(&mut Input(input.block()));
+    let tables = match Tables::build(&spec) {
+        Ok(tables) => tables,
+        Err(faults) => {
+            assert!(!faults.is_empty(), "refused for no reason");
+            for fault in faults {
+                assert!(!fault.to_string().is_empty());
+            }
+            return;
+        }
+    };
+    let fdb = Fdb::new(64, 1);
+    fdb.learn(station(STRANGER), port(B), Tick(0));
+    let (unheard, heard) = (Neighbours::default(), heard());
+    for step in Steps(input.0) {
+        let Ok(view) = FrameView::parse(&step.bytes) else {
+            continue;
+        };
+        // The worker asks only about a state that fits the frame.
+        if !step.offload.fits(step.bytes.len(), view.kind) {
+            continue;
+        }
+        for ingress in (0..PORT_CHOICES).map(port) {
+            for neighbours in [&unheard, &heard] {
+                let world = World {
+                    tables: &tables,
+                    fdb: &fdb,
+                    neighbours,
+                };
+                let verdict = decide_twice(&view, step.offload, ingress, world);
+                check(verdict, &step.bytes, &view, ingress, &tables);
+            }
+        }
+    }
+}
+
+/// With a witness and without.
+fn decide_twice(
+    view: &FrameView<'_>,
+    offload: Offload,
+    ingress: PortId,
+    world: World<'_>,
+) -> Verdict {
+    let mut listener = Listener(0);
+    let told = forward::decide_before(view, offload, ingress, world, &mut listener);
+    let verdict = forward::decide(view, offload, ingress, world);
+    assert_eq!(verdict, told, "a listener changed it");
+    assert!(listener.0 <= STEPS_MAX, "{} steps", listener.0);
+    verdict
+}
+
+fn check(verdict: Verdict, bytes: &[u8], view: &FrameView<'_>, ingress: PortId, tables: &Tables) {
+    let Some(row) = tables.port(ingress) else {
+        assert_eq!(verdict, Verdict::Drop(DropReason::NotAttached));
+        return;
+    };
+    match verdict {
+        Verdict::Forward { egress, rewrite } | Verdict::Fragment { egress, rewrite } => {
+            assert!(tables.port(egress).is_some(), "{verdict:?} names no port");
+            assert!(
+                egress != ingress || row.hairpin,
+                "{verdict:?} goes back where its row forbids it"
+            );
+            check_edits(bytes, view, &view.network(), rewrite);
+        }
+        Verdict::Flood => {
+            assert!(row.role != PortRole::Uplink, "a flood from the uplink");
+        }
+        Verdict::Punt(Punt::Resolve { egress, .. }) => {
+            let role = tables.port(egress).map(|row| row.role);
+            assert_eq!(role, Some(PortRole::Uplink), "{verdict:?} asks elsewhere");
+        }
+        Verdict::Punt(Punt::Defend { address, holder }) => {
+            assert_eq!(tables.owner(address), Some(holder));
+            assert!(holder.port != ingress, "{verdict:?}: its own address");
+        }
+        Verdict::Punt(_) | Verdict::Drop(_) => {}
+    }
+}

@@ -1,0 +1,94 @@
+//! The documents that a cluster is planned from: API model, VNet template, route tables.
+//!
+//! In: the text of one document; the others are the built-in ones.
+//! Out: nothing, or a panic that names the promise which does not hold.
+//! Never: reads a file. Nor asks what the plan says, only that it says the same twice, that its
+//! tables hold, and that every fault has a place and a sentence.
+
+use std::sync::Arc;
+
+use control::compile::{NodeMacs, compile};
+use control::model::Source;
+use control::plan::{LoadOptions, Plan, load};
+use dataplane::addr::{Mac, Station};
+use dataplane::tables::Tables;
+
+fn given(text: &[u8]) -> Source {
+    Source::Given {
+        name: "input",
+        bytes: Arc::from(text),
+    }
+}
+
+/// Plans the built-in VNet's cluster by an API model of any content.
+///
+/// # Panics
+/// If planning does, a fault says nothing, or a plan makes tables with faults.
+pub fn run_model(text: &[u8]) {
+    let alone = LoadOptions::new(given(text));
+    check(&alone);
+    let beside_vnet = LoadOptions {
+        model: given(text),
+        ..LoadOptions::built_in()
+    };
+    check(&beside_vnet);
+}
+
+/// Plans the built-in model's cluster in a VNet of any content.
+///
+/// # Panics
+/// As [`run_model`].
+pub fn run_template(text: &[u8]) {
+    for built_in in [LoadOptions::built_in(), LoadOptions::built_in_dual_stack()] {
+        check(&LoadOptions {
+            vnet: Some(given(text)),
+            ..built_in
+        });
+    }
+}
+
+/// Plans the built-in cluster with a route table of any content, and with routes observed.
+///
+/// # Panics
+/// As [`run_model`].
+pub fn run_routes(text: &[u8]) {
+    check(&LoadOptions {
+        route_tables: vec![given(text)],
+        ..LoadOptions::built_in()
+    });
+    check(&LoadOptions {
+        azure_routes: Some(given(text)),
+        ..LoadOptions::built_in()
+    });
+}
+
+fn check(options: &LoadOptions) {
+    match load(options) {
+        Ok(plan) => check_tables(&plan),
+        Err(faults) => {
+            let text = faults.to_string();
+            assert!(!text.is_empty(), "refused for no reason");
+        }
+    }
+}
+
+/// Whatever was planned, a switch takes.
+fn check_tables(plan: &Plan) {
+    for node in plan.nodes.iter().take(NODES_MAX) {
+        let macs = NodeMacs {
+            nic: station(1),
+            host: station(2),
+        };
+        let spec = compile(plan, node, macs, &[]);
+        if let Err(faults) = Tables::build(&spec) {
+            panic!("the tables of {}: {faults:?}", node.name);
+        }
+    }
+}
+
+/// Nodes whose tables are built: a thousand are no different from a few.
+const NODES_MAX: usize = 4;
+
+fn station(last: u8) -> Station {
+    Station::new(Mac::new([2, 0, 0, 0, 1, last])).expect("a station")
+}

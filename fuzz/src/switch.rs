@@ -1,0 +1,407 @@
+//! A whole switch over its life: frames, other tables, time, ports that fail, leave and return.
+//!
+//! In: moves, each a byte whose low three bits say what it is; see [`Life::live`].
+//! Out: nothing, or a panic that names the promise which does not hold.
+//! Never: takes the switch's word for its books: the ports count for themselves what they handed
+//! in and what they took, and the boards must say the same.
+
+use std::cell::Cell;
+use std::os::fd::RawFd;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use dataplane::addr::PortId;
+use dataplane::buffer::{Frame, Pool};
+use dataplane::clock::Tick;
+use dataplane::frame::FrameView;
+use dataplane::port::memory::{MemoryPort, Peer, pair};
+use dataplane::port::{Capabilities, Flushed, Port, Ready, Taken};
+use dataplane::snapshot::Publisher;
+use dataplane::tables::fdb::Fdb;
+use dataplane::tables::fib::rib::Change;
+use dataplane::tables::live::LiveTables;
+use dataplane::tables::{PortRole, Tables, TablesSpec};
+use dataplane::verdict::DropReason;
+use dataplane::worker::Worker;
+
+use crate::input::Input;
+use crate::spec::{next_hop, spec};
+use crate::{
+    BREATHS_MAX, OWN_FRAME_MAX, PORTS, QUEUE_FRAMES, SILENCE_SECONDS, Steps, azure, kubenet, port,
+};
+
+/// Moves of one life: beyond that an input only repeats itself.
+const MOVES_MAX: usize = 256;
+
+/// Frames of a life are cut to this length, which keeps a super-frame of a few pieces.
+const FRAME_LEN_MAX: usize = 8 << 10;
+
+/// Stations in the FDB: few, so that they crowd each other out.
+const STATIONS: usize = 32;
+
+/// The port hands nothing in and takes nothing.
+const DOWN: u8 = 1;
+/// It takes nothing.
+const FULL: u8 = 2;
+/// It takes frames for later.
+const LATER: u8 = 4;
+/// What it took for later does not get out.
+const LOSES: u8 = 8;
+/// It takes only finished frames.
+const WIRE: u8 = 16;
+
+/// What a port counted, and what is wrong with it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Tally {
+    faults: u8,
+    handed_in: u64,
+    taken: u64,
+}
+
+/// A memory port that can fail.
+#[derive(Debug)]
+struct FrailPort {
+    inner: MemoryPort,
+    tally: Rc<Cell<Tally>>,
+    /// Lengths of frames taken for later, and whether there was room.
+    waiting: Vec<Flushed>,
+}
+
+impl FrailPort {
+    fn has(&self, fault: u8) -> bool {
+        self.tally.get().faults & fault != 0
+    }
+
+    fn note(&self, change: impl FnOnce(&mut Tally)) {
+        let mut tally = self.tally.get();
+        change(&mut tally);
+        self.tally.set(tally);
+    }
+}
+
+impl Port for FrailPort {
+    fn receive(&mut self, pool: &mut Pool, into: &mut Vec<Frame>) -> Ready {
+        if self.has(DOWN) {
+            return Ready::Down;
+        }
+        let before = into.len();
+        let ready = self.inner.receive(pool, into);
+        self.note(|tally| tally.handed_in += (into.len() - before) as u64);
+        ready
+    }
+
+    fn transmit(&mut self, frame: &Frame, pool: &mut Pool) -> Result<Taken, DropReason> {
+        if self.has(DOWN) {
+            return Err(DropReason::PortDown);
+        }
+        if self.has(FULL) {
+            return Err(DropReason::QueueFull);
+        }
+        if !self.has(LATER) {
+            self.inner.transmit(frame, pool)?;
+            self.note(|tally| tally.taken += 1);
+            return Ok(Taken::Now);
+        }
+        let outcome = if self.has(LOSES) {
+            Err(DropReason::PortDown)
+        } else {
+            self.inner.transmit(frame, pool).map(|_| ())
+        };
+        let len = frame.len();
+        self.waiting.push(Flushed { len, outcome });
+        Ok(Taken::Later)
+    }
+
+    fn flush(&mut self, _: &mut Pool, flushed: &mut Vec<Flushed>) {
+        let out = self.waiting.iter().filter(|frame| frame.outcome.is_ok());
+        let out = out.count() as u64;
+        self.note(|tally| tally.taken += out);
+        flushed.append(&mut self.waiting);
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        match self.has(WIRE) {
+            true => Capabilities::WIRE,
+            false => Capabilities::ALL,
+        }
+    }
+
+    fn descriptor(&self) -> Option<RawFd> {
+        None
+    }
+}
+
+/// Lives the life that the input tells.
+///
+/// # Panics
+/// If the worker does (leaked frames or buffers among the reasons), its books are not those of its
+/// ports, a port gets what it cannot take or what is another's, the FDB holds what it must not, or a
+/// frame waits for ever.
+pub fn run_switch(input: &[u8]) {
+    Life::begin().live(Input(input));
+}
+
+struct Life {
+    publisher: Publisher<Tables>,
+    tables: LiveTables,
+    /// The tables are those of a world, where each hardware address is behind its own port.
+    tidy: bool,
+    fdb: Arc<Fdb>,
+    worker: Worker<FrailPort>,
+    ends: Vec<(Peer, Rc<Cell<Tally>>)>,
+    attached: [bool; PORTS],
+    now: u64,
+}
+
+impl Life {
+    fn begin() -> Life {
+        let tables = LiveTables::build(&azure()).expect("the worlds have no faults");
+        let publisher = Publisher::new(tables.tables().clone());
+        let fdb = Arc::new(Fdb::new(STATIONS, 1));
+        let worker = Worker::new(publisher.reader(), Arc::clone(&fdb), FRAME_LEN_MAX);
+        let mut life = Life {
+            publisher,
+            tables,
+            tidy: true,
+            fdb,
+            worker,
+            ends: Vec::new(),
+            attached: [true; PORTS],
+            now: 0,
+        };
+        for id in 0..PORTS {
+            let (end, tally) = life.new_end(id, 0);
+            life.ends.push((end, tally));
+        }
+        life
+    }
+
+    /// A port in place `id`, whose counts begin at what the board has of it.
+    fn new_end(&mut self, id: usize, faults: u8) -> (Peer, Rc<Cell<Tally>>) {
+        let (inner, peer) = pair(QUEUE_FRAMES);
+        let counts = self.worker.board().port(port(id));
+        let tally = Rc::new(Cell::new(Tally {
+            faults,
+            handed_in: counts.received,
+            taken: counts.transmitted,
+        }));
+        let frail = FrailPort {
+            inner,
+            tally: Rc::clone(&tally),
+            waiting: Vec::with_capacity(QUEUE_FRAMES),
+        };
+        self.worker.attach(port(id), frail);
+        (peer, tally)
+    }
+
+    /// One move after the other. By the low three bits of its first byte it is:
+    ///
+    /// | bits | move |
+    /// |---|---|
+    /// | 0 to 3 | a step as in [`Steps`]: a pause, and a frame that comes in |
+    /// | 4 | other tables; see [`Life::publish`] |
+    /// | 5 | changes of routes |
+    /// | 6 | a byte of port, and one of faults that it has from now on |
+    /// | 7 | time passes, a port leaves or returns, the worker starts anew; see [`Life::turn`] |
+    fn live(mut self, mut input: Input<'_>) {
+        for _ in 0..MOVES_MAX {
+            if input.is_empty() {
+                break;
+            }
+            match input.byte() & 0b111 {
+                0..4 => self.step(&mut input),
+                4 => self.publish(&mut input),
+                5 => self.change_routes(&mut input),
+                6 => self.fail(&mut input),
+                _ => self.turn(&mut input),
+            }
+        }
+        self.come_to_rest();
+    }
+
+    fn step(&mut self, input: &mut Input<'_>) {
+        let mut steps = Steps(input.0);
+        let step = steps.next();
+        input.0 = steps.0;
+        let Some(mut step) = step else {
+            *input = Input(&[]);
+            return;
+        };
+        step.bytes.truncate(FRAME_LEN_MAX);
+        self.now = self.now.saturating_add(step.pause_ms);
+        // A full queue loses the frame on the peer's side, which is no business of the switch.
+        let _ = self.ends[step.port].0.send_with(&step.bytes, step.offload);
+        if !step.held {
+            self.breathe();
+        }
+    }
+
+    /// A byte: azure, kubenet, either with one pod gone, none at all, or a block with a
+    /// specification of the input's own.
+    fn publish(&mut self, input: &mut Input<'_>) {
+        let (spec, tidy) = match input.byte() % 6 {
+            0 => (azure(), true),
+            1 => (kubenet(), true),
+            2 => (without(azure(), port(crate::B)), true),
+            3 => (without(kubenet(), port(crate::A)), true),
+            4 => (without_ports(azure()), true),
+            _ => (spec(&mut Input(input.block())), false),
+        };
+        match LiveTables::build(&spec) {
+            Ok(tables) => {
+                self.tables = tables;
+                self.tidy = tidy;
+                self.publisher.publish(self.tables.tables().clone());
+            }
+            Err(faults) => assert!(!tidy && !faults.is_empty(), "{faults:?}"),
+        }
+        self.breathe();
+    }
+
+    fn change_routes(&mut self, input: &mut Input<'_>) {
+        let changes: Vec<Change> = (0..input.byte() % 8)
+            .map(|_| {
+                let prefix = input.prefix();
+                let hop = (input.byte() & 1 == 0).then(|| next_hop(input));
+                (prefix, hop)
+            })
+            .collect();
+        let routes: Vec<_> = self.tables.routes().collect();
+        if self.tables.apply(changes).is_ok() {
+            // A route may send to any station by any port now.
+            self.tidy = false;
+            self.publisher.publish(self.tables.tables().clone());
+        } else {
+            let after: Vec<_> = self.tables.routes().collect();
+            assert_eq!(routes, after, "a refused change left a trace");
+        }
+        self.breathe();
+    }
+
+    fn fail(&mut self, input: &mut Input<'_>) {
+        let id = usize::from(input.byte()) % PORTS;
+        let faults = input.byte();
+        let tally = &self.ends[id].1;
+        tally.set(Tally {
+            faults,
+            ..tally.get()
+        });
+    }
+
+    /// A byte: by its low two bits time passes (so many milliseconds as a word says, or far too
+    /// many), a port leaves, a port comes, or the worker starts anew on what was learned. Which port
+    /// it is, the next two bits say.
+    fn turn(&mut self, input: &mut Input<'_>) {
+        let control = input.byte();
+        let id = usize::from(control >> 2) % PORTS;
+        match control & 0b11 {
+            0 if control & 0x80 != 0 => self.now = self.now.saturating_add(1 << 45),
+            0 => self.now = self.now.saturating_add(u64::from(input.word())),
+            1 => {
+                self.worker.detach(port(id));
+                self.attached[id] = false;
+                let left = self.fdb.entries().find(|(_, at, _)| *at == port(id));
+                assert_eq!(left, None, "a station of a port that is gone");
+            }
+            2 => {
+                self.ends[id] = self.new_end(id, 0);
+                self.attached[id] = true;
+            }
+            _ => self.restart(),
+        }
+        self.breathe();
+    }
+
+    /// The worker dies with all that is its own, and another takes its place.
+    fn restart(&mut self) {
+        let reader = self.publisher.reader();
+        self.worker = Worker::new(reader, Arc::clone(&self.fdb), FRAME_LEN_MAX);
+        for id in 0..PORTS {
+            let faults = self.ends[id].1.get().faults;
+            self.ends[id] = self.new_end(id, faults);
+        }
+        self.attached = [true; PORTS];
+    }
+
+    /// Breathes until nothing more comes in, then compares books and looks at what came out.
+    fn breathe(&mut self) {
+        let board = Arc::clone(self.worker.board());
+        let before = board.counts();
+        self.worker.wake_all();
+        let mut breaths = 1;
+        while self.worker.breathe(Tick(self.now)).more {
+            breaths += 1;
+            assert!(breaths < BREATHS_MAX, "the worker never comes to rest");
+        }
+        let counts = board.counts();
+        assert!(counts.is_balanced(), "{counts}");
+        assert!(counts.received >= before.received && counts.transmitted >= before.transmitted);
+        for (id, (_, tally)) in self.ends.iter().enumerate() {
+            let (tally, counts) = (tally.get(), board.port(port(id)));
+            assert_eq!(tally.handed_in, counts.received, "handed in by port {id}");
+            assert_eq!(tally.taken, counts.transmitted, "taken by port {id}");
+        }
+        assert!(self.fdb.entries().count() <= self.fdb.capacity());
+        for (mac, ..) in self.fdb.entries() {
+            assert!(!mac.is_group() && !mac.is_zero(), "{mac} was learned");
+        }
+        self.drain();
+    }
+
+    fn drain(&self) {
+        for (id, (peer, tally)) in self.ends.iter().enumerate() {
+            let wire = tally.get().faults & WIRE != 0;
+            while let Some(frame) = peer.receive() {
+                let view = FrameView::parse(&frame.bytes).expect("only frames leave");
+                let len = frame.bytes.len();
+                assert!(frame.offload.fits(len, view.kind), "{:?}", frame.offload);
+                let undone = frame.offload.is_super_frame() || frame.offload.needs_checksum();
+                assert!(!(wire && undone), "port {id} got {:?}", frame.offload);
+                if self.tidy && !view.target.is_group() {
+                    self.check_receiver(port(id), &view);
+                }
+                peer.recycle(frame);
+            }
+        }
+    }
+
+    /// What a pod gets is not addressed to another.
+    fn check_receiver(&self, at: PortId, view: &FrameView<'_>) {
+        let tables = self.tables.tables();
+        let is_pod = tables.port(at).is_some_and(|row| row.role == PortRole::Pod);
+        let lives_at = tables.station(view.target);
+        let others = lives_at.is_some_and(|station| station != at);
+        assert!(!(is_pod && others), "{at:?} got what is for {lives_at:?}");
+    }
+
+    /// After a while without frames, nothing may wait any more.
+    fn come_to_rest(&mut self) {
+        let board = Arc::clone(self.worker.board());
+        let end = self.now.saturating_add(SILENCE_SECONDS * 1000);
+        self.breathe();
+        while board.counts().queued > 0 && self.now < end {
+            self.now = self.now.saturating_add(1000);
+            self.breathe();
+        }
+        let queued = board.counts().queued;
+        assert!(queued == 0, "{queued} frames wait for ever");
+    }
+}
+
+fn without(mut spec: TablesSpec, gone: PortId) -> TablesSpec {
+    use dataplane::tables::fib::NextHop;
+    spec.ports.retain(|row| row.id != gone);
+    spec.owners.retain(|(_, owner)| owner.port != gone);
+    let goes = |hop: &NextHop| matches!(hop, NextHop::Station { port, .. } if *port == gone);
+    spec.routes.retain(|(_, hop)| !goes(hop));
+    spec
+}
+
+fn without_ports(mut spec: TablesSpec) -> TablesSpec {
+    spec.ports.clear();
+    spec.owners.clear();
+    spec.routes.clear();
+    spec
+}
+
+const _: () = assert!(FRAME_LEN_MAX >= OWN_FRAME_MAX);
