@@ -11,6 +11,9 @@ use std::path::Path;
 use dataplane::frame::{FrameView, Network};
 use tapline_fuzz::{Steps, TARGETS, Target};
 
+/// Prefixes of one file that are inputs of their own: more find nothing more, and take longer.
+const PREFIXES_MAX: usize = 24;
+
 /// The files of one corpus, by name.
 fn corpus(target: &str) -> Vec<(String, Vec<u8>)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -102,7 +105,7 @@ fn documents_of_every_kind_are_planned_or_refused_in_a_sentence() {
 fn a_prefix_of_any_file_is_an_input_too() {
     for target in TARGETS {
         for (_, bytes) in corpus(target.name).iter().filter(|(_, b)| b.len() < 120) {
-            for end in 0..bytes.len() {
+            for end in (0..bytes.len()).step_by(1 + bytes.len() / PREFIXES_MAX) {
                 (target.run)(&bytes[..end]);
             }
         }
