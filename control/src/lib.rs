@@ -2,10 +2,12 @@
 pub mod api;
 pub mod cli;
 pub mod compile;
+pub mod config;
 pub mod devices;
 pub mod ipam;
 pub mod lab;
 pub mod model;
+pub mod node;
 pub mod plan;
 pub mod routes;
 pub mod trace;

@@ -3,6 +3,7 @@
 //! In: the arguments. Out: an exit status. Never: does the work itself.
 
 pub mod cluster;
+pub mod config;
 pub mod lab;
 pub mod plan;
 mod routes;
@@ -52,6 +53,8 @@ pub enum Command {
     /// Say which node gets which addresses, pods, and routes.
     #[command(after_help = EXIT_STATUS)]
     Plan(plan::PlanArgs),
+    /// Write a node's configuration from the plan, or check one.
+    Config(config::ConfigArgs),
     /// Build the planned cluster in network namespaces, and walk it.
     Lab(lab::LabArgs),
     /// Say where a frame would go, and why, without sending it.
@@ -63,6 +66,7 @@ pub enum Command {
 pub fn run(cli: Cli) -> ExitCode {
     match cli.command {
         Command::Plan(args) => plan::run(&args).into(),
+        Command::Config(args) => config::run(&args).into(),
         Command::Lab(args) => lab::run(&args).into(),
         Command::Trace(args) => trace::run(&args).into(),
     }

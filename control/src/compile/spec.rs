@@ -130,7 +130,9 @@ pub fn station_of(gateway: Ipv4Addr) -> Station {
     Station::new(mac).expect("0a is no group's")
 }
 
-fn remote(plan: &Plan, node: &Node) -> Vec<Remote> {
+/// What the switch of a planned node sends out of the uplink itself, past the node's kernel.
+#[must_use]
+pub fn remote(plan: &Plan, node: &Node) -> Vec<Remote> {
     let hop = |prefix: IpNet, route: &routes::Route| match (plan.plugin, route.next_hop) {
         _ if discards(route) => NextHop::Blackhole,
         (Plugin::Azure, _) => by_fabric(),

@@ -36,7 +36,7 @@ pub use fault::{Fault, Faults, Place, Placed, Report, Warning};
 pub use template::{Network, PlacedSubnet, Vnets};
 pub(crate) use template::{Reader, generated};
 pub use text::{Document, Source};
-pub(crate) use text::{Node, Object, Value, as_object};
+pub(crate) use text::{Member, Node, Object, Value, as_object};
 
 use crate::plan::Plugin;
 

@@ -172,8 +172,40 @@ impl Document {
         }
     }
 
+    /// Reads a document in which comments and trailing commas are allowed.
+    pub(crate) fn read_with_comments(source: &Source, report: &mut Report) -> Option<Document> {
+        let name = source.name();
+        match source.bytes() {
+            Ok(bytes) => Document::parse_with_comments(name, &bytes, report),
+            Err(reason) => {
+                report.fault(&Place::option(&name, ""), reason.to_string());
+                None
+            }
+        }
+    }
+
     /// Parses bytes under the name of the file they came from.
     pub fn parse(file: String, bytes: &[u8], report: &mut Report) -> Option<Document> {
+        Document::build(file, bytes, |text| Ok(text.to_owned()), report)
+    }
+
+    /// Parses bytes in which comments and trailing commas are allowed.
+    pub(crate) fn parse_with_comments(
+        file: String,
+        bytes: &[u8],
+        report: &mut Report,
+    ) -> Option<Document> {
+        Document::build(file, bytes, without_comments, report)
+    }
+
+    /// Parses what `plain` makes of the text. It may blank bytes and must not move any, so that
+    /// places are those of the text as it was typed.
+    fn build(
+        file: String,
+        bytes: &[u8],
+        plain: impl Fn(&str) -> Result<String, (usize, String)>,
+        report: &mut Report,
+    ) -> Option<Document> {
         if bytes.len() as u64 > DOCUMENT_BYTES_MAX {
             let message = format!("larger than {DOCUMENT_BYTES_MAX} bytes");
             report.fault(&Place::option(&file, ""), message);
@@ -183,7 +215,7 @@ impl Document {
         let text = String::from_utf8_lossy(bytes);
         let text = text.strip_prefix('\u{feff}').unwrap_or(&text).to_owned();
         let origin = Arc::new(Origin::new(file, text));
-        match parse_value(&origin.text) {
+        match plain(&origin.text).and_then(|plain| parse_value(&plain)) {
             Ok(Value::Object(members)) => Some(Document { origin, members }),
             Ok(other) => {
                 let message = format!("expected an object, found {}", other.kind());
@@ -204,6 +236,15 @@ impl Document {
             place: Place::new(Arc::clone(&self.origin), String::new(), 0),
         }
     }
+}
+
+/// The text with its comments and trailing commas blanked, byte by byte.
+fn without_comments(text: &str) -> Result<String, (usize, String)> {
+    let mut plain = text.to_owned();
+    json_strip_comments::strip(&mut plain)
+        .map_err(|reason| (text.len(), format!("a comment does not end: {reason}")))?;
+    debug_assert_eq!(plain.len(), text.len(), "blanks take the place of what was");
+    Ok(plain)
 }
 
 /// The tree of a text, or a byte offset and what is wrong there.

@@ -299,6 +299,7 @@ fn plan(
         max_pods: model.max_pods,
         dual_stack: model.dual_stack.value,
         ip_forwarding: forwards(model),
+        policy: model.policy.as_ref().map(|policy| policy.value),
         api_server: address::api_server(model, network, &assignment),
         warnings: Vec::new(),
     };

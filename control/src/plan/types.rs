@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use crate::model::{NetworkMode, Warning};
+use crate::model::{NetworkMode, Policy, Warning};
 use crate::routes::{self, RouteTable, Source};
 
 /// How pods get their addresses.
@@ -77,6 +77,8 @@ pub struct Plan {
     pub dual_stack: bool,
     /// Whether the NICs have `enableIPForwarding`.
     pub ip_forwarding: bool,
+    /// Who enforces network policy, where the model names somebody.
+    pub policy: Option<Policy>,
     /// Where the API server answers within the VNet.
     pub api_server: Option<Ipv4Addr>,
     /// What the operator should know.
