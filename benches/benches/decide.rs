@@ -14,6 +14,7 @@ use dataplane::frame::FrameView;
 use dataplane::frame::offload::Offload;
 use dataplane::tables::fdb::Fdb;
 use dataplane::tables::neighbour::Neighbours;
+use dataplane::tables::returns::Returns;
 use dataplane::tables::{Tables, TablesSpec};
 use dataplane::verdict::Verdict;
 
@@ -43,10 +44,12 @@ fn bench(
     let tables = Tables::build(spec).expect("sound");
     let fdb = Fdb::new(8192, 3);
     let neighbours = Neighbours::default();
+    let returns = Returns::new(16, 3);
     let world = World {
         tables: &tables,
         fdb: &fdb,
         neighbours: &neighbours,
+        returns: &returns,
     };
     let mut numbers = Numbers::seeded(4);
     let frames: Vec<_> = (0..FRAMES)

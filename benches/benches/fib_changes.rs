@@ -25,7 +25,9 @@ use dataplane::sync::Arc;
 use dataplane::tables::fdb::Fdb;
 use dataplane::tables::fib::NextHop;
 use dataplane::tables::live::LiveTables;
-use dataplane::tables::{Addresses, Crossing, PortRole, PortSpec, Tables, TablesSpec, Unknown};
+use dataplane::tables::{
+    Addresses, Crossing, Policy, PortRole, PortSpec, Tables, TablesSpec, Unknown,
+};
 use dataplane::worker::Worker;
 use etherparse::PacketBuilder;
 use ipnet::IpNet;
@@ -109,6 +111,7 @@ fn spec(routes: &[IpNet]) -> TablesSpec {
             uplink: Addresses::default(),
             gateway: Addresses::default(),
         },
+        policy: Policy::None,
         unknown: Unknown::Drop,
     }
 }

@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use dataplane::addr::{Mac, PortId, Station};
 use dataplane::frame::offload::{GSO_TCPV4, NEEDS_CSUM, Offload};
 use dataplane::tables::fib::NextHop;
-use dataplane::tables::{Crossing, Owner, PortRole, PortSpec, TablesSpec, Unknown};
+use dataplane::tables::{Crossing, Owner, Policy, PortRole, PortSpec, TablesSpec, Unknown};
 use etherparse::PacketBuilder;
 use ipnet::{IpNet, Ipv4Net};
 
@@ -75,6 +75,7 @@ fn node(pods: usize, net: [u8; 2], host: Mac) -> TablesSpec {
         routes: Vec::new(),
         groups: Vec::new(),
         crossing: Crossing::Bridged,
+        policy: Policy::None,
         unknown: Unknown::Drop,
     };
     for pod in 0..pods {

@@ -102,6 +102,7 @@ impl NodeSpec {
             routes: self.routes(pods),
             groups: Vec::new(),
             crossing: crossing(self),
+            policy: self.policy,
             unknown: match self.plugin {
                 Plugin::Azure => Unknown::Drop,
                 Plugin::Kubenet => Unknown::Flood,

@@ -11,6 +11,7 @@ mod aside;
 mod finish;
 mod neighbours;
 mod refuse;
+mod returns;
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -30,6 +31,7 @@ use crate::stats::Board;
 use crate::sync::Arc;
 use crate::tables::fdb::Fdb;
 use crate::tables::neighbour::{Neighbours, Question, WAITING_TOTAL_MAX, Waiting};
+use crate::tables::returns::Returns;
 use crate::tables::{PortRole, Tables};
 use crate::verdict::{DropReason, Rewrite, Verdict};
 
@@ -45,6 +47,9 @@ const CHORES_MS: u64 = 100;
 
 /// Slots of the FDB looked at in one round of chores: the default table is swept in 0.8 s.
 const AGE_SLOTS: usize = 1024;
+
+/// Entries of the way back for which a worker has room that shares them with none.
+const RETURNS_ALONE: usize = 1024;
 
 /// Questions for neighbours in one round of chores.
 const QUESTIONS_MAX: usize = 64;
@@ -79,6 +84,7 @@ pub struct Worker<P> {
     tables: Arc<Tables>,
     fdb: Arc<Fdb>,
     neighbours: Neighbours,
+    returns: Arc<Returns>,
     gossip: Gossip,
     told: bool,
     board: Arc<Board>,
@@ -91,6 +97,7 @@ pub struct Worker<P> {
     failed: Vec<Waiting>,
     chores_due: Tick,
     age_cursor: usize,
+    returns_cursor: usize,
     limits: Limits,
     /// ICMP errors sent, which tells their identifications apart.
     errors_sent: u16,
@@ -113,6 +120,7 @@ impl<P: Port> Worker<P> {
             reader,
             fdb,
             neighbours: Neighbours::default(),
+            returns: Arc::new(Returns::new(RETURNS_ALONE, 1)),
             gossip: Gossip::default(),
             told: false,
             board: Arc::default(),
@@ -123,6 +131,7 @@ impl<P: Port> Worker<P> {
             failed: Vec::with_capacity(WAITING_TOTAL_MAX),
             chores_due: Tick::default(),
             age_cursor: 0,
+            returns_cursor: 0,
             limits: Limits::new(),
             errors_sent: 0,
         }
@@ -140,6 +149,18 @@ impl<P: Port> Worker<P> {
         &self.fdb
     }
 
+    /// Who carried the conversations of late.
+    #[must_use]
+    pub fn returns(&self) -> &Arc<Returns> {
+        &self.returns
+    }
+
+    /// Shares what is known of conversations with the other workers of a switch: their two
+    /// directions may come in by queues of different workers.
+    pub fn share_returns(&mut self, returns: Arc<Returns>) {
+        self.returns = returns;
+    }
+
     /// Makes it one of several workers of a switch.
     pub fn join(&mut self, gossip: Gossip) {
         self.gossip = gossip;
@@ -154,9 +175,10 @@ impl<P: Port> Worker<P> {
         self.ports[id.index()].replace(port)
     }
 
-    /// Takes the port out of place `id`, and forgets the stations heard there.
+    /// Takes the port out of place `id`, and forgets the stations and conversations heard there.
     pub fn detach(&mut self, id: PortId) -> Option<P> {
         self.fdb.forget_port(id);
+        self.returns.forget_port(id);
         self.ports.get_mut(id.index())?.take()
     }
 
@@ -288,8 +310,10 @@ impl<P: Port> Worker<P> {
             tables,
             fdb: &self.fdb,
             neighbours: &self.neighbours,
+            returns: &self.returns,
         };
         let verdict = forward::decide(&view, frame.offload, ingress, world);
+        self.remember(&view, verdict, ingress, tables, now);
         let (source, kind) = (view.source, view.kind);
         self.learn(source, verdict, ingress, tables, now);
         match verdict {

@@ -45,8 +45,9 @@ use dataplane::tables::fdb::Fdb;
 use dataplane::tables::fib::NextHop;
 use dataplane::tables::neighbour::state::Told;
 use dataplane::tables::neighbour::{Neighbours, Waited, Waiting};
+use dataplane::tables::returns::Returns;
 use dataplane::tables::{
-    Addresses, Crossing, Owner, PortRole, PortSpec, Tables, TablesSpec, Unknown,
+    Addresses, Crossing, Owner, Policy, PortRole, PortSpec, Tables, TablesSpec, Unknown,
 };
 use dataplane::verdict::{Rewrite, Verdict};
 use dataplane::worker::Worker;
@@ -143,7 +144,7 @@ pub fn run_frame(bytes: &[u8]) {
         return;
     };
     let network = view.network();
-    let fdb = Fdb::new(64, 1);
+    let (fdb, returns) = (Fdb::new(64, 1), Returns::new(16, 1));
     fdb.learn(station(STRANGER), port(B), Tick(0));
     let (unheard, heard) = (Neighbours::default(), heard());
     for publisher in worlds() {
@@ -154,6 +155,7 @@ pub fn run_frame(bytes: &[u8]) {
                     tables: &tables,
                     fdb: &fdb,
                     neighbours,
+                    returns: &returns,
                 };
                 let verdict = forward::decide(&view, Offload::NONE, port(ingress), world);
                 check_verdict(verdict, ingress, &tables);
@@ -544,6 +546,7 @@ fn azure() -> TablesSpec {
         ],
         groups: Vec::new(),
         crossing: Crossing::Bridged,
+        policy: Policy::None,
         unknown: Unknown::Drop,
     }
 }
@@ -578,6 +581,7 @@ fn kubenet() -> TablesSpec {
             },
             gateway: std::net::Ipv4Addr::new(10, 244, 1, 1).into(),
         },
+        policy: Policy::None,
         unknown: Unknown::Flood,
     }
 }

@@ -17,7 +17,10 @@ use dataplane::tables::fdb::Fdb;
 use dataplane::tables::fib::NextHop;
 use dataplane::tables::fib::group::{Group, GroupId};
 use dataplane::tables::neighbour::Neighbours;
-use dataplane::tables::{Addresses, Crossing, PortRole, PortSpec, Tables, TablesSpec, Unknown};
+use dataplane::tables::returns::Returns;
+use dataplane::tables::{
+    Addresses, Crossing, Policy, PortRole, PortSpec, Tables, TablesSpec, Unknown,
+};
 use dataplane::verdict::{Punt, Verdict};
 use etherparse::PacketBuilder;
 use proptest::prelude::*;
@@ -95,6 +98,7 @@ fn spec(groups: Vec<Group>) -> TablesSpec {
             uplink: Ipv4Addr::new(10, 240, 0, 4).into(),
             gateway: Addresses::default(),
         },
+        policy: Policy::None,
         unknown: Unknown::Flood,
     }
 }
@@ -127,6 +131,7 @@ impl Router {
             tables: &self.tables,
             fdb: &self.fdb,
             neighbours: &self.neighbours,
+            returns: &Returns::new(16, 1),
         };
         match decide(&view, offload, port(SENDING_POD), world) {
             Verdict::Forward { egress, rewrite } => {

@@ -22,7 +22,7 @@ use dataplane::port::tap::{Queues, TapPort};
 use dataplane::switch::{Options, Switch};
 use dataplane::tables::fib::NextHop;
 use dataplane::tables::{
-    Addresses, Crossing, Owner, PortRole, PortSpec, Tables, TablesSpec, Unknown,
+    Addresses, Crossing, Owner, Policy, PortRole, PortSpec, Tables, TablesSpec, Unknown,
 };
 use dataplane::verdict::DropReason;
 
@@ -108,6 +108,7 @@ fn spec() -> TablesSpec {
             uplink: both("10.20.0.4", "fd00:20::4"),
             gateway: both("10.244.1.1", "fd00:244:1::1"),
         },
+        policy: Policy::None,
         unknown: Unknown::Flood,
         groups: Vec::new(),
     }

@@ -24,7 +24,7 @@ use dataplane::port::tap::{Queues, TapPort};
 use dataplane::port::{Port, Ready, Taken};
 use dataplane::switch::{Options, Switch};
 use dataplane::tables::fib::NextHop;
-use dataplane::tables::{Crossing, Owner, PortRole, PortSpec, Tables, TablesSpec, Unknown};
+use dataplane::tables::{Crossing, Owner, Policy, PortRole, PortSpec, Tables, TablesSpec, Unknown};
 use etherparse::PacketBuilder;
 
 const MACS: [Mac; 2] = [
@@ -146,6 +146,7 @@ fn tables() -> Tables {
             .collect(),
         groups: Vec::new(),
         crossing: Crossing::Bridged,
+        policy: Policy::None,
         unknown: Unknown::Drop,
     };
     Tables::build(&spec).expect("sound")

@@ -22,7 +22,9 @@ use dataplane::stats::{Board, Counts};
 use dataplane::tables::fdb::Fdb;
 use dataplane::tables::fib::NextHop;
 use dataplane::tables::live::LiveTables;
-use dataplane::tables::{Addresses, Crossing, PortRole, PortSpec, Tables, TablesSpec, Unknown};
+use dataplane::tables::{
+    Addresses, Crossing, Policy, PortRole, PortSpec, Tables, TablesSpec, Unknown,
+};
 use dataplane::worker::Worker;
 use etherparse::PacketBuilder;
 use ipnet::{IpNet, Ipv4Net};
@@ -84,6 +86,7 @@ fn spec() -> TablesSpec {
             uplink: Addresses::default(),
             gateway: Addresses::default(),
         },
+        policy: Policy::None,
         unknown: Unknown::Drop,
     }
 }

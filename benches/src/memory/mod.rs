@@ -23,7 +23,9 @@ use dataplane::port::{BURST_FRAMES, Port, Ready, Taken, memory};
 use dataplane::snapshot::Publisher;
 use dataplane::tables::fdb::{CAPACITY_DEFAULT, Fdb};
 use dataplane::tables::fib::NextHop;
-use dataplane::tables::{Addresses, Crossing, PortRole, PortSpec, Tables, TablesSpec, Unknown};
+use dataplane::tables::{
+    Addresses, Crossing, Policy, PortRole, PortSpec, Tables, TablesSpec, Unknown,
+};
 use dataplane::verdict::DropReason;
 use dataplane::worker::Worker;
 use ipnet::{IpNet, Ipv4Net};
@@ -297,6 +299,7 @@ fn spec(second: PortRole, routes: Vec<(IpNet, NextHop)>, crossing: Crossing) -> 
         routes,
         groups: Vec::new(),
         crossing,
+        policy: Policy::None,
         unknown: Unknown::Flood,
     }
 }

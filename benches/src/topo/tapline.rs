@@ -19,7 +19,7 @@ use dataplane::port::packet::PacketPort;
 use dataplane::port::tap::{Queues, TapPort};
 use dataplane::switch::{Options, Switch};
 use dataplane::tables::fib::NextHop;
-use dataplane::tables::{Crossing, Owner, PortRole, PortSpec, Tables, TablesSpec, Unknown};
+use dataplane::tables::{Crossing, Owner, Policy, PortRole, PortSpec, Tables, TablesSpec, Unknown};
 use ipnet::IpNet;
 
 use super::{Env, MTU, Pod, Rig, Shape, Unbuilt, device, paths, pods, rps, station, veth_ends};
@@ -218,6 +218,7 @@ fn tables(pods: &[Pod]) -> TablesSpec {
         routes: pods.iter().enumerate().map(route).collect(),
         groups: Vec::new(),
         crossing: Crossing::Bridged,
+        policy: Policy::None,
         unknown: Unknown::Flood,
     }
 }

@@ -8,8 +8,8 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use dataplane::addr::Station;
-use dataplane::tables::Addresses;
 use dataplane::tables::fib::NextHop;
+use dataplane::tables::{Addresses, Policy};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::{FABRIC_MAC, NodeMacs, UPLINK_PORT, first_host_v6, gateway, gateway_v6, own_range_v6};
@@ -42,6 +42,9 @@ pub struct NodeSpec {
     pub via_host: Vec<IpNet>,
     /// What the switch sends out of the uplink itself, the longest prefixes that differ.
     pub remote: Vec<Remote>,
+    /// Whether pods reach each other by the kernel's rules only. Planned: no, since no policy agent
+    /// runs in a lab.
+    pub policy: Policy,
 }
 
 /// A destination beyond the uplink.
@@ -90,6 +93,7 @@ impl NodeSpec {
             services: plan.service_cidrs.clone(),
             via_host: plan.via_host.clone(),
             remote: remote(plan, node),
+            policy: Policy::None,
         }
     }
 

@@ -7,7 +7,9 @@ use std::net::IpAddr;
 
 use dataplane::addr::{Mac, PortId};
 use dataplane::forward::{Known, Step};
+use dataplane::frame::tuple::{Ports, Tuple};
 use dataplane::tables::fib::NextHop;
+use dataplane::tables::returns::Known as Carried;
 use dataplane::tables::{Crossing, Owner, Unknown};
 use serde_json::{Map, Value, json};
 
@@ -82,6 +84,14 @@ pub fn tell(network: &Network, at: usize, step: Step, segments: bool) -> StepRow
             )
         }
         Step::Owner { address, owner } => owner_row(network, at, address, owner),
+        Step::Policy { egress } => {
+            let text = format!(
+                "policy via-host: the node's rules come before port {}",
+                port(egress)
+            );
+            row("policy", text, json!({"egress": port(egress)}))
+        }
+        Step::Return { answers, known } => return_row(answers, known),
         step => routed(network, at, step, segments),
     }
 }
@@ -95,6 +105,45 @@ fn owner_row(network: &Network, at: usize, address: IpAddr, owner: Option<Owner>
     let mac = owner.map(|owner| owner.mac.to_string());
     let facts = json!({"address": address, "holder": holder, "mac": mac});
     row("owner", text, facts)
+}
+
+/// Who carried what the packet answers.
+fn return_row(answers: Tuple, known: Carried) -> StepRow {
+    let (source, target) = match answers.ports {
+        Ports::Known(source, target) => (Some(source), Some(target)),
+        Ports::Hidden => (None, None),
+    };
+    let end = |address: IpAddr, port: Option<u16>| match (address, port) {
+        (address, None) => address.to_string(),
+        (IpAddr::V4(v4), Some(port)) => format!("{v4}:{port}"),
+        (IpAddr::V6(v6), Some(port)) => format!("[{v6}]:{port}"),
+    };
+    let from = end(answers.source, source);
+    let told = format!("{from} > {}", end(answers.target, target));
+    let (text, label) = match known {
+        Carried::Switch => (
+            format!("answers {told}, which the switch carried"),
+            "switch",
+        ),
+        Carried::Host => (
+            format!("answers {told}, which the node's kernel carried: it sees the answer first"),
+            "host",
+        ),
+        Carried::Endpoint => (
+            format!("{from} has spoken to what the node's kernel serves: it sees the answer first"),
+            "endpoint",
+        ),
+        Carried::Nothing => (format!("nobody is known to have carried {told}"), "nothing"),
+    };
+    let facts = json!({
+        "protocol": answers.protocol,
+        "source": answers.source,
+        "source_port": source,
+        "target": answers.target,
+        "target_port": target,
+        "carried_by": label,
+    });
+    row("return", text, facts)
 }
 
 /// The steps of the router.

@@ -21,6 +21,7 @@ use dataplane::tables::Crossing;
 use dataplane::tables::fdb::Fdb;
 use dataplane::tables::neighbour::state::Told;
 use dataplane::tables::neighbour::{Neighbours, Waited, Waiting};
+use dataplane::tables::returns::Returns;
 use dataplane::verdict::{DropReason, Punt};
 use serde_json::json;
 
@@ -152,13 +153,14 @@ impl Walk<'_> {
 
     /// What the switch does, once the next hop has been asked for where that is needed.
     fn decide(&self, at: usize, ingress: PortId, frame: &Carried) -> (Passage, Option<StepRow>) {
-        let fdb = Fdb::new(64, 0);
+        let (fdb, returns) = (Fdb::new(64, 0), Returns::new(16, 0));
         let tables = &self.network.nodes[at].tables;
         let look = |neighbours: &Neighbours| {
             let world = World {
                 tables,
                 fdb: &fdb,
                 neighbours,
+                returns: &returns,
             };
             pass(world, ingress, frame)
         };

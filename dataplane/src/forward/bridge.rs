@@ -4,8 +4,9 @@
 //! Never: the uplink: its frames have the NIC's address, whoever they are for.
 
 use super::witness::note;
-use super::{Known, Step, Witness, World};
+use super::{Known, Step, Witness, World, host, route};
 use crate::addr::Mac;
+use crate::addr::PortId;
 use crate::frame::FrameView;
 use crate::frame::ethernet::is_reserved_group;
 use crate::tables::{PortRow, Unknown};
@@ -43,6 +44,9 @@ pub(super) fn decide<W: Witness>(
         Some(egress) if egress == ingress.id && !ingress.hairpin => {
             Verdict::Drop(DropReason::SamePort)
         }
+        Some(egress) if comes_by_host(view, ingress, egress, world, witness) => {
+            route::to_host(ingress, world.tables, witness)
+        }
         Some(egress) => Verdict::Forward {
             egress,
             rewrite: Rewrite::KEEP,
@@ -56,6 +60,21 @@ pub(super) fn decide<W: Witness>(
             }
         }
     }
+}
+
+#[inline(always)]
+fn comes_by_host<W: Witness>(
+    view: &FrameView<'_>,
+    ingress: &PortRow,
+    egress: PortId,
+    world: World<'_>,
+    witness: &mut W,
+) -> bool {
+    world.returns.concerns(ingress.id, egress)
+        && world
+            .tables
+            .port(egress)
+            .is_some_and(|egress| host::comes_first(view, ingress, egress, world, witness))
 }
 
 /// A group frame: to all, unless no bridge may carry it.

@@ -11,9 +11,11 @@
 //! | who has this protocol address? | [`arp`], [`nd`]: whoever is configured to hold it |
 //! | a frame for the router, or from the uplink | [`route`]: by IP address |
 //! | any other frame | [`bridge`]: by MAC address |
+//! | is it the kernel's business first? | [`host`]: by policy, or since it answers what came that way |
 
 mod arp;
 mod bridge;
+mod host;
 mod nd;
 mod route;
 mod witness;
@@ -28,8 +30,9 @@ use crate::frame::offload::Offload;
 use crate::frame::{FrameView, Kind};
 use crate::tables::fdb::Fdb;
 use crate::tables::neighbour::Neighbours;
-use crate::tables::{Owner, PortRole, PortRow, Tables};
-use crate::verdict::{DropReason, Punt, Verdict};
+use crate::tables::returns::Returns;
+use crate::tables::{Owner, Policy, PortRole, PortRow, Tables};
+use crate::verdict::{DropReason, Punt, Rewrite, Verdict};
 
 /// What a decision may look at.
 #[derive(Clone, Copy, Debug)]
@@ -40,6 +43,8 @@ pub struct World<'a> {
     pub fdb: &'a Fdb,
     /// The next hops heard of.
     pub neighbours: &'a Neighbours,
+    /// Who carried the conversations of late.
+    pub returns: &'a Returns,
 }
 
 /// Where should this frame go?
@@ -78,7 +83,7 @@ pub fn decide_before<W: Witness>(
     }
     if view.target.is_group() {
         note!(witness, Step::ForGroup { mac: view.target });
-        return group(view.target, port);
+        return group(view.target, port, world.tables);
     }
     if port.role == PortRole::Uplink || world.tables.is_router(view.target) {
         let mac = view.target;
@@ -91,15 +96,34 @@ pub fn decide_before<W: Witness>(
         );
         return route::decide(view, offload, port, world, witness);
     }
+    if is_kept_apart(port, world.tables) {
+        return route::decide(view, offload, port, world, witness);
+    }
     bridge::decide(view, port, world, witness)
 }
 
 /// Group frames stay among pods and host.
-fn group(target: Mac, ingress: &PortRow) -> Verdict {
+fn group(target: Mac, ingress: &PortRow, tables: &Tables) -> Verdict {
     if ingress.role == PortRole::Uplink {
         return Verdict::Drop(DropReason::UplinkNotOurs);
     }
-    bridge::flood(target)
+    match (bridge::flood(target), tables.host()) {
+        (Verdict::Flood, host) if is_kept_apart(ingress, tables) => match host {
+            Some(host) => Verdict::Forward {
+                egress: host.id,
+                rewrite: Rewrite::KEEP,
+            },
+            None => Verdict::Drop(DropReason::NoEgress),
+        },
+        (verdict, _) => verdict,
+    }
+}
+
+/// True for a pod that speaks to no other but through the host's rules. Its frames are looked up by
+/// IP address whatever their MAC address, and its groups are the host's alone.
+#[inline(always)]
+fn is_kept_apart(ingress: &PortRow, tables: &Tables) -> bool {
+    tables.policy() == Policy::ViaHost && ingress.role == PortRole::Pod
 }
 
 /// Who holds `address`, told to the witness.

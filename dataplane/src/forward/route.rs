@@ -11,7 +11,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::witness::note;
-use super::{Step, Witness, World};
+use super::{Step, Witness, World, host};
 use crate::addr::{Mac, PortId};
 use crate::frame::flow::Flow;
 use crate::frame::ipv4::{self, Ipv4View};
@@ -55,8 +55,23 @@ pub(super) fn decide<W: Witness>(
         Network::Arp(_) | Network::Opaque => return not_ip(ingress, world.tables, witness),
     };
     match looked_up {
-        Ok((hop, packet)) => to_next_hop(hop, packet, ingress, world, witness),
+        Ok((hop, packet)) => match egress_of(hop, world.tables) {
+            Some(egress) if host::comes_first(view, ingress, egress, world, witness) => {
+                to_host(ingress, world.tables, witness)
+            }
+            _ => to_next_hop(hop, packet, ingress, world, witness),
+        },
         Err(reason) => Verdict::Drop(reason),
+    }
+}
+
+/// The port that a next hop is reached by, unless it is the host's.
+#[inline]
+fn egress_of<'a>(hop: &NextHop, tables: &'a Tables) -> Option<&'a PortRow> {
+    match *hop {
+        NextHop::Station { port, .. } => tables.port(port),
+        NextHop::Neighbour(_) => tables.uplink(),
+        _ => None,
     }
 }
 
@@ -367,7 +382,7 @@ fn router_mac(egress: &PortRow, tables: &Tables) -> Mac {
 
 /// The kernel is the next router and takes its own hop, so the frame only changes its target.
 #[inline]
-fn to_host<W: Witness>(ingress: &PortRow, tables: &Tables, witness: &mut W) -> Verdict {
+pub(super) fn to_host<W: Witness>(ingress: &PortRow, tables: &Tables, witness: &mut W) -> Verdict {
     match tables.host() {
         Some(host) if host.id == ingress.id => {
             let (port, allowed) = (host.id, false);

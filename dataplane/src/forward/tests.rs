@@ -6,7 +6,7 @@
 use super::*;
 use crate::addr::{Mac, Station};
 use crate::tables::fib::NextHop;
-use crate::tables::{Addresses, Crossing, Owner, PortSpec, TablesSpec, Unknown};
+use crate::tables::{Addresses, Crossing, Owner, Policy, PortSpec, TablesSpec, Unknown};
 use crate::verdict::Rewrite;
 use etherparse::PacketBuilder;
 use proptest::prelude::*;
@@ -71,6 +71,7 @@ fn spec(routed: bool) -> TablesSpec {
         } else {
             Crossing::Bridged
         },
+        policy: Policy::None,
         unknown: if routed {
             Unknown::Flood
         } else {
@@ -100,6 +101,7 @@ fn heard(tables: &Tables, frame: &[u8], ingress: usize) -> (Verdict, Vec<Step>) 
         tables,
         fdb: &fdb,
         neighbours: &Neighbours::default(),
+        returns: &Returns::new(16, 7),
     };
     let view = FrameView::parse(frame).expect("a whole header");
     let mut steps = Vec::new();

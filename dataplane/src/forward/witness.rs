@@ -7,8 +7,10 @@
 use std::net::IpAddr;
 
 use crate::addr::{Mac, PortId};
+use crate::frame::tuple::Tuple;
 use crate::tables::fib::NextHop;
 use crate::tables::fib::group::GroupId;
+use crate::tables::returns::Known as Carried;
 use crate::tables::{Crossing, Owner, Unknown};
 
 /// One thing that `decide` looked at, and what it found.
@@ -88,6 +90,18 @@ pub enum Step {
         address: IpAddr,
         /// What it said, if it has been heard.
         mac: Option<Mac>,
+    },
+    /// Policy sends it through the host, whose rules hold.
+    Policy {
+        /// The port that it would leave by otherwise.
+        egress: PortId,
+    },
+    /// Who carried the conversation that it answers. Told where anything is known of its ports.
+    Return {
+        /// That conversation.
+        answers: Tuple,
+        /// What is known of it.
+        known: Carried,
     },
     /// How packets cross from one side to the other here.
     Crossing {

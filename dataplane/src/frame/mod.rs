@@ -16,6 +16,7 @@ pub mod nd;
 pub mod offload;
 pub mod options;
 pub mod transport;
+pub mod tuple;
 
 use crate::addr::{Mac, Station};
 use crate::verdict::DropReason;

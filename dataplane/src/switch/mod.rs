@@ -25,6 +25,7 @@ use crate::stats::{Board, Counts, PortCounts};
 use crate::sync::Arc;
 use crate::tables::Tables;
 use crate::tables::fdb::{CAPACITY_DEFAULT, Fdb};
+use crate::tables::returns::{self, Returns};
 use crate::worker::Worker;
 use lane::Lane;
 
@@ -43,7 +44,9 @@ pub struct Options {
     pub spin: Duration,
     /// Stations for which the FDB has room.
     pub fdb_capacity: usize,
-    /// Stirs the FDB's hash. Random on a node, fixed in a simulation.
+    /// Conversations that came through the host for which there is room.
+    pub returns_capacity: usize,
+    /// Stirs the hashes of FDB and conversations. Random on a node, fixed in a simulation.
     pub seed: u64,
 }
 
@@ -57,6 +60,7 @@ impl Options {
             workers: 1,
             spin: SPIN_DEFAULT,
             fdb_capacity: CAPACITY_DEFAULT,
+            returns_capacity: returns::CAPACITY_DEFAULT,
             seed: RandomState::new().build_hasher().finish(),
         }
     }
@@ -68,6 +72,7 @@ pub struct Switch<P> {
     lanes: Vec<Lane<P>>,
     publisher: Publisher<Tables>,
     fdb: Arc<Fdb>,
+    returns: Arc<Returns>,
 }
 
 impl<P: Port + Send + 'static> Switch<P> {
@@ -82,10 +87,12 @@ impl<P: Port + Send + 'static> Switch<P> {
         assert!(options.workers > 0, "a switch needs a worker");
         let publisher = Publisher::new(tables);
         let fdb = Arc::new(Fdb::new(options.fdb_capacity, options.seed));
+        let returns = Arc::new(Returns::new(options.returns_capacity, options.seed));
         let mut lanes: Vec<Lane<P>> = Vec::new();
         for gossip in Gossip::circle(options.workers) {
             let mut worker = Worker::new(publisher.reader(), Arc::clone(&fdb), FRAME_MAX);
             worker.join(gossip);
+            worker.share_returns(Arc::clone(&returns));
             lanes.push(Lane::open(worker)?);
         }
         let wakers: Vec<_> = lanes.iter().map(Lane::waker).collect();
@@ -96,6 +103,7 @@ impl<P: Port + Send + 'static> Switch<P> {
             lanes,
             publisher,
             fdb,
+            returns,
         })
     }
 
@@ -155,6 +163,12 @@ impl<P: Port + Send + 'static> Switch<P> {
     #[must_use]
     pub fn fdb(&self) -> &Fdb {
         &self.fdb
+    }
+
+    /// Who carried the conversations of late.
+    #[must_use]
+    pub fn returns(&self) -> &Returns {
+        &self.returns
     }
 
     /// Takes the oldest record of a claim of another port's address that nobody took yet.

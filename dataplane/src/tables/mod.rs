@@ -8,6 +8,7 @@ pub mod fdb;
 pub mod fib;
 pub mod live;
 pub mod neighbour;
+pub mod returns;
 mod stations;
 
 use std::collections::HashMap;
@@ -87,6 +88,17 @@ pub enum Unknown {
     Drop,
 }
 
+/// Whether rules of the node's kernel hold between pods.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Policy {
+    /// None does: the switch delivers to pods itself.
+    #[default]
+    None,
+    /// They may: every IP packet from a pod, and every one from the uplink for a pod, goes to the
+    /// host port, and only what comes from there is delivered. The kernel takes a hop off each.
+    ViaHost,
+}
+
 /// How the switch treats packets that cross between its stations and the uplink.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Crossing {
@@ -117,6 +129,8 @@ pub struct TablesSpec {
     pub groups: Vec<Group>,
     /// How packets cross the uplink.
     pub crossing: Crossing,
+    /// Whether pods reach each other by the host's rules only.
+    pub policy: Policy,
     /// What becomes of frames for unknown stations.
     pub unknown: Unknown,
 }
@@ -198,6 +212,7 @@ pub struct Tables {
     groups: Arc<[Group]>,
     crossing: Crossing,
     broadcast: Option<Ipv4Addr>,
+    policy: Policy,
     unknown: Unknown,
 }
 
@@ -236,6 +251,7 @@ impl Tables {
             groups: Arc::new([]),
             crossing: spec.crossing,
             broadcast: broadcast(spec),
+            policy: spec.policy,
             unknown: spec.unknown,
         }
     }
@@ -255,6 +271,7 @@ impl Tables {
             groups: Arc::new([]),
             crossing: Crossing::Bridged,
             broadcast: None,
+            policy: Policy::None,
             unknown: Unknown::Drop,
         }
     }
@@ -279,6 +296,20 @@ impl Tables {
     #[must_use]
     pub fn host(&self) -> Option<&PortRow> {
         self.host.as_ref()
+    }
+
+    /// The number of the host's port.
+    #[inline(always)]
+    #[must_use]
+    pub fn host_id(&self) -> Option<PortId> {
+        self.host.as_ref().map(|host| host.id)
+    }
+
+    /// Whether pods reach each other by the host's rules only.
+    #[inline(always)]
+    #[must_use]
+    pub fn policy(&self) -> Policy {
+        self.policy
     }
 
     /// The port of the node's NIC.
@@ -508,6 +539,7 @@ mod tests {
             routes: vec![(prefix, NextHop::Host), (prefix, NextHop::Blackhole)],
             groups: Vec::new(),
             crossing: Crossing::Bridged,
+            policy: Policy::None,
             unknown: Unknown::Flood,
         };
         let faults = Tables::build(&spec).expect_err("it is full of faults");
@@ -544,6 +576,7 @@ mod tests {
                 group(&[NextHop::Host, far]),
             ],
             crossing: Crossing::Bridged,
+            policy: Policy::None,
             unknown: Unknown::Flood,
         };
         let mut faults = Tables::build(&spec).expect_err("none is whole");

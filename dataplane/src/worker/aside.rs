@@ -91,13 +91,14 @@ impl<P: Port> Worker<P> {
         self.settle(frame, taken);
     }
 
-    /// What time brings: questions for neighbours, frames that waited in vain, stations that fell
-    /// silent.
+    /// What time brings: questions for neighbours, frames that waited in vain, stations and
+    /// conversations that fell silent.
     #[cold]
     pub(super) fn chores(&mut self, tables: &Tables, now: Tick) {
         self.chores_due = now + CHORES_MS;
         let age = AGE_SECONDS_DEFAULT;
         (_, self.age_cursor) = self.fdb.age(self.age_cursor, AGE_SLOTS, age, now);
+        self.returns_cursor = self.returns.age(self.returns_cursor, AGE_SLOTS, now);
         self.ask_neighbours(tables, now);
     }
 }

@@ -13,7 +13,7 @@ use crate::snapshot::Publisher;
 use crate::stats::{Counts, Drops};
 use crate::tables::fib::NextHop;
 use crate::tables::neighbour::state::RETRY_MS;
-use crate::tables::{Addresses, Crossing, Owner, PortSpec, TablesSpec, Unknown};
+use crate::tables::{Addresses, Crossing, Owner, Policy, PortSpec, TablesSpec, Unknown};
 use etherparse::PacketBuilder;
 use std::net::Ipv4Addr;
 
@@ -22,6 +22,7 @@ mod finish;
 mod fragments;
 mod law;
 mod neighbours;
+mod returns;
 mod router;
 
 const FABRIC: Mac = Mac::new([0x12, 0x34, 0x56, 0x78, 0x9a, 0xbc]);
@@ -96,6 +97,7 @@ fn azure() -> TablesSpec {
         ],
         groups: Vec::new(),
         crossing: Crossing::Bridged,
+        policy: Policy::None,
         unknown: Unknown::Drop,
     }
 }
@@ -135,6 +137,7 @@ fn kubenet() -> TablesSpec {
             uplink: ip("10.20.0.4").into(),
             gateway: ip("10.244.1.1").into(),
         },
+        policy: Policy::None,
         unknown: Unknown::Flood,
     }
 }

@@ -31,7 +31,7 @@ use dataplane::stats::Counts;
 use dataplane::switch::{Options, Switch};
 use dataplane::tables::fib::NextHop;
 use dataplane::tables::{
-    Addresses, Crossing, Owner, PortRole, PortSpec, Tables, TablesSpec, Unknown,
+    Addresses, Crossing, Owner, Policy, PortRole, PortSpec, Tables, TablesSpec, Unknown,
 };
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
@@ -556,6 +556,7 @@ pub(crate) fn tables(here: Side, there: Side, between: u16) -> TablesSpec {
             uplink: both(here.uplink),
             gateway: both(here.gateway),
         },
+        policy: Policy::None,
         unknown: Unknown::Flood,
     }
 }

@@ -11,7 +11,7 @@ use crate::addr::{Mac, PortId};
 use crate::snapshot::Publisher;
 use crate::sync::Arc;
 use crate::tables::fib::{Conflict, HOPS_MAX, ROUTES_MAX, Refusal};
-use crate::tables::{Addresses, Owner, PortSpec, Unknown};
+use crate::tables::{Addresses, Owner, Policy, PortSpec, Unknown};
 
 const HOST: usize = 0;
 const UPLINK: usize = 1;
@@ -82,6 +82,7 @@ fn spec() -> TablesSpec {
                 v6: Some("fd00:244:1::1".parse().expect("an address")),
             },
         },
+        policy: Policy::None,
         unknown: Unknown::Drop,
     }
 }
