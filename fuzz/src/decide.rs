@@ -9,8 +9,10 @@ use dataplane::clock::Tick;
 use dataplane::forward::{self, Step, Witness, World};
 use dataplane::frame::FrameView;
 use dataplane::frame::offload::Offload;
+use dataplane::frame::tuple::Said;
 use dataplane::tables::fdb::Fdb;
 use dataplane::tables::neighbour::Neighbours;
+use dataplane::tables::returns::{Carrier, Returns};
 use dataplane::tables::{PortRole, Tables};
 use dataplane::verdict::{DropReason, Punt, Verdict};
 
@@ -51,6 +53,7 @@ pub fn run_decide(input: &[u8]) {
     let fdb = Fdb::new(64, 1);
     fdb.learn(station(STRANGER), port(B), Tick(0));
     let (unheard, heard) = (Neighbours::default(), heard());
+    let returns = Returns::new(16, 1);
     for step in Steps(input.0) {
         let Ok(view) = FrameView::parse(&step.bytes) else {
             continue;
@@ -65,10 +68,21 @@ pub fn run_decide(input: &[u8]) {
                     tables: &tables,
                     fdb: &fdb,
                     neighbours,
+                    returns: &returns,
                 };
                 let verdict = decide_twice(&view, step.offload, ingress, world);
                 check(verdict, &step.bytes, &view, ingress, &tables);
             }
+        }
+        // Later frames may answer this one.
+        if let Some(Said {
+            own: Some(own),
+            stage,
+            ..
+        }) = Said::of(&view)
+        {
+            returns.carried(&own, Carrier::Host, stage, port(B), Tick(0));
+            returns.has_now_spoken(&own, stage, port(B), Tick(0));
         }
     }
 }

@@ -5,14 +5,16 @@
 //!
 //! A spec is lists, each a byte of length and its rows, in the order of the fields of
 //! [`TablesSpec`]: ports, owners, router MACs, routes, groups; then the crossing and a byte for
-//! unknown stations.
+//! unknown stations (its lowest bit) and policy (the next).
 
 use std::net::IpAddr;
 
 use dataplane::addr::Station;
 use dataplane::tables::fib::NextHop;
 use dataplane::tables::fib::group::{Group, GroupId};
-use dataplane::tables::{Addresses, Crossing, Owner, PortRole, PortSpec, TablesSpec, Unknown};
+use dataplane::tables::{
+    Addresses, Crossing, Owner, Policy, PortRole, PortSpec, TablesSpec, Unknown,
+};
 
 use crate::input::{Input, PORT_CHOICES};
 use crate::{POD_A, port};
@@ -30,14 +32,19 @@ pub(crate) fn spec(input: &mut Input<'_>) -> TablesSpec {
     let router_macs = list(input, |input| input.mac());
     let routes = list(input, |input| (input.prefix(), next_hop(input)));
     let groups = list(input, |input| Group::new(&list(input, next_hop)).ok());
+    let (crossing, last) = (crossing(input), input.byte());
     TablesSpec {
         ports,
         owners,
         router_macs,
         routes,
         groups: groups.into_iter().flatten().collect(),
-        crossing: crossing(input),
-        unknown: match input.byte() & 1 {
+        crossing,
+        policy: match last & 2 {
+            0 => Policy::None,
+            _ => Policy::ViaHost,
+        },
+        unknown: match last & 1 {
             0 => Unknown::Flood,
             _ => Unknown::Drop,
         },
