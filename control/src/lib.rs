@@ -1,6 +1,7 @@
 //! Everything that may be slow.
 pub mod api;
 pub mod cli;
+pub mod cni;
 pub mod compile;
 pub mod config;
 pub mod devices;

@@ -1,0 +1,118 @@
+//! The plugin's way to the daemon.
+//!
+//! In: a request. Out: the daemon's answer.
+//! Never: lets a runtime see that the daemon was just restarted, if it is back in time.
+//!
+//! A daemon that a supervisor restarts is away for a fraction of a second. What it did with a
+//! request whose answer was cut off is not known, so that request is made again: at once if it may
+//! be made twice, and an ADD after a DEL of what may have come of it.
+
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde::Deserialize;
+
+use super::error::{CniError, Code};
+use crate::api::types::{
+    AddReply, AddRequest, ApiError, CheckRequest, DelRequest, ErrorKind, GcRequest, Removed,
+};
+use crate::api::{Client, ClientError};
+
+/// How often it is looked for.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// Of what `GET /v1/status` answers, what stands in the way of an ADD.
+#[derive(Deserialize)]
+struct Status {
+    error: Option<ApiError>,
+}
+
+/// The daemon, as the plugin asks it.
+#[derive(Clone, Debug)]
+pub(super) struct Door {
+    client: Client,
+    patience: Duration,
+}
+
+impl Door {
+    /// Of the daemon that listens there, and may be away for so long.
+    pub(super) fn new(socket: &Path, patience: Duration) -> Door {
+        Door {
+            client: Client::new(socket),
+            patience,
+        }
+    }
+
+    /// ADD.
+    pub(super) fn add(&self, request: &AddRequest) -> Result<AddReply, CniError> {
+        let undo = DelRequest {
+            container_id: request.container_id.clone(),
+            ifname: request.ifname.clone(),
+            netns: Some(request.netns.clone()),
+            network: request.network.clone(),
+        };
+        let mut cut_off = false;
+        self.until_back(|| {
+            if cut_off {
+                self.client.del(&undo)?;
+            }
+            let answer = self.client.add(request);
+            cut_off = matches!(answer, Err(ClientError::Garbled { .. }));
+            answer
+        })
+        .inspect_err(|error| {
+            if cut_off || error.code == Code::TryAgainLater {
+                // As far as it goes: the runtime will ask for a DEL, too.
+                let _ = self.client.del(&undo);
+            }
+        })
+    }
+
+    /// DEL. An attachment that is not known is one that is gone.
+    pub(super) fn del(&self, request: &DelRequest) -> Result<(), CniError> {
+        match self.until_back(|| self.client.del(request)) {
+            Err(error) if error.code == Code::Other(ErrorKind::NotFound.code()) => Ok(()),
+            other => other.map(|_| ()),
+        }
+    }
+
+    /// CHECK.
+    pub(super) fn check(&self, request: &CheckRequest) -> Result<(), CniError> {
+        self.until_back(|| self.client.check(request)).map(|_| ())
+    }
+
+    /// GC.
+    pub(super) fn gc(&self, request: &GcRequest) -> Result<Removed, CniError> {
+        self.until_back(|| self.client.gc(request))
+    }
+
+    /// Could an ADD be served now? Asked once: who asks for a status wants it as it is.
+    pub(super) fn status(&self) -> Result<(), CniError> {
+        let refused = match self.client.get("/v1/status") {
+            Ok(Status { error: None }) => return Ok(()),
+            Ok(Status { error: Some(why) }) => ClientError::Refused(why),
+            Err(error @ ClientError::Refused(_)) => error,
+            Err(away) => return Err(CniError::new(Code::NotAvailable, away.to_string())),
+        };
+        Err(CniError::of_daemon(refused))
+    }
+
+    /// Asks again while nobody answers.
+    fn until_back<T>(
+        &self,
+        mut ask: impl FnMut() -> Result<T, ClientError>,
+    ) -> Result<T, CniError> {
+        let end = Instant::now() + self.patience;
+        loop {
+            match ask() {
+                Err(ClientError::Unreachable { .. } | ClientError::Garbled { .. })
+                    if Instant::now() < end =>
+                {
+                    thread::sleep(LOOK);
+                }
+                answer => return answer.map_err(CniError::of_daemon),
+            }
+        }
+    }
+}
