@@ -4,6 +4,7 @@ pub mod cli;
 pub mod cni;
 pub mod compile;
 pub mod config;
+pub mod daemon;
 pub mod devices;
 pub mod ipam;
 pub mod lab;

@@ -61,7 +61,7 @@ pod-a asks ARP for 10.20.0.43 on eth0: answered by the fabric with 12:34:56:78:9
 icmp echo request  10.20.0.31 > 10.20.0.43  ttl 64  98 bytes  (0a:58:0a:14:00:1f > 12:34:56:78:9a:bc)
 
 node-0, in by pod-a
-  tcpdump    eth0 in pod-a; azv8c27a41e96a, tap8c27a41e96a in node-0
+  tcpdump    eth0 in pod-a; azvcbefedbacea, tapcbefedbacea in node-0
   router     12:34:56:78:9a:bc is the fabric's router, so the IP address decides
   source     the source 10.20.0.31 may appear on a wire
   route      10.20.0.0/24 holds 10.20.0.43: to 12:34:56:78:9a:bc on port uplink  (VNet prefix)
@@ -84,7 +84,7 @@ node-1, in by uplink
   crossing   to port pod-c, bridged: the TTL stays
   rewrite    target MAC 00:0d:3a:14:00:23 -> 0a:58:0a:14:00:2b
   forward    to pod-c
-  tcpdump    tap9ddee771d04, azv9ddee771d04 in node-1; eth0 in pod-c
+  tcpdump    tap9a0e719a42a, azv9a0e719a42a in node-1; eth0 in pod-c
 
 arrives at pod-c on eth0 with ttl 64
 ";

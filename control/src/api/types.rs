@@ -317,6 +317,44 @@ pub struct GcRequest {
     pub valid: Vec<Valid>,
 }
 
+/// What `GET /v1/status` answers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct StatusReply {
+    /// An ADD would be served.
+    pub ready: bool,
+    /// What stands in the way, or does not work; its code is what STATUS of CNI answers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<ApiError>,
+    /// The node's name, once it is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    /// `azure` or `kubenet`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub plugin: Option<String>,
+    /// How many pods are attached.
+    pub attachments: usize,
+    /// How full the pool of addresses is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub addresses: Option<AddressFill>,
+    /// For how long it has served.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub serving_seconds: Option<u64>,
+}
+
+/// How full a pool is: of the family that has least left.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AddressFill {
+    /// Addresses that may be given to pods.
+    pub total: u64,
+    /// Those that are held.
+    pub held: u64,
+    /// Those released a moment ago.
+    pub resting: u64,
+    /// Those that could be given now.
+    pub free: u64,
+}
+
 /// What a client did not get, and why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{message}")]

@@ -7,12 +7,14 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
 use sha1::{Digest, Sha1};
 
 use crate::plan::Plugin;
 
 /// The name of a network device: 1 to 15 bytes, nothing that `/proc/sys` would read as a path.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct DeviceName(String);
 
 /// Text that no device can be called.
@@ -63,6 +65,20 @@ pub fn pod_devices(plugin: Plugin, called: &str) -> (DeviceName, DeviceName) {
     };
     let name = |prefix: &str| DeviceName(format!("{prefix}{}", &digits[..count]));
     (name(prefix), name("tap"))
+}
+
+impl TryFrom<String> for DeviceName {
+    type Error = BadName;
+
+    fn try_from(text: String) -> Result<DeviceName, BadName> {
+        DeviceName::new(&text)
+    }
+}
+
+impl From<DeviceName> for String {
+    fn from(name: DeviceName) -> String {
+        name.0
+    }
 }
 
 impl FromStr for DeviceName {

@@ -8,6 +8,7 @@
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -37,6 +38,34 @@ impl Netns {
         })
     }
 
+    /// The namespace at `path`: a pin, or a process's `/proc/PID/ns/net`.
+    ///
+    /// # Errors
+    /// `ENOENT` without it, `EINVAL` if it is something else, `EPERM` without the right to enter.
+    pub fn open(path: &Path) -> io::Result<Netns> {
+        let file = File::options()
+            .read(true)
+            // A pipe in its place would keep whoever opens it waiting.
+            .custom_flags(nix::libc::O_NONBLOCK)
+            .open(path)?;
+        let netns = Netns {
+            name: path.to_string_lossy().into(),
+            file: Arc::new(file),
+        };
+        netns.run(|| Ok(()))?;
+        Ok(netns)
+    }
+
+    /// True if both are the same namespace.
+    ///
+    /// # Errors
+    /// What looking at the descriptors says.
+    pub fn is(&self, other: &Netns) -> io::Result<bool> {
+        use std::os::unix::fs::MetadataExt;
+        let (one, two) = (self.file.metadata()?, other.file.metadata()?);
+        Ok((one.dev(), one.ino()) == (two.dev(), two.ino()))
+    }
+
     /// Makes a fresh, empty namespace.
     ///
     /// # Errors
@@ -52,6 +81,13 @@ impl Netns {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// A path that leads here for as long as this process holds the namespace.
+    #[must_use]
+    pub fn path(&self) -> PathBuf {
+        let fd = self.file.as_raw_fd();
+        PathBuf::from(format!("/proc/{}/fd/{fd}", std::process::id()))
     }
 
     /// The descriptor, for netlink messages that move a device.

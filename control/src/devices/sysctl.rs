@@ -41,6 +41,10 @@ pub enum Setting<'a> {
     Ipv6Forwarding,
     /// Reverse path filter: 0 off, 1 strict, 2 loose. The highest of `all` and the device holds.
     RpFilter(Conf<'a>),
+    /// A device that comes up tells who it is by ARP.
+    ArpNotify(Conf<'a>),
+    /// The same by neighbour advertisements.
+    NdiscNotify(Conf<'a>),
     /// The groups that may open ICMP sockets.
     PingGroupRange,
 }
@@ -64,6 +68,8 @@ impl fmt::Display for Setting<'_> {
             Setting::IpForward => f.write_str("ipv4/ip_forward"),
             Setting::Ipv6Forwarding => f.write_str("ipv6/conf/all/forwarding"),
             Setting::RpFilter(conf) => write!(f, "ipv4/conf/{conf}/rp_filter"),
+            Setting::ArpNotify(conf) => write!(f, "ipv4/conf/{conf}/arp_notify"),
+            Setting::NdiscNotify(conf) => write!(f, "ipv6/conf/{conf}/ndisc_notify"),
             Setting::PingGroupRange => f.write_str("ipv4/ping_group_range"),
         }
     }

@@ -6,34 +6,26 @@
 //! Never: makes a device in the namespace the process was started in.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroU16;
 use std::time::Duration;
 
-use dataplane::addr::PortId;
-use dataplane::port::tap::{Queues, TapPort};
 use dataplane::stats::Counts;
-use dataplane::switch::{Options, Switch};
-use dataplane::tables::Tables;
+use dataplane::switch::Boards;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::fabric::{self, Fabric};
-use super::placement::{self, PlacedPod, device, host_name, nic, node_macs};
+use super::placement::{self, PlacedPod, device, nic, node_macs};
 use super::privilege::PrivateNet;
-use crate::compile::{self, HOST_PORT, NodeMacs, PodPort, UPLINK_PORT};
-use crate::devices::attach::host::add_pod_route;
-use crate::devices::attach::{ArpSteering, HostPort, PodVeth, Uplink};
+use crate::api::types::{AddRequest, PodName};
+use crate::compile::{self, NodeMacs, NodeSpec};
+use crate::daemon::{Core, Daemon, Settings};
 use crate::devices::name::DeviceName;
 use crate::devices::netlink::Netlink;
 use crate::devices::netlink::address::Route;
 use crate::devices::netns::Netns;
 use crate::devices::sysctl;
-use crate::devices::tap::TapSpec;
-use crate::plan::{Node, Plan, Plugin};
-
-/// A TAP that was just opened has its carrier within milliseconds.
-const CARRIER_WITHIN: Duration = Duration::from_secs(2);
+use crate::plan::{Node, Plan};
 
 /// One of the two families of the Internet Protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,7 +53,6 @@ pub struct LabPod {
     pub host_end: DeviceName,
     /// The switch's TAP.
     pub tap: DeviceName,
-    port: PodPort,
 }
 
 impl LabPod {
@@ -84,10 +75,10 @@ pub struct LabNode {
     pub netns: Netns,
     /// Its hardware.
     pub macs: NodeMacs,
-    /// Its switch.
-    pub switch: Switch<TapPort>,
-    workers: NonZeroU16,
-    net: Netlink,
+    /// Its daemon.
+    pub daemon: Daemon,
+    /// The counters of its switch.
+    pub board: Boards,
 }
 
 impl LabNode {
@@ -199,31 +190,17 @@ impl Cluster {
         Ok(cluster)
     }
 
+    /// ADD, as a runtime would ask for it.
     fn add_pod(&mut self, placed: PlacedPod) -> Built<()> {
         let at = placed.node;
         let (node, name, address) = (&self.nodes[at], placed.name, placed.address);
         let what = format!("{name} on {}", node.plan.name);
         let netns = Netns::create(name).at(&what)?;
-        let veth = PodVeth {
-            host_end: placed.host_end.clone(),
-            tap: tap_spec(placed.tap.clone(), &node.plan, node.workers),
-            pod: placed.end,
-            alias: Some(format!(
-                "tapline {} default/{name} {address}",
-                host_name(&self.plan)
-            )),
-        };
-        let pod_net = Netlink::open(&netns).at(&what)?;
-        veth.attach(&node.net, &pod_net).at(&what)?;
-        if self.plan.plugin == Plugin::Azure {
-            let host = device(host_name(&self.plan));
-            add_pod_route(&node.net, &host, address, node.plan.primary_ip).at(&what)?;
+        let request = add_request(&self.plan, &placed, &netns);
+        let reply = node.daemon.add(&request).at(&what)?;
+        if reply.interfaces[1].name != placed.host_end.as_str() {
+            return Err(format!("{} is not as placed", reply.interfaces[1].name)).at(&what);
         }
-        open_port(node, placed.port.port, &placed.tap).at(&what)?;
-        // The host end came up before the pod's: the kernel starts its queue later, too.
-        node.net
-            .wait_until_running(&placed.host_end, CARRIER_WITHIN)
-            .at(&what)?;
         self.pods.push(LabPod {
             name: name.to_owned(),
             node: at,
@@ -232,26 +209,7 @@ impl Cluster {
             netns,
             host_end: placed.host_end,
             tap: placed.tap,
-            port: placed.port,
         });
-        self.publish(at).at(what)
-    }
-
-    /// Gives a node's switch the tables for the pods that it has now.
-    fn publish(&mut self, at: usize) -> io::Result<()> {
-        let pods: Vec<PodPort> = self
-            .pods
-            .iter()
-            .filter(|pod| pod.node == at)
-            .map(|pod| pod.port.clone())
-            .collect();
-        let node = &mut self.nodes[at];
-        let spec = compile::compile(&self.plan, &node.plan, node.macs, &pods);
-        let tables = Tables::build(&spec).map_err(|faults| {
-            let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
-            io::Error::new(io::ErrorKind::InvalidData, faults.join("; "))
-        })?;
-        node.switch.publish(tables);
         Ok(())
     }
 
@@ -300,10 +258,9 @@ impl Cluster {
     /// The switch whose thread died of a broken law.
     pub fn stop(self) -> Built<Vec<(String, Counts)>> {
         let stop = |node: LabNode| {
-            let counts = node
-                .switch
-                .stop()
-                .at(format!("stopping the switch of {}", node.plan.name));
+            let core = node.daemon.into_core().expect("a lab's daemon serves");
+            let counts = core.stop();
+            let counts = counts.at(format!("stopping the switch of {}", node.plan.name));
             Ok((node.plan.name, counts?))
         };
         self.nodes.into_iter().map(stop).collect()
@@ -312,7 +269,6 @@ impl Cluster {
 
 fn build_node(plan: &Plan, node: &Node, fabric: &Fabric, wishes: &Wishes) -> Built<LabNode> {
     let what = |part: &str| format!("{part} of {}", node.name);
-    let workers = wishes.workers;
     let netns = Netns::create(&node.name).at(what("namespace"))?;
     let macs = node_macs(plan, node);
     sysctl::set_ip_forward(&netns, true).at(what("forwarding"))?;
@@ -326,61 +282,45 @@ fn build_node(plan: &Plan, node: &Node, fabric: &Fabric, wishes: &Wishes) -> Bui
     // A node talks to its own addresses over it.
     net.set_up(&device("lo"), true).at(what("loopback"))?;
     address_nic(&net, node).at(what("address"))?;
-    let host = tap_spec(device(host_name(plan)), node, workers);
-    let host_port = HostPort {
-        tap: host.clone(),
-        mac: macs.host.mac(),
-        addresses: gateway_addresses(plan, node),
-        alias: Some(format!("tapline host port of {}", node.name)),
-    };
-    host_port.attach(&net).at(what("host port"))?;
-    let uplink = uplink(plan, node, workers);
-    uplink.attach(&net).at(what("uplink"))?;
-    let tables = Tables::build(&compile::compile(plan, node, macs, &[]))
-        .map_err(|faults| format!("{faults:?}"))
-        .at(what("tables"))?;
-    let mut options = Options::named(&format!("tl-{}", node.name));
-    options.workers = workers.get().into();
-    options.spin = wishes.spin.unwrap_or(options.spin);
-    let switch = Switch::start(&options, tables).at(what("switch"))?;
-    let built = LabNode {
+    let spec = NodeSpec::planned(plan, node, macs);
+    let mut settings = Settings::of(plan.plugin);
+    settings.workers = wishes.workers;
+    settings.spin = wishes.spin.unwrap_or(settings.spin);
+    let pool = placement::pool(plan, node).at(what("addresses"))?;
+    let core = Core::start(spec, settings, pool, None, &netns).at(what("daemon"))?;
+    Ok(LabNode {
         plan: node.clone(),
         netns,
         macs,
-        switch,
-        workers,
-        net,
-    };
-    open_port(&built, HOST_PORT, &host.name).at(what("host port"))?;
-    open_port(&built, UPLINK_PORT, &uplink.tap.name).at(what("uplink"))?;
-    Ok(built)
+        board: core.board(),
+        daemon: Daemon::serving(core),
+    })
 }
 
-fn tap_spec(name: DeviceName, node: &Node, workers: NonZeroU16) -> TapSpec {
-    TapSpec {
-        queues: workers,
-        ..TapSpec::new(name, node.mtu.into())
+fn add_request(plan: &Plan, pod: &PlacedPod, netns: &Netns) -> AddRequest {
+    AddRequest {
+        container_id: placement::container_id(pod.name),
+        ifname: pod.end.name.to_string(),
+        netns: netns.path(),
+        network: plan.plugin.to_string(),
+        pod: Some(PodName {
+            namespace: "default".into(),
+            name: pod.name.into(),
+        }),
+        mtu: None,
+        mac: None,
+        hairpin: false,
+        isolated: false,
+        mac_spoof_check: None,
+        requested: pod.port.addresses.clone(),
+        assigned: Vec::new(),
+        default_route: true,
+        routes: Vec::new(),
+        is_gateway: false,
+        ip_masq: false,
+        force_address: false,
+        bandwidth: None,
     }
-}
-
-/// Opens a TAP of the node's namespace and hands it to the node's switch.
-fn open_port(node: &LabNode, port: PortId, tap: &DeviceName) -> io::Result<()> {
-    let workers = node.workers.get();
-    let kind = if workers > 1 {
-        Queues::Multi
-    } else {
-        Queues::Single
-    };
-    let queues = node.netns.run(|| {
-        (0..workers)
-            .map(|_| TapPort::open(tap.as_str(), kind))
-            .collect()
-    })?;
-    node.switch.attach_queues(port, queues)?;
-    // Until the kernel has noticed the carrier it discards what it should send.
-    node.net
-        .wait_until_running(tap, CARRIER_WITHIN)
-        .map_err(io::Error::other)
 }
 
 /// What Azure's DHCP would give: the address, and a default route by the subnet's first host. Of
@@ -404,31 +344,4 @@ fn address_nic(net: &Netlink, node: &Node) -> Result<(), crate::devices::error::
     net.add_address(&eth0, own.into())?;
     let via = Some(compile::first_host_v6(subnet).into());
     net.add_route(&eth0, &default(Ipv6Net::default().into(), via))
-}
-
-fn uplink(plan: &Plan, node: &Node, workers: NonZeroU16) -> Uplink {
-    let pods = compile::own_range(node);
-    let arp = match plan.plugin {
-        Plugin::Azure => ArpSteering::ByTarget(pods.clone()),
-        Plugin::Kubenet => ArpSteering::MirrorReplies,
-    };
-    Uplink {
-        device: device(fabric::DEVICE),
-        tap: tap_spec(device("uplink0"), node, workers),
-        pods,
-        pods_v6: compile::own_range_v6(plan, node).into_iter().collect(),
-        arp,
-    }
-}
-
-/// `cbr0` holds the gateways' addresses; `azure0` holds none, since `eth0` keeps the node's.
-fn gateway_addresses(plan: &Plan, node: &Node) -> Vec<IpNet> {
-    let v4 = compile::gateway(node)
-        .zip(node.pod_cidr)
-        .and_then(|(gateway, cidr)| Ipv4Net::new(gateway, cidr.prefix_len()).ok());
-    let v6 = compile::gateway_v6(plan, node)
-        .zip(node.pod_cidr_v6)
-        .and_then(|(gateway, cidr)| Ipv6Net::new(gateway, cidr.prefix_len()).ok());
-    let v4 = v4.into_iter().map(IpNet::V4);
-    v4.chain(v6.map(IpNet::V6)).collect()
 }

@@ -8,13 +8,16 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use dataplane::addr::{Mac, PortId, Station};
-use ipnet::{IpNet, Ipv6Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::fabric::{NicSpec, SubnetSpec, UserRoute, VnetSpec};
+use crate::api::types::Key;
+use crate::compile::spec::station_of;
 use crate::compile::{self, FIRST_POD_PORT, NodeMacs, PodPort};
 use crate::devices::attach::PodEnd;
 use crate::devices::name::{self as names, DeviceName};
-use crate::plan::{Node, Plan, Plugin};
+use crate::ipam::{Given, Pool, PoolFault, REST_DEFAULT};
+use crate::plan::{Node, Plan, Plugin, PodIps};
 use crate::routes::RouteTable;
 
 /// Nodes that one lab builds: each costs a namespace, three TAPs and two threads.
@@ -99,6 +102,12 @@ pub fn place(plan: &Plan, nodes: &[&Node], wished: &BTreeMap<String, Ipv4Addr>) 
     placed
 }
 
+/// What the lab's runtime calls a pod's container.
+#[must_use]
+pub fn container_id(pod: &str) -> String {
+    format!("default.{pod}")
+}
+
 fn pod(
     plan: &Plan,
     node: &Node,
@@ -110,13 +119,13 @@ fn pod(
     let v4 = std::iter::once(IpAddr::V4(address));
     let port = PodPort {
         port: PortId::new(FIRST_POD_PORT + ordinal).expect("a lab has a few pods"),
-        mac: station([0x0a, 0x58], address),
+        mac: station_of(address),
         addresses: v4.chain(address_v6.map(IpAddr::V6)).collect(),
         hairpin: false,
         mtu: None,
     };
-    let (host_end, tap) =
-        names::pod_devices(plan.plugin, &format!("{}-default/{name}-eth0", plan.plugin));
+    let called = format!("{}-{}-eth0", plan.plugin, container_id(name));
+    let (host_end, tap) = names::pod_devices(plan.plugin, &called);
     PlacedPod {
         name,
         node: at,
@@ -232,6 +241,34 @@ fn pod_addresses(node: &Node) -> Box<dyn Iterator<Item = Ipv4Addr> + '_> {
     }
 }
 
+/// The addresses that a node gives to its pods: as the fabric tells of its NIC, or of its pod CIDR.
+///
+/// # Errors
+/// A pod CIDR that is too small.
+pub fn pool(plan: &Plan, node: &Node) -> Result<Pool<Key>, PoolFault> {
+    if let Some(cidr) = node.pod_cidr {
+        let v6 = compile::own_range_v6(plan, node).map(IpNet::V6);
+        let cidrs = std::iter::once(IpNet::V4(cidr)).chain(v6);
+        let cidrs: Vec<_> = cidrs.map(|cidr| (cidr, None)).collect();
+        return Pool::of_pod_cidrs(&cidrs);
+    }
+    let subnet = node.subnet_prefix;
+    let gateway = subnet.hosts().next().unwrap_or(subnet.addr());
+    let given = |address| Given {
+        address: Ipv4Net::new(address, subnet.prefix_len())
+            .expect("the length comes from a prefix")
+            .into(),
+        gateway: gateway.into(),
+    };
+    let addresses: Vec<Given> = node
+        .pod_ips
+        .iter()
+        .flat_map(PodIps::iter)
+        .map(given)
+        .collect();
+    Ok(Pool::of_secondary_addresses(&addresses, REST_DEFAULT))
+}
+
 /// A NIC has one of Microsoft's addresses; `azure0` has the NIC's (the bridge inherits it), `cbr0`
 /// one made of its IP address, as the bridge plugin makes them.
 #[must_use]
@@ -239,15 +276,10 @@ pub fn node_macs(plan: &Plan, node: &Node) -> NodeMacs {
     let [_, b, c, d] = node.primary_ip.octets();
     let nic = Station::new(Mac::new([0x00, 0x0d, 0x3a, b, c, d])).expect("neither group nor zero");
     let host = match (plan.plugin, compile::gateway(node)) {
-        (Plugin::Kubenet, Some(gateway)) => station([0x0a, 0x58], gateway),
+        (Plugin::Kubenet, Some(gateway)) => station_of(gateway),
         _ => nic,
     };
     NodeMacs { nic, host }
-}
-
-fn station(prefix: [u8; 2], address: Ipv4Addr) -> Station {
-    let [a, b, c, d] = address.octets();
-    Station::new(Mac::new([prefix[0], prefix[1], a, b, c, d])).expect("the prefix is no group's")
 }
 
 pub(super) fn device(name: &str) -> DeviceName {

@@ -462,7 +462,7 @@ impl<'a> Walk<'a> {
             self.report.switches.push(SwitchRow {
                 node: node.plan.name.clone(),
                 balanced: counts.is_balanced(),
-                books: books(&counts, &node.switch.board()),
+                books: books(&counts, &node.board),
             });
         }
         let fabric = self.cluster.fabric.counters();
@@ -482,7 +482,7 @@ impl<'a> Walk<'a> {
             meaning: drop.to_string(),
         });
         let nodes = self.cluster.nodes.iter().flat_map(|node| {
-            let drops: Vec<_> = node.switch.board().counts().dropped.iter().collect();
+            let drops: Vec<_> = node.board.counts().dropped.iter().collect();
             drops.into_iter().map(|(reason, frames)| DropRow {
                 place: node.plan.name.clone(),
                 reason: reason.label().into(),
@@ -589,10 +589,10 @@ fn capture_row(from: Party, to: Party, at: &Point, seen: Option<EchoRequests>) -
 /// The counts once they have stopped changing, and whether they did.
 fn at_rest(node: &LabNode) -> (Counts, bool) {
     let began = Instant::now();
-    let mut last = node.switch.board().counts();
+    let mut last = node.board.counts();
     loop {
         std::thread::sleep(Duration::from_millis(20));
-        let now = node.switch.board().counts();
+        let now = node.board.counts();
         if now == last && now.is_balanced() {
             return (now, true);
         }

@@ -102,7 +102,7 @@ fn edit_line(edit: &Edit) -> String {
     format!("{field} {} -> {}", edit.from, edit.to)
 }
 
-/// `eth0 in pod-a; azv8c27a41e96a, tap8c27a41e96a in node-0`
+/// `eth0 in pod-a; azvcbefedbacea, tapcbefedbacea in node-0`
 fn sights(sights: &[Sight]) -> String {
     let mut places: Vec<(&str, Vec<&str>)> = Vec::new();
     for Sight { at, interface } in sights {

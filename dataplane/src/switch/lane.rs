@@ -127,6 +127,13 @@ impl<P: Port + Send + 'static> Lane<P> {
         self.wait(&answer)
     }
 
+    /// True while the thread runs.
+    pub(super) fn is_alive(&self) -> bool {
+        self.thread
+            .as_ref()
+            .is_some_and(|thread| !thread.is_finished())
+    }
+
     /// Stops the thread, and tells whether it had died.
     pub(super) fn halt(&mut self) -> io::Result<()> {
         let Some(thread) = self.thread.take() else {

@@ -177,6 +177,12 @@ impl<P: Port + Send + 'static> Switch<P> {
         self.lanes.iter().find_map(|lane| lane.conflicts().take())
     }
 
+    /// False if a thread has died of a broken law: its frames are moved no more.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        self.lanes.iter().all(Lane::is_alive)
+    }
+
     /// Stops the threads, and returns the final counters, which balance.
     ///
     /// # Errors

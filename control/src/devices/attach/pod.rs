@@ -67,7 +67,25 @@ impl PodVeth {
     /// [`DeviceError::Conflict`] if a name is taken by something else, otherwise what failed. What
     /// was made up to then stays; [`PodVeth::detach`] removes it.
     pub fn attach(&self, node: &Netlink, pod: &Netlink) -> Result<(), DeviceError> {
+        self.make(node, pod)?;
+        self.pod.raise(pod)
+    }
+
+    /// Makes the port, or completes it, up to the pod's end, which stays down: whoever opens the
+    /// TAP in between hears the pod's first frame.
+    ///
+    /// # Errors
+    /// As [`PodVeth::attach`].
+    pub fn make(&self, node: &Netlink, pod: &Netlink) -> Result<(), DeviceError> {
         self.ensure_pair(node, pod)?;
+        self.wire(node)
+    }
+
+    /// Completes what the node has of a port whose veth is there.
+    ///
+    /// # Errors
+    /// As [`PodVeth::attach`]; [`DeviceError::Missing`] without the veth.
+    pub fn wire(&self, node: &Netlink) -> Result<(), DeviceError> {
         tap::ensure(node, &self.tap)?;
         for device in [&self.host_end, &self.tap.name] {
             node.ensure_clsact(device)?;
@@ -76,8 +94,7 @@ impl PodVeth {
         tie(node, &self.host_end, &self.tap.name)?;
         tie(node, &self.tap.name, &self.host_end)?;
         hush_and_raise(node, &self.tap.name)?;
-        hush_and_raise(node, &self.host_end)?;
-        self.pod.raise(pod)
+        hush_and_raise(node, &self.host_end)
     }
 
     /// Removes the port: the TAP, the host end, and with it the pod's end.

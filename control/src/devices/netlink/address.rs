@@ -261,6 +261,32 @@ impl Netlink {
     }
 }
 
+impl Netlink {
+    /// Has a device forget a neighbour; one that it does not know is no error.
+    ///
+    /// # Errors
+    /// [`DeviceError::Missing`] without the device, otherwise what the kernel says.
+    pub fn remove_neighbour(
+        &self,
+        name: &DeviceName,
+        neighbour: IpAddr,
+    ) -> Result<(), DeviceError> {
+        let mut message = NeighbourMessage::default();
+        message.header.family = family_of(neighbour);
+        message.header.ifindex = self.index(name)?;
+        message.attributes = vec![NeighbourAttribute::Destination(match neighbour {
+            IpAddr::V4(v4) => NeighbourAddress::Inet(v4),
+            IpAddr::V6(v6) => NeighbourAddress::Inet6(v6),
+        })];
+        let attempt = format!("have {name} forget {neighbour}");
+        let message = RouteNetlinkMessage::DelNeighbour(message);
+        match self.change(&attempt, message, 0) {
+            Err(refused) if refused.is(nix::libc::ENOENT) => Ok(()),
+            other => other,
+        }
+    }
+}
+
 fn address(bytes: &[u8]) -> Option<IpAddr> {
     match bytes.len() {
         4 => <[u8; 4]>::try_from(bytes).ok().map(IpAddr::from),

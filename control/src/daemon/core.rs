@@ -1,0 +1,450 @@
+//! The running part of a daemon: one switch, its fixed ports, and the books of who is attached.
+//!
+//! In: a [`NodeSpec`], [`Settings`], addresses to give, and the node's namespace.
+//! Out: a switch that moves frames, tables that follow from who is attached, counters.
+//! Never: changes the node's own device: what the switch wants of its frames is steered to it, and
+//! a stop takes that away again.
+//!
+//! The order of a start is that of a restart in haste: the switch and its tables first, then every
+//! TAP that is there, so that pods that live are served within milliseconds; what is missing or
+//! surplus is put right after that.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::num::NonZeroU16;
+use std::time::{Duration, Instant};
+
+use dataplane::addr::PortId;
+use dataplane::port::tap::{Queues, TapPort};
+use dataplane::stats::Counts;
+use dataplane::switch::{Boards, Options, Switch};
+use dataplane::tables::{Fault, Tables};
+
+use super::attachment::Attachment;
+use super::restore::{self, Found};
+use super::store::{State, Store, StoreError};
+use crate::api::types::{AddressFill, ApiError, ErrorKind, Interface, Key, StatusReply};
+use crate::compile::{HOST_PORT, NodeSpec, PodPort, UPLINK_PORT};
+use crate::devices::attach::{ArpSteering, HostPort, Uplink};
+use crate::devices::error::DeviceError;
+use crate::devices::name::DeviceName;
+use crate::devices::netlink::Netlink;
+use crate::devices::netns::Netns;
+use crate::devices::tap::TapSpec;
+use crate::ipam::Pool;
+use crate::plan::Plugin;
+
+/// A TAP that was just opened has its carrier within milliseconds.
+pub(super) const CARRIER_WITHIN: Duration = Duration::from_secs(2);
+
+/// How a daemon is to run, beside what its node is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// The node's device that leads to the network.
+    pub uplink: DeviceName,
+    /// The TAP by which the switch uses it.
+    pub uplink_tap: DeviceName,
+    /// The device of the node's own kernel.
+    pub host: DeviceName,
+    /// The pods' MTU, unless it is the uplink's.
+    pub pod_mtu: Option<u16>,
+    /// How many pods are attached at once.
+    pub pods_max: usize,
+    /// Whether bandwidth limits are obeyed.
+    pub bandwidth: bool,
+    /// Workers of the switch.
+    pub workers: NonZeroU16,
+    /// How long a worker looks again before it sleeps.
+    pub spin: Duration,
+}
+
+impl Settings {
+    /// The defaults of a plugin.
+    #[must_use]
+    pub fn of(plugin: Plugin) -> Settings {
+        let name = |text| DeviceName::new(text).expect("our own names are device names");
+        Settings {
+            uplink: name("eth0"),
+            uplink_tap: name("uplink0"),
+            host: name(crate::compile::spec::host_device(plugin)),
+            pod_mtu: None,
+            pods_max: 250,
+            bandwidth: true,
+            workers: NonZeroU16::MIN,
+            spin: dataplane::switch::SPIN_DEFAULT,
+        }
+    }
+
+    /// A TAP of the node's namespace for the switch.
+    pub(super) fn tap(&self, name: &DeviceName, mtu: u16) -> TapSpec {
+        TapSpec {
+            queues: self.workers,
+            ..TapSpec::new(name.clone(), mtu.into())
+        }
+    }
+}
+
+/// Why a daemon does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// A device, address, route or filter.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// The state file or its folder.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Tables that cannot be.
+    #[error("the switch's tables are at fault: {}", join(.0))]
+    Tables(Vec<Fault>),
+    /// A thread, a TAP's queue, a socket.
+    #[error("{what}: {source}")]
+    System {
+        /// What was being done.
+        what: String,
+        /// What the system says.
+        source: io::Error,
+    },
+}
+
+fn join(faults: &[Fault]) -> String {
+    let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
+    faults.join("; ")
+}
+
+impl From<DaemonError> for ApiError {
+    fn from(error: DaemonError) -> ApiError {
+        let kind = match &error {
+            DaemonError::Device(_) | DaemonError::System { .. } => ErrorKind::Device,
+            DaemonError::Store(_) => ErrorKind::State,
+            DaemonError::Tables(_) => ErrorKind::Invalid,
+        };
+        ApiError::new(kind, error.to_string())
+    }
+}
+
+/// Names what was being done when the system said no.
+pub(super) fn system(what: impl Into<String>) -> impl FnOnce(io::Error) -> DaemonError {
+    let what = what.into();
+    |source| DaemonError::System { what, source }
+}
+
+/// A switch on a node.
+#[derive(Debug)]
+pub struct Core {
+    pub(super) spec: NodeSpec,
+    pub(super) settings: Settings,
+    pub(super) net: Netlink,
+    pub(super) switch: Switch<TapPort>,
+    pub(super) pool: Pool<Key>,
+    pub(super) attachments: BTreeMap<Key, Attachment>,
+    store: Option<Store>,
+    /// What was to be kept and could not be, in words.
+    unsaved: Option<String>,
+    /// Where to look first for a free port: a number rests as long as it can.
+    pub(super) next_port: usize,
+    begun: Instant,
+}
+
+impl Core {
+    /// Starts the switch in the namespace of `node`, with whoever was attached before. Without a
+    /// `store`, nobody was, and nothing is kept.
+    ///
+    /// # Errors
+    /// [`DaemonError`]; devices that were made stay, since pods may hang on them.
+    pub fn start(
+        spec: NodeSpec,
+        settings: Settings,
+        mut pool: Pool<Key>,
+        store: Option<Store>,
+        node: &Netns,
+    ) -> Result<Core, DaemonError> {
+        let state = store
+            .as_ref()
+            .map_or_else(|| Ok(State::default()), Store::load)?;
+        let net = Netlink::open(node)?;
+        // Asked first: without it there is nothing to serve, and nothing has been made.
+        net.index(&settings.uplink)?;
+        let begun = Instant::now();
+        let found = Found::among(&net.links()?, state, &mut pool, begun.elapsed());
+        let tables = build(&spec, found.living.values())?;
+        let mut options = Options::named(&format!("tl-{}", spec.name));
+        options.workers = settings.workers.get().into();
+        options.spin = settings.spin;
+        let switch = Switch::start(&options, tables).map_err(system("starting the switch"))?;
+        let mut core = Core {
+            spec,
+            settings,
+            net,
+            switch,
+            pool,
+            attachments: found.living,
+            store,
+            unsaved: None,
+            next_port: 0,
+            begun,
+        };
+        core.open_in_haste()?;
+        core.raise_fixed_ports()?;
+        restore::repair(&mut core)?;
+        if found.lost > 0 {
+            core.keep_or_complain();
+        }
+        Ok(core)
+    }
+
+    /// Every TAP that is there begins to be served.
+    fn open_in_haste(&self) -> Result<(), DaemonError> {
+        let fixed = [
+            (HOST_PORT, self.settings.host.clone()),
+            (UPLINK_PORT, self.settings.uplink_tap.clone()),
+        ];
+        let pods = self.attachments.values();
+        let pods = pods.filter_map(|one| Some((one.port_id()?, one.tap.clone())));
+        let links = self.net.links()?;
+        let ready = |name: &DeviceName| {
+            let multi = self.settings.workers.get() > 1;
+            let mut taps = links.iter().filter(|link| link.name == name.as_str());
+            taps.any(|link| {
+                link.tap
+                    .is_some_and(|tap| tap.persistent && tap.multi_queue == multi)
+            })
+        };
+        let ports = fixed.into_iter().chain(pods);
+        let there: Vec<_> = ports.filter(|(_, name)| ready(name)).collect();
+        self.open_ports(&there)
+    }
+
+    /// Makes host port and uplink, or completes them, and opens those that are not.
+    fn raise_fixed_ports(&mut self) -> Result<(), DaemonError> {
+        let host = self.host_port();
+        host.attach(&self.net)?;
+        self.ensure_open(HOST_PORT, &host.tap.name)?;
+        let uplink = self.uplink();
+        uplink.attach(&self.net)?;
+        self.ensure_open(UPLINK_PORT, &uplink.tap.name)
+    }
+
+    /// Opens a port unless somebody has it open: this very process, a moment ago.
+    pub(super) fn ensure_open(&self, port: PortId, tap: &DeviceName) -> Result<(), DaemonError> {
+        if !self.net.link(tap)?.running {
+            match self.open_ports(&[(port, tap.clone())]) {
+                // Its carrier is on the way.
+                Err(DaemonError::System { source, .. }) if is_busy(&source) => {}
+                other => other?,
+            }
+        }
+        self.net.wait_until_running(tap, CARRIER_WITHIN)?;
+        Ok(())
+    }
+
+    /// Opens TAPs and hands them to the switch, all from one visit to the node's namespace.
+    pub(super) fn open_ports(&self, ports: &[(PortId, DeviceName)]) -> Result<(), DaemonError> {
+        let workers = self.settings.workers.get();
+        let kind = if workers > 1 {
+            Queues::Multi
+        } else {
+            Queues::Single
+        };
+        let open = |(port, tap): &(PortId, DeviceName)| {
+            let queues = (0..workers).map(|_| TapPort::open(tap.as_str(), kind));
+            let queues: io::Result<Vec<TapPort>> = queues.collect();
+            queues.map(|queues| (*port, tap.clone(), queues))
+        };
+        let opened: Vec<io::Result<_>> = self
+            .net
+            .namespace()
+            .run(|| Ok(ports.iter().map(open).collect()))
+            .map_err(system("entering the node's namespace"))?;
+        for (one, (_, tap)) in opened.into_iter().zip(ports) {
+            let (port, tap, queues) = one.map_err(system(format!("opening {tap}")))?;
+            let attached = self.switch.attach_queues(port, queues);
+            attached.map_err(system(format!("handing {tap} to the switch")))?;
+        }
+        Ok(())
+    }
+
+    /// The port of the node's own kernel.
+    pub(super) fn host_port(&self) -> HostPort {
+        HostPort {
+            tap: self.settings.tap(&self.settings.host, self.spec.mtu),
+            mac: self.spec.macs.host.mac(),
+            addresses: self.spec.gateways.clone(),
+            alias: Some(format!("tapline host port of {}", self.spec.name)),
+        }
+    }
+
+    /// The port to the network.
+    pub(super) fn uplink(&self) -> Uplink {
+        let pods = self.spec.pods.clone();
+        Uplink {
+            device: self.settings.uplink.clone(),
+            tap: self.settings.tap(&self.settings.uplink_tap, self.spec.mtu),
+            arp: match self.spec.plugin {
+                Plugin::Azure => ArpSteering::ByTarget(pods.clone()),
+                Plugin::Kubenet => ArpSteering::MirrorReplies,
+            },
+            pods,
+            pods_v6: self.spec.pods_v6.into_iter().collect(),
+        }
+    }
+
+    /// Gives the switch the tables for the pods attached now.
+    pub(super) fn publish(&mut self) -> Result<(), DaemonError> {
+        let tables = build(&self.spec, self.attachments.values())?;
+        self.switch.publish(tables);
+        Ok(())
+    }
+
+    /// The same node with other surroundings, or another list of pods' addresses: what a reload
+    /// may change. Frames in flight are decided by the old tables or by the new ones.
+    ///
+    /// # Errors
+    /// What is wrong with the new ones; then the old ones stay.
+    pub fn reload(&mut self, spec: NodeSpec, settings: Settings) -> Result<(), DaemonError> {
+        let tables = build(&spec, self.attachments.values())?;
+        let (old_spec, old_settings) = (self.spec.clone(), self.settings.clone());
+        (self.spec, self.settings) = (spec, settings);
+        let raised = self
+            .host_port()
+            .attach(&self.net)
+            .and_then(|()| self.uplink().attach(&self.net));
+        if let Err(refused) = raised {
+            (self.spec, self.settings) = (old_spec, old_settings);
+            // What was there a moment ago can be there again.
+            let _ = self.uplink().attach(&self.net);
+            return Err(refused.into());
+        }
+        self.switch.publish(tables);
+        Ok(())
+    }
+
+    /// Keeps who is attached.
+    pub(super) fn keep(&mut self) -> Result<(), StoreError> {
+        let Some(store) = &self.store else {
+            return Ok(());
+        };
+        let attachments = self.attachments.values().cloned().collect();
+        let saved = store.save(&State::new(attachments, self.pool.memory()));
+        self.unsaved = saved.as_ref().err().map(ToString::to_string);
+        saved
+    }
+
+    /// The same where nothing can be undone: what is kept is older than what is, and a restart
+    /// puts it right by what lives.
+    pub(super) fn keep_or_complain(&mut self) {
+        if let Err(error) = self.keep() {
+            tracing::warn!("{error}; what is attached is served all the same");
+        }
+    }
+
+    /// Time since the start, on a clock that no operator sets.
+    pub(super) fn now(&self) -> Duration {
+        self.begun.elapsed()
+    }
+
+    /// What the node's kernel sees of the switch.
+    pub(super) fn host_interface(&self) -> Interface {
+        Interface {
+            name: self.settings.host.to_string(),
+            mac: self.spec.macs.host.mac(),
+            mtu: self.spec.mtu.into(),
+            sandbox: None,
+        }
+    }
+
+    /// Whether ADDs are served, and what stands in the way.
+    #[must_use]
+    pub fn status(&self) -> StatusReply {
+        let fill = self.pool.fill(self.now());
+        let error = if !self.switch.is_alive() {
+            let why = "a thread of the switch has died";
+            Some(ApiError::new(ErrorKind::NotReady, why))
+        } else if let Some(unsaved) = &self.unsaved {
+            Some(ApiError::new(ErrorKind::State, unsaved.clone()))
+        } else if fill.free() == 0 || self.attachments.len() >= self.settings.pods_max {
+            let why = format!(
+                "{} pods are attached, and no more fit",
+                self.attachments.len()
+            );
+            Some(ApiError::new(ErrorKind::Exhausted, why))
+        } else {
+            None
+        };
+        let number = |count: u128| u64::try_from(count).unwrap_or(u64::MAX);
+        StatusReply {
+            ready: error.is_none(),
+            error,
+            node: Some(self.spec.name.clone()),
+            plugin: Some(self.spec.plugin.to_string()),
+            attachments: self.attachments.len(),
+            addresses: Some(AddressFill {
+                total: number(fill.total),
+                held: number(fill.held),
+                resting: number(fill.resting),
+                free: number(fill.free()),
+            }),
+            serving_seconds: Some(self.now().as_secs()),
+        }
+    }
+
+    /// The node.
+    #[must_use]
+    pub fn spec(&self) -> &NodeSpec {
+        &self.spec
+    }
+
+    /// How it runs.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// The switch.
+    #[must_use]
+    pub fn switch(&self) -> &Switch<TapPort> {
+        &self.switch
+    }
+
+    /// Its counters, which outlive it.
+    #[must_use]
+    pub fn board(&self) -> Boards {
+        self.switch.board()
+    }
+
+    /// Who is attached.
+    pub fn attachments(&self) -> impl Iterator<Item = &Attachment> {
+        self.attachments.values()
+    }
+
+    /// False if the switch has died of a broken law.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        self.switch.is_alive()
+    }
+
+    /// Takes the steering away from the node's device, and then stops the switch. Pods keep their
+    /// devices for the next daemon. Gives the final counts, which balance.
+    ///
+    /// # Errors
+    /// What could not be taken away; the switch has stopped all the same.
+    pub fn stop(self) -> Result<Counts, DaemonError> {
+        let detached = self.uplink().detach(&self.net);
+        let counts = self.switch.stop().map_err(system("stopping the switch"));
+        detached?;
+        counts
+    }
+}
+
+/// A TAP whose queue somebody has.
+fn is_busy(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(nix::libc::EBUSY)
+}
+
+/// The tables of a node with these pods.
+fn build<'a>(
+    spec: &NodeSpec,
+    pods: impl Iterator<Item = &'a Attachment>,
+) -> Result<Tables, DaemonError> {
+    let pods: Vec<PodPort> = pods.filter_map(Attachment::pod_port).collect();
+    Tables::build(&spec.tables(&pods)).map_err(DaemonError::Tables)
+}

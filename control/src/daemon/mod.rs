@@ -1,0 +1,176 @@
+//! The daemon: a switch on a node, the devices it hangs on, and who is attached to it.
+//!
+//! In: a [`NodeSpec`](crate::compile::NodeSpec), [`Settings`], and requests over the control
+//! socket or from the lab.
+//! Out: pods with a port each, a state file that tells who they are, and views.
+//! Never: takes a node's word from a plan, serves an ADD before the node is known, or leaves half
+//! of an ADD behind.
+//!
+//! | file | what it does |
+//! |---|---|
+//! | `core` | the switch and its fixed ports; what starts, reloads and stops |
+//! | `attach` | ADD, DEL, CHECK and GC |
+//! | `attachment` | one pod's port, as it is remembered |
+//! | `restore` | what a daemon finds that was there before it |
+//! | `store` | the state file |
+//!
+//! Pods outlive the daemon: their veths and TAPs stay, and the next daemon opens them again. What
+//! a stop takes away is the steering on the node's own device.
+
+mod attach;
+pub mod attachment;
+mod core;
+mod restore;
+pub mod store;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::api::types::{
+    AddReply, AddRequest, ApiError, CheckRequest, DelRequest, ErrorKind, GcRequest, Removed,
+    StatusReply,
+};
+use crate::api::{Answer, Call, Handler};
+
+pub use self::attachment::Attachment;
+pub use self::core::{Core, DaemonError, Settings};
+
+/// A daemon: from the moment that its socket answers, which may be before its node is known.
+#[derive(Debug)]
+pub struct Daemon {
+    phase: Mutex<Phase>,
+}
+
+/// How far a daemon is.
+#[derive(Debug)]
+enum Phase {
+    /// The node is not known yet, for this reason.
+    Waiting(String),
+    /// It serves.
+    Serving(Box<Core>),
+}
+
+impl Daemon {
+    /// One that serves.
+    #[must_use]
+    pub fn serving(core: Core) -> Daemon {
+        Daemon {
+            phase: Mutex::new(Phase::Serving(Box::new(core))),
+        }
+    }
+
+    /// One that does not serve yet, and says why.
+    #[must_use]
+    pub fn waiting(why: impl Into<String>) -> Daemon {
+        Daemon {
+            phase: Mutex::new(Phase::Waiting(why.into())),
+        }
+    }
+
+    /// The node is known now.
+    pub fn serve(&self, core: Core) {
+        *self.phase() = Phase::Serving(Box::new(core));
+    }
+
+    /// The node is still not known, for this reason.
+    pub fn wait(&self, why: impl Into<String>) {
+        let mut phase = self.phase();
+        if let Phase::Waiting(reason) = &mut *phase {
+            *reason = why.into();
+        }
+    }
+
+    /// Looks at, or changes, the running part.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotReady`] while there is none.
+    pub fn with<T>(&self, work: impl FnOnce(&mut Core) -> T) -> Result<T, ApiError> {
+        match &mut *self.phase() {
+            Phase::Serving(core) => Ok(work(core)),
+            Phase::Waiting(why) => Err(ApiError::new(
+                ErrorKind::NotReady,
+                format!("not serving yet: {why}"),
+            )),
+        }
+    }
+
+    /// Ends it; gives the running part, if there was one, to be stopped.
+    #[must_use]
+    pub fn into_core(self) -> Option<Core> {
+        match self
+            .phase
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner)
+        {
+            Phase::Serving(core) => Some(*core),
+            Phase::Waiting(_) => None,
+        }
+    }
+
+    /// ADD.
+    ///
+    /// # Errors
+    /// Why not; then nothing of it is left.
+    pub fn add(&self, request: &AddRequest) -> Result<AddReply, ApiError> {
+        self.with(|core| core.add(request))?
+    }
+
+    /// DEL.
+    ///
+    /// # Errors
+    /// What could not be removed.
+    pub fn del(&self, request: &DelRequest) -> Result<Removed, ApiError> {
+        self.with(|core| core.del(request))?
+    }
+
+    /// CHECK.
+    ///
+    /// # Errors
+    /// What differs.
+    pub fn check(&self, request: &CheckRequest) -> Result<(), ApiError> {
+        self.with(|core| core.check(request))?
+    }
+
+    /// GC.
+    ///
+    /// # Errors
+    /// What could not be removed; the rest is.
+    pub fn gc(&self, request: &GcRequest) -> Result<Removed, ApiError> {
+        self.with(|core| core.gc(request))?
+    }
+
+    /// Whether ADDs are served, and what stands in the way.
+    #[must_use]
+    pub fn status(&self) -> StatusReply {
+        self.with(|core| core.status())
+            .unwrap_or_else(|error| StatusReply {
+                error: Some(error),
+                ..StatusReply::default()
+            })
+    }
+
+    /// A request that panicked has been answered; what it left is looked after by the next one.
+    fn phase(&self) -> MutexGuard<'_, Phase> {
+        self.phase.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Handler for Daemon {
+    fn handle(&self, call: Call) -> Result<Answer, ApiError> {
+        match call {
+            Call::Add(request) => self.add(&request).map(|reply| Answer::of(&reply)),
+            Call::Del(request) => self.del(&request).map(|reply| Answer::of(&reply)),
+            Call::Check(request) => self.check(&request).map(|()| Answer::of(&empty())),
+            Call::Gc(request) => self.gc(&request).map(|reply| Answer::of(&reply)),
+            Call::Status => Ok(Answer::of(&self.status())),
+            other => Err(ApiError::new(
+                ErrorKind::NotFound,
+                format!("this daemon does not answer {other:?}"),
+            )),
+        }
+    }
+}
+
+/// An answer without content.
+fn empty() -> serde_json::Value {
+    serde_json::json!({})
+}
