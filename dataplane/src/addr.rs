@@ -191,6 +191,13 @@ impl PortSet {
         self.0[port.index() / 64] |= 1 << (port.index() % 64);
     }
 
+    /// True if `port` is in.
+    #[inline]
+    #[must_use]
+    pub fn contains(&self, port: PortId) -> bool {
+        self.0[port.index() / 64] & 1 << (port.index() % 64) != 0
+    }
+
     /// How many are in.
     #[inline]
     #[must_use]
@@ -265,7 +272,9 @@ mod tests {
             set.insert(*id);
         }
         assert_eq!(set.collect::<Vec<_>>(), ids);
+        assert!(set.contains(ids[2]) && !set.contains(PortId::new(65).expect("in range")));
         set.remove(ids[2]);
+        assert!(!set.contains(ids[2]));
         assert_eq!(set.count(), 4);
         assert_eq!(PortId::new(PortId::COUNT_MAX), None);
     }

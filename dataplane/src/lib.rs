@@ -31,6 +31,7 @@
 
 pub mod addr;
 pub mod buffer;
+pub mod capture;
 pub mod clock;
 pub mod conflict;
 pub mod forward;

@@ -12,12 +12,14 @@ mod finish;
 mod neighbours;
 mod refuse;
 mod returns;
+mod show;
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
 
 use crate::addr::{PortId, PortSet, Station};
 use crate::buffer::{FRAME_MAX, Frame, Pool};
+use crate::capture::{Capture, Fate};
 use crate::clock::Tick;
 use crate::conflict::{Conflicts, Reporter};
 use crate::forward::{self, World};
@@ -101,6 +103,8 @@ pub struct Worker<P> {
     limits: Limits,
     /// ICMP errors sent, which tells their identifications apart.
     errors_sent: u16,
+    /// Those who look at what passes.
+    captures: Vec<Arc<Capture>>,
 }
 
 impl<P: Port> Worker<P> {
@@ -134,6 +138,7 @@ impl<P: Port> Worker<P> {
             returns_cursor: 0,
             limits: Limits::new(),
             errors_sent: 0,
+            captures: Vec::new(),
         }
     }
 
@@ -316,6 +321,9 @@ impl<P: Port> Worker<P> {
         self.remember(&view, verdict, ingress, tables, now);
         let (source, kind) = (view.source, view.kind);
         self.learn(source, verdict, ingress, tables, now);
+        if !matches!(verdict, Verdict::Drop(_)) {
+            self.show(&frame, Some(ingress), verdict.into());
+        }
         match verdict {
             Verdict::Forward { egress, rewrite } => self.send(frame, kind, egress, rewrite),
             Verdict::Fragment { egress, rewrite } => {
@@ -390,7 +398,10 @@ impl<P: Port> Worker<P> {
                 self.unflushed.insert(egress);
                 return Taken::Later;
             }
-            Err(reason) => self.board.dropped(egress, reason),
+            Err(reason) => {
+                self.board.dropped(egress, reason);
+                self.show(frame, None, Fate::Refused { egress, reason });
+            }
         }
         Taken::Now
     }
@@ -448,6 +459,7 @@ impl<P: Port> Worker<P> {
 
     #[inline]
     fn drop(&mut self, frame: Frame, ingress: PortId, reason: DropReason) {
+        self.show(&frame, Some(ingress), Fate::Dropped(reason));
         self.board.dropped(ingress, reason);
         self.pool.release(frame);
     }

@@ -18,6 +18,7 @@ use mio::{Events, Interest, Poll, Token, Waker};
 
 use super::Options;
 use crate::addr::PortId;
+use crate::capture::Capture;
 use crate::clock::Monotonic;
 use crate::conflict::Conflicts;
 use crate::port::Port;
@@ -53,6 +54,8 @@ const WAKER: Token = Token(PortId::COUNT_MAX);
 enum Order<P> {
     Attach(PortId, P, Sender<io::Result<()>>),
     Detach(PortId, Sender<Option<P>>),
+    Watch(Arc<Capture>, Sender<bool>),
+    Unwatch(Arc<Capture>, Sender<()>),
     Stop,
 }
 
@@ -132,6 +135,18 @@ impl<P: Port + Send + 'static> Lane<P> {
         self.thread
             .as_ref()
             .is_some_and(|thread| !thread.is_finished())
+    }
+
+    pub(super) fn watch(&self, capture: Arc<Capture>) -> io::Result<bool> {
+        let (done, answer) = bounded(1);
+        self.send(Order::Watch(capture, done))?;
+        self.wait(&answer)
+    }
+
+    pub(super) fn unwatch(&self, capture: Arc<Capture>) -> io::Result<()> {
+        let (done, answer) = bounded(1);
+        self.send(Order::Unwatch(capture, done))?;
+        self.wait(&answer)
     }
 
     /// Stops the thread, and tells whether it had died.
@@ -290,6 +305,13 @@ impl<P: Port> Runner<P> {
                 }
                 Order::Detach(id, done) => {
                     let _ = done.send(self.detach(id));
+                }
+                Order::Watch(capture, done) => {
+                    let _ = done.send(self.worker.watch(capture));
+                }
+                Order::Unwatch(capture, done) => {
+                    self.worker.unwatch(&capture);
+                    let _ = done.send(());
                 }
                 Order::Stop => return false,
             }

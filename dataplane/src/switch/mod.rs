@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use crate::addr::PortId;
 use crate::buffer::FRAME_MAX;
+use crate::capture::Capture;
 use crate::conflict::Conflict;
 use crate::gossip::Gossip;
 use crate::port::Port;
@@ -140,6 +141,34 @@ impl<P: Port + Send + 'static> Switch<P> {
         let queues: io::Result<Vec<Option<P>>> =
             self.lanes.iter().map(|lane| lane.detach(id)).collect();
         Ok(queues?.into_iter().flatten().collect())
+    }
+
+    /// Lets `capture` look at every frame, until [`Switch::unwatch`].
+    ///
+    /// # Errors
+    /// `StorageFull` if [`CAPTURES_MAX`](crate::capture::CAPTURES_MAX) look already, `BrokenPipe` if
+    /// a thread is gone.
+    pub fn watch(&self, capture: &Arc<Capture>) -> io::Result<()> {
+        for lane in &self.lanes {
+            if !lane.watch(Arc::clone(capture))? {
+                self.unwatch(capture)?;
+                return Err(io::Error::new(
+                    io::ErrorKind::StorageFull,
+                    "too many captures",
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets `capture` look no more; what it has seen is still there to read.
+    ///
+    /// # Errors
+    /// `BrokenPipe` if a thread is gone.
+    pub fn unwatch(&self, capture: &Arc<Capture>) -> io::Result<()> {
+        self.lanes
+            .iter()
+            .try_for_each(|lane| lane.unwatch(Arc::clone(capture)))
     }
 
     /// Replaces the tables, whole, between two batches of each worker.

@@ -6,6 +6,7 @@
 use super::{AGE_SLOTS, CHORES_MS, Worker};
 use crate::addr::PortId;
 use crate::buffer::Frame;
+use crate::capture::Fate;
 use crate::clock::Tick;
 use crate::conflict::Party;
 use crate::frame::offload::Offload;
@@ -87,6 +88,7 @@ impl<P: Port> Worker<P> {
     pub(super) fn originate(&mut self, mut frame: Frame, egress: PortId) {
         frame.offload = Offload::NONE;
         self.board.originated();
+        self.show(&frame, None, Fate::Originated { egress });
         let taken = self.transmit(&mut frame, egress);
         self.settle(frame, taken);
     }
