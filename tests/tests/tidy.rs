@@ -297,6 +297,7 @@ fn every_relative_link_of_the_documents_leads_somewhere() {
         "ARCHITECTURE.md",
         "CHANGELOG.md",
         "CONTRIBUTING.md",
+        "docs/cni.md",
         "docs/walk.md",
         "docs/trace.md",
     ] {

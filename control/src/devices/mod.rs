@@ -5,6 +5,7 @@
 //! Never: runs `ip` or `tc`, or works in a namespace that it was not given.
 pub mod attach;
 pub mod error;
+pub mod masquerade;
 pub mod name;
 pub mod netlink;
 pub mod netns;

@@ -9,6 +9,7 @@
 //! are skipped; with `CI` set that counts as a failure.
 
 mod attach;
+mod masquerade;
 mod privilege;
 mod reaper;
 mod support;
@@ -53,6 +54,7 @@ tests! {
     attach::filters_of_another_owner_outlive_ours,
     attach::no_device_of_ours_says_anything_by_itself,
     attach::errors_say_what_was_attempted_where_and_what_the_kernel_says,
+    masquerade::what_a_pod_sends_beyond_its_network_bears_the_nodes_address,
     privilege::a_test_runs_outside_the_network_it_was_started_in,
     privilege::a_second_thread_is_refused,
     privilege::what_the_lab_needs_is_found_or_named,
