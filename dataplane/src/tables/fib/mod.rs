@@ -12,10 +12,12 @@
 //! answers: the longest route of at most 16 bits. So a new default route touches no chunk.
 //!
 //! Chunks are kept in 256 shared pieces, by the first 8 bits. A change copies one piece and the
-//! slots, and shares the rest with the table before it.
+//! slots, and shares the rest with the table before it. A chunk of IPv6 has no bound but the number
+//! of routes, so where these crowd it is made of [`islands`], each of them shared too.
 
 pub mod group;
 mod hops;
+mod islands;
 mod paint;
 pub mod rib;
 #[cfg(test)]
@@ -31,6 +33,7 @@ use ipnet::IpNet;
 use crate::addr::{Mac, PortId};
 use crate::sync::Arc;
 use group::GroupId;
+use islands::{Key, Limits};
 use rib::Rib;
 
 /// Most routes of one family. An Azure route table has 400, the Internet about a million; beyond
@@ -216,6 +219,37 @@ struct Shape<L> {
     cover: Arc<[u16]>,
     /// The lines of the chunks, by the first 8 bits of the address.
     pieces: Arc<[Arc<[L]>]>,
+    /// By their numbers; those not in use have no lines.
+    islands: Arc<[Island<L>]>,
+}
+
+/// The lines of a region (see [`islands`]).
+#[derive(Debug)]
+struct Island<L> {
+    lines: Arc<[L]>,
+    /// The way to its first line.
+    entry: u32,
+    /// The number of the next hop where the lines say 0, unless it is 0 too.
+    cover: u16,
+}
+
+impl<L> Clone for Island<L> {
+    fn clone(&self) -> Self {
+        Island {
+            lines: self.lines.clone(),
+            ..*self
+        }
+    }
+}
+
+impl<L> Default for Island<L> {
+    fn default() -> Self {
+        Island {
+            lines: Arc::new([]),
+            entry: 0,
+            cover: 0,
+        }
+    }
 }
 
 impl<L> Shape<L> {
@@ -224,6 +258,12 @@ impl<L> Shape<L> {
             + size_of_val(&*self.cover)
             + size_of_val(&*self.pieces)
             + self.pieces.iter().map(|p| size_of_val(&**p)).sum::<usize>()
+            + size_of_val(&*self.islands)
+            + self
+                .islands
+                .iter()
+                .map(|i| size_of_val(&*i.lines))
+                .sum::<usize>()
     }
 }
 
@@ -233,6 +273,7 @@ impl<L> Clone for Shape<L> {
             root: self.root.clone(),
             cover: self.cover.clone(),
             pieces: self.pieces.clone(),
+            islands: self.islands.clone(),
         }
     }
 }
@@ -243,6 +284,7 @@ impl<L> Default for Shape<L> {
             root: Arc::new([]),
             cover: Arc::new([]),
             pieces: Arc::new([]),
+            islands: Arc::new([]),
         }
     }
 }
@@ -257,6 +299,10 @@ trait Family {
     const WIDTH: u8;
     /// How many bits choose the slot.
     const SLOT_BITS: u8;
+    /// What the way to an island has beside its number; 0 for a family that has none.
+    const ISLAND: u32;
+    /// When it has islands.
+    const LIMITS: Limits;
 
     /// An address of this family; those of the other are nothing.
     fn bits(address: IpAddr) -> Self::Bits;
@@ -264,21 +310,38 @@ trait Family {
     fn slot(bits: Self::Bits) -> usize;
     /// The first address of a slot.
     fn first(slot: usize) -> Self::Bits;
-    /// The last address of a slot.
-    fn last(slot: usize) -> Self::Bits;
-    /// Compiles the routes of one slot, sorted by address and length, all longer than the slot,
-    /// to the end of `lines`. Gives the root's entry, whose line number is `start`.
-    fn compile(routes: &[Entry<Self::Bits>], start: usize, lines: &mut Vec<Self::Line>) -> u32;
+    /// The last address of a prefix.
+    fn end(prefix: Key<Self::Bits>) -> Self::Bits;
+    /// The first `len` bits, and zeros.
+    fn cut(bits: Self::Bits, len: u8) -> Self::Bits;
+    /// On how many first bits two addresses agree.
+    fn agree(a: Self::Bits, b: Self::Bits) -> u8;
+    /// Compiles what is in one slot or region, sorted by address and length, all longer than it,
+    /// to the end of `lines`. Gives the root's entry, whose line number is `start`. The ways to
+    /// islands go onto `covers`, with the number of the next hop around each.
+    fn compile(
+        entries: &[Entry<Self::Bits>],
+        start: usize,
+        lines: &mut Vec<Self::Line>,
+        covers: &mut Vec<(u32, u16)>,
+    ) -> u32;
     /// The same root entry for a chunk that has moved to `start`.
     fn moved(entry: u32, start: usize) -> u32;
 }
 
-/// One route as the compilers see it.
+/// One route as the compilers see it, or an island.
 #[derive(Clone, Copy, Debug)]
 struct Entry<B> {
     bits: B,
     len: u8,
-    hop: u16,
+    /// The number of a next hop, or the way to an island.
+    meaning: u32,
+}
+
+impl<B> Entry<B> {
+    fn is_island(&self) -> bool {
+        self.meaning >= LINE
+    }
 }
 
 impl fmt::Display for NextHop {

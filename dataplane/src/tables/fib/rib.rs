@@ -5,18 +5,19 @@
 //! Never: is read by a worker, or takes half of what it was asked: it refuses all or does all.
 //!
 //! A change of a route longer than its slot recompiles that slot's chunk and copies the piece the
-//! chunk lies in. A change of a shorter one paints the covers anew and leaves all chunks alone.
-//! Either way the slots are copied once. So the cost of a change does not grow with the table,
-//! except with the routes of the slot it is in.
+//! chunk lies in, or recompiles the innermost region around it ([`islands`](super::islands)). A
+//! change of a shorter one paints the covers anew and leaves all chunks alone. Either way the slots
+//! are copied once. So the cost of a change does not grow with the table.
 
 use std::collections::BTreeMap;
 
 use ipnet::IpNet;
 
 use super::hops::Hops;
+use super::islands::{Islands, Key, Limits};
 use super::v4::V4;
 use super::v6::V6;
-use super::{Conflict, Entry, Family, Fib, HOPS_MAX, NextHop, PIECES, ROUTES_MAX, Refusal, Shape};
+use super::{Conflict, Family, Fib, HOPS_MAX, NextHop, PIECES, ROUTES_MAX, Refusal, Shape};
 use crate::sync::Arc;
 
 /// A routing table of both families.
@@ -32,6 +33,15 @@ pub struct Rib {
 pub type Change = (IpNet, Option<NextHop>);
 
 impl Rib {
+    /// A table whose IPv6 routes are thought a crowd sooner.
+    #[cfg(test)]
+    pub(super) fn with(limits: Limits) -> Rib {
+        Rib {
+            v6: Side::new(limits),
+            ..Rib::default()
+        }
+    }
+
     /// Makes all `changes`; of two for one prefix the later counts. The removal of a route that is
     /// not there is ignored. Gives the number of routes that differ now.
     ///
@@ -221,8 +231,6 @@ fn key<F: Family>(prefix: IpNet) -> Key<F::Bits> {
     (F::bits(prefix.network()), prefix.prefix_len())
 }
 
-type Key<B> = (B, u8);
-
 /// The routes of one family, and what they were compiled to.
 #[derive(Clone, Debug)]
 struct Side<F: Family> {
@@ -230,25 +238,34 @@ struct Side<F: Family> {
     short: BTreeMap<Key<F::Bits>, u16>,
     /// The others: they make the chunks.
     long: BTreeMap<Key<F::Bits>, u16>,
+    islands: Islands<F>,
     shape: Shape<F::Line>,
-    /// How many lines the chunk of each slot has.
+    /// How many lines the chunk of each slot has, or [`AWAY`].
     sizes: Vec<u32>,
 }
 
+/// In place of a size: the routes of the slot are a region.
+const AWAY: u32 = u32::MAX;
+
 impl<F: Family> Default for Side<F> {
     fn default() -> Self {
-        Side {
-            short: BTreeMap::new(),
-            long: BTreeMap::new(),
-            shape: Shape::default(),
-            sizes: Vec::new(),
-        }
+        Side::new(F::LIMITS)
     }
 }
 
 impl<F: Family> Side<F> {
     const SLOTS: usize = 1 << F::SLOT_BITS;
     const SLOTS_OF_PIECE: usize = Self::SLOTS / PIECES;
+
+    fn new(limits: Limits) -> Side<F> {
+        Side {
+            short: BTreeMap::new(),
+            long: BTreeMap::new(),
+            islands: Islands::new(limits),
+            shape: Shape::default(),
+            sizes: Vec::new(),
+        }
+    }
 
     fn len(&self) -> usize {
         self.short.len() + self.long.len()
@@ -275,7 +292,7 @@ impl<F: Family> Side<F> {
 
     /// Makes `changes`, whose next hops have these `numbers`, and compiles what they touch.
     fn change(&mut self, changes: &[Change], numbers: &[u16]) {
-        let (mut covers, mut slots) = (false, Vec::new());
+        let (mut covers, mut changed) = (false, Vec::new());
         for ((prefix, hop), number) in changes.iter().zip(numbers) {
             let key = key::<F>(*prefix);
             let short = key.1 <= F::SLOT_BITS;
@@ -291,12 +308,14 @@ impl<F: Family> Side<F> {
             if short {
                 covers = true;
             } else {
-                slots.push(F::slot(key.0));
+                changed.push(key);
             }
         }
         if self.len() == 0 {
-            *self = Side::default();
+            *self = Side::new(self.islands.limits());
         } else if !changes.is_empty() {
+            let mut slots = self.islands.change(&self.long, changed.into_iter());
+            slots.sort_unstable();
             slots.dedup();
             self.compile(covers, &slots);
         }
@@ -322,6 +341,7 @@ impl<F: Family> Side<F> {
         }
         self.shape.root = root.into();
         self.shape.pieces = pieces.into();
+        self.shape.islands = self.islands.share();
     }
 
     /// The lines of a piece, of which the chunks of `slots` are compiled and the rest is copied.
@@ -336,34 +356,43 @@ impl<F: Family> Side<F> {
         let mut old_chunks = old;
         let of_piece = piece * Self::SLOTS_OF_PIECE..(piece + 1) * Self::SLOTS_OF_PIECE;
         for slot in of_piece {
-            let (entry, size) = (&mut root[slot], self.sizes[slot] as usize);
             let start = lines.len();
+            let size = match self.sizes[slot] {
+                AWAY => 0,
+                size => size as usize,
+            };
             let (old_chunk, rest) = old_chunks.split_at(size);
             old_chunks = rest;
             if slots.first() == Some(&slot) {
                 slots = &slots[1..];
-                let routes = self.routes_of_slot(slot);
-                if !routes.is_empty() {
-                    *entry = F::compile(&routes, start, &mut lines);
-                }
-                self.sizes[slot] = (lines.len() - start) as u32;
+                root[slot] = self.chunk(slot, &mut lines);
             } else if !old_chunk.is_empty() {
                 lines.extend_from_slice(old_chunk);
-                *entry = F::moved(*entry, start);
+                root[slot] = F::moved(root[slot], start);
             }
         }
         lines.into()
     }
 
-    /// The routes that make the chunk of `slot`, sorted by address and length.
-    fn routes_of_slot(&self, slot: usize) -> Vec<Entry<F::Bits>> {
-        let all = (F::first(slot), 0)..=(F::last(slot), F::WIDTH);
-        let entry = |((bits, len), hop): (&Key<F::Bits>, &u16)| Entry {
-            bits: *bits,
-            len: *len,
-            hop: *hop,
-        };
-        self.long.range(all).map(entry).collect()
+    /// Compiles a slot that is no region, to the end of `lines` or, where routes crowd, to a region
+    /// from now on. Gives the root's entry, for a slot without routes any.
+    fn chunk(&mut self, slot: usize, lines: &mut Vec<F::Line>) -> u32 {
+        let region = (F::first(slot), F::SLOT_BITS);
+        let entries = self.islands.entries(&self.long, region);
+        let start = lines.len();
+        let mut entry = 0;
+        if entries.len() > self.islands.limits().crowd {
+            entry = self.islands.begin(&self.long, region);
+            self.sizes[slot] = AWAY;
+            return entry;
+        }
+        if !entries.is_empty() {
+            let mut covers = Vec::new();
+            entry = F::compile(&entries, start, lines, &mut covers);
+            self.islands.cover(&covers);
+        }
+        self.sizes[slot] = (lines.len() - start) as u32;
+        entry
     }
 
     /// For each slot the longest of the short routes. Sorted as they are, inner routes come after

@@ -54,6 +54,13 @@ fn net(text: &str) -> IpNet {
     text.parse().expect("a prefix")
 }
 
+/// Regions everywhere, one in the other: a handful of routes is a crowd.
+const CROWDED: Limits = Limits {
+    crowd: 2,
+    split: 6,
+    merge: 2,
+};
+
 fn build(routes: &Model) -> Fib {
     Fib::build(routes.iter().map(|(p, h)| (*p, *h))).expect("one next hop a prefix")
 }
@@ -160,8 +167,10 @@ proptest! {
         strangers in strangers(),
     ) {
         let (mut rib, mut routes) = (Rib::default(), Model::new());
+        let mut crowded = Rib::with(CROWDED);
         for step in history {
             let (fib_before, before) = (rib.fib(), routes.clone());
+            let crowded_before = crowded.fib();
             let changes: Vec<Change> = step
                 .into_iter()
                 .map(|(which, n)| (*which.get(&prefixes), n.map(hop)))
@@ -172,11 +181,14 @@ proptest! {
                     None => routes.remove(prefix),
                 };
             }
-            rib.apply(changes).expect("there is room");
+            rib.apply(changes.clone()).expect("there is room");
+            crowded.apply(changes).expect("there is room");
             prop_assert!(rib.iter().collect::<Model>() == routes);
             let fib = rib.fib();
             agree(&fib, &routes, &strangers)?;
             agree(&fib_before, &before, &strangers)?;
+            agree(&crowded.fib(), &routes, &strangers)?;
+            agree(&crowded_before, &before, &strangers)?;
             let scratch = build(&routes);
             prop_assert_eq!(fib.v4.memory_bytes(), scratch.v4.memory_bytes());
             prop_assert_eq!(fib.v6.memory_bytes(), scratch.v6.memory_bytes());
@@ -271,7 +283,19 @@ fn a_window_of_any_density_is_right_at_every_value() {
             routes.insert(prefix(bits | (7 << 32), 100), hop(202));
         }
     }
-    let fib = build(&routes);
+    let mut crowded = Rib::with(CROWDED);
+    let all = routes.iter().map(|(net, hop)| (*net, *hop));
+    crowded.replace(all).expect("one next hop a prefix");
+    is_right_at_every_value(&build(&routes), &routes, base, prefix);
+    is_right_at_every_value(&crowded.fib(), &routes, base, prefix);
+}
+
+fn is_right_at_every_value(
+    fib: &Fib,
+    routes: &Model,
+    base: u128,
+    prefix: impl Fn(u128, u8) -> IpNet,
+) {
     for value in 0..=u16::MAX {
         for low in [0, 8, 9, 10, 7 << 32, u128::from(u64::MAX)] {
             let bits = base | (u128::from(value) << 64) | low;
@@ -280,7 +304,7 @@ fn a_window_of_any_density_is_right_at_every_value() {
                 .find_map(|len| routes.get(&prefix(bits, len)));
             let address = IpAddr::V6(bits.into());
             assert_eq!(
-                find(&fib, address),
+                find(fib, address),
                 longest.copied().or(Some(hop(254))),
                 "{address}"
             );
@@ -288,7 +312,7 @@ fn a_window_of_any_density_is_right_at_every_value() {
     }
     for outside in ["fd00:0:6:ffff::1", "fd00:0:8::"] {
         let address = outside.parse().expect("an address");
-        assert_eq!(find(&fib, address), scan(&routes, address), "{address}");
+        assert_eq!(find(fib, address), scan(routes, address), "{address}");
     }
 }
 
@@ -405,4 +429,42 @@ fn a_change_shares_the_pieces_it_does_not_touch() {
     rib.apply([(net("0.0.0.0/0"), Some(hop(9)))])
         .expect("there is room");
     assert_eq!(shared(&rib.fib()), 255, "a default route touches no chunk");
+}
+
+#[test]
+fn a_change_where_routes_crowd_compiles_one_island_and_no_long_one() {
+    // 100,000 nodes of one /40, with a host route in each and one around them all.
+    let node = |n: u32| 0xfd_u128 << 120 | u128::from(n) << 64;
+    let prefix = |bits: u128, len| IpNet::new(Ipv6Addr::from(bits).into(), len).expect("a length");
+    let mut routes = Model::from([(prefix(node(0), 20), hop(1))]);
+    for n in 0..100_000 {
+        routes.insert(prefix(node(n), 64), hop((n % 200) as u8));
+        routes.insert(prefix(node(n) | 7, 128), hop(201));
+    }
+    let mut rib = Rib::default();
+    rib.replace(routes).expect("one next hop a prefix");
+    let before = rib.fib();
+    // Six lines a route is the most that the number of a line has to count.
+    let longest = before.v6.islands.iter().map(|i| i.lines.len()).max();
+    assert!(longest < Some(6 * Limits::DEFAULT.split), "{longest:?}");
+    let touched = |after: &Fib| {
+        assert_eq!(before.v6.islands.len(), after.v6.islands.len());
+        let pairs = before.v6.islands.iter().zip(after.v6.islands.iter());
+        pairs
+            .filter(|(a, b)| !Arc::ptr_eq(&a.lines, &b.lines))
+            .count()
+    };
+    let between = Ipv6Addr::from(node(0) | 1 << 87);
+    let changes = [
+        (prefix(node(77_777), 64), Ipv6Addr::from(node(77_777) | 8)),
+        (prefix(node(5) | 9, 128), Ipv6Addr::from(node(5) | 9)),
+        (prefix(node(0), 20), between),
+    ];
+    for (net, address) in changes {
+        let mut after = rib.clone();
+        after.apply([(net, Some(hop(250)))]).expect("there is room");
+        assert_eq!(touched(&after.fib()), 1, "{net}");
+        assert_eq!(find(&after.fib(), address.into()), Some(hop(250)), "{net}");
+    }
+    assert_eq!(find(&before, between.into()), Some(hop(1)));
 }

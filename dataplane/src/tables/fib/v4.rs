@@ -9,6 +9,7 @@
 
 use std::net::IpAddr;
 
+use super::islands::{Key, Limits};
 use super::paint::{Painter, Range, Span, rank, signed};
 use super::{Entry, Family, LINE, Shape};
 
@@ -82,6 +83,8 @@ impl Family for V4 {
     type Line = Line;
     const WIDTH: u8 = 32;
     const SLOT_BITS: u8 = 16;
+    const ISLAND: u32 = 0;
+    const LIMITS: Limits = Limits::NEVER;
 
     fn bits(address: IpAddr) -> u32 {
         match address {
@@ -99,19 +102,31 @@ impl Family for V4 {
         (slot as u32) << LOW_BITS
     }
 
-    fn last(slot: usize) -> u32 {
-        V4::first(slot) | (u32::MAX >> V4::SLOT_BITS)
+    fn end((bits, len): Key<u32>) -> u32 {
+        bits | u32::MAX.checked_shr(len.into()).unwrap_or(0)
     }
 
-    fn compile(routes: &[Entry<u32>], start: usize, lines: &mut Vec<Line>) -> u32 {
+    fn cut(bits: u32, len: u8) -> u32 {
+        bits & !u32::MAX.checked_shr(len.into()).unwrap_or(0)
+    }
+
+    fn agree(a: u32, b: u32) -> u8 {
+        (a ^ b).leading_zeros() as u8
+    }
+
+    fn compile(
+        entries: &[Entry<u32>],
+        start: usize,
+        lines: &mut Vec<Line>,
+        _covers: &mut Vec<(u32, u16)>,
+    ) -> u32 {
         let low = |bits: u32| bits as u16 & (u16::MAX >> (16 - LOW_BITS));
         let mut painter = Painter::new(0);
-        for route in routes {
-            let host_bits = u32::MAX.checked_shr(route.len.into()).unwrap_or(0);
+        for entry in entries {
             painter.add(Span {
-                first: low(route.bits),
-                last: low(route.bits | host_bits),
-                meaning: route.hop.into(),
+                first: low(entry.bits),
+                last: low(V4::end((entry.bits, entry.len))),
+                meaning: entry.meaning,
             });
         }
         let mut levels = vec![leaves(&painter.finish())];

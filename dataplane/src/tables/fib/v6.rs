@@ -11,9 +11,13 @@
 //! A window with many ranges, such as a node's /64 beside the next node's, goes by *pages*: 256
 //! meanings that a byte of the address chooses from directly. Without them ten thousand nodes
 //! would be five lines deep, and each one waits for the one before.
+//!
+//! Where many routes crowd they are compiled apart ([`islands`](super::islands)), and a range or a
+//! slot leads to an island: lines of its own, which a change elsewhere does not touch.
 
 use std::net::IpAddr;
 
+use super::islands::{Key, Limits, agreed};
 use super::paint::{Painter, Range, Span, rank, signed};
 use super::{Entry, Family, LINE, Shape};
 
@@ -26,9 +30,13 @@ const TAIL_SHIFT: u32 = 24;
 /// Says that the way leads to a page, whose byte begins where the tail does.
 const PAGE: u32 = 1 << 23;
 
-/// The line number: eight million. [`super::ROUTES_MAX`] routes need less than six: at most two
-/// lines a route for heads, two for their ranges, and two for pages, which replace 64 ranges each.
-const START: u32 = PAGE - 1;
+/// Says that the way leads to an island, whose number is where a line's would be.
+const ISLAND: u32 = 1 << 22;
+
+/// The line number, or the island's: four million. A route needs at most six lines: two for heads,
+/// two for their ranges, and two for pages, which replace 64 ranges each; and no piece or island
+/// holds more than 100,000 routes ([`Limits`]).
+const START: u32 = ISLAND - 1;
 
 /// The lines of a page. Only their meanings are used: half of it is air, and all code stays safe.
 const PAGE_LINES: usize = 256 / FAN;
@@ -53,7 +61,7 @@ pub(super) struct Line {
     /// Where each range ends, with the top bit turned (see [`signed`]).
     ends: [i16; FAN],
     /// A next hop's number, 0 for the cover's; or [`LINE`], the tail's width, and the line's
-    /// number counted from the chunk's first.
+    /// number counted from the chunk's first; or the way to an island.
     meanings: [u32; FAN],
 }
 
@@ -76,16 +84,44 @@ pub(super) fn find(table: &Shape<Line>, address: u128) -> u16 {
 
 #[inline]
 fn find_in_chunk(table: &Shape<Line>, entry: u32, address: u128) -> u16 {
-    let Some(lines) = table.pieces.get((address >> 120) as usize) else {
+    let Some(piece) = table.pieces.get((address >> 120) as usize) else {
         return 0;
     };
-    let start = (entry & START) as usize;
-    let (mut at, mut way) = (start, entry);
+    if entry & ISLAND != 0 {
+        return find_in_islands(table, entry, address, 0);
+    }
+    match walk(piece, (entry & START) as usize, entry, address) {
+        way if way < LINE => way as u16,
+        way => find_in_islands(table, way, address, 0),
+    }
+}
+
+/// From island to island; each may know better than `cover` what holds where it says nothing.
+#[inline]
+fn find_in_islands(table: &Shape<Line>, mut way: u32, address: u128, mut cover: u16) -> u16 {
+    // Every island lies in the one before and has a longer head, so this ends.
+    while let Some(island) = table.islands.get((way & START) as usize) {
+        if island.cover != 0 {
+            cover = island.cover;
+        }
+        way = walk(&island.lines, 0, island.entry, address);
+        if way < LINE {
+            return if way == 0 { cover } else { way as u16 };
+        }
+    }
+    0
+}
+
+/// From the line at `start`, by which others are counted, to the number of a next hop or the way
+/// to an island.
+#[inline]
+fn walk(lines: &[Line], start: usize, mut way: u32, address: u128) -> u32 {
+    let mut at = start;
     // Every step goes down a tree, so this ends.
     while let Some(line) = lines.get(at) {
         let tail = (way >> TAIL_SHIFT) & 0x7f;
         if address >> tail != line.head >> 16 {
-            return line.head as u16;
+            return u32::from(line.head as u16);
         }
         let window = (address >> (tail.wrapping_sub(16) & 0x7f)) as u16;
         way = line.meanings[rank(&line.ends, signed(window)) % FAN];
@@ -98,8 +134,8 @@ fn find_in_chunk(table: &Shape<Line>, entry: u32, address: u128) -> u16 {
             };
             way = line.meanings[place];
         }
-        if way < LINE {
-            return way as u16;
+        if way & (LINE | ISLAND) != LINE {
+            return way;
         }
         at = start + (way & START) as usize;
     }
@@ -111,6 +147,8 @@ impl Family for V6 {
     type Line = Line;
     const WIDTH: u8 = 128;
     const SLOT_BITS: u8 = 16;
+    const ISLAND: u32 = LINE | ISLAND;
+    const LIMITS: Limits = Limits::DEFAULT;
 
     fn bits(address: IpAddr) -> u128 {
         match address {
@@ -128,14 +166,28 @@ impl Family for V6 {
         (slot as u128) << (V6::WIDTH - V6::SLOT_BITS)
     }
 
-    fn last(slot: usize) -> u128 {
-        V6::first(slot) | (u128::MAX >> V6::SLOT_BITS)
+    fn end((bits, len): Key<u128>) -> u128 {
+        bits | u128::MAX.checked_shr(len.into()).unwrap_or(0)
     }
 
-    fn compile(routes: &[Entry<u128>], start: usize, lines: &mut Vec<Line>) -> u32 {
+    fn cut(bits: u128, len: u8) -> u128 {
+        bits & !u128::MAX.checked_shr(len.into()).unwrap_or(0)
+    }
+
+    fn agree(a: u128, b: u128) -> u8 {
+        (a ^ b).leading_zeros() as u8
+    }
+
+    fn compile(
+        entries: &[Entry<u128>],
+        start: usize,
+        lines: &mut Vec<Line>,
+        covers: &mut Vec<(u32, u16)>,
+    ) -> u32 {
         let mut chunk = Chunk {
             first: lines.len(),
             lines,
+            covers,
         };
         // A chunk is entered at its start, but its top is known last: keep the place.
         chunk.lines.push(Line {
@@ -143,7 +195,7 @@ impl Family for V6 {
             ends: [0; FAN],
             meanings: [0; FAN],
         });
-        let (top, way) = chunk.node(routes, 0);
+        let (top, way) = chunk.node(entries, 0);
         chunk.lines[chunk.first] = top;
         V6::moved(way, start)
     }
@@ -183,6 +235,8 @@ impl Window {
 struct Chunk<'a> {
     first: usize,
     lines: &'a mut Vec<Line>,
+    /// The islands that it leads to, and the next hop around each.
+    covers: &'a mut Vec<(u32, u16)>,
 }
 
 impl Chunk<'_> {
@@ -194,19 +248,19 @@ impl Chunk<'_> {
         way | (at as u32 & START)
     }
 
-    /// The top line for `routes`, and the way to it less its number. The lines below it are
+    /// The top line for `entries`, and the way to it less its number. The lines below it are
     /// appended. `outer` is the next hop of the longest route around all of them.
     ///
     /// Each call goes on behind at least 16 more bits, so calls nest seven deep at most.
-    fn node(&mut self, routes: &[Entry<u128>], outer: u16) -> (Line, u32) {
+    fn node(&mut self, entries: &[Entry<u128>], outer: u16) -> (Line, u32) {
         // Plans divide at whole bytes, and so do pages: a window that begins at one fits both.
-        let head_bits = (agreed(routes) & !7).min(V6::WIDTH - WINDOW);
+        let head_bits = (agreed::<V6>(entries) & !7).min(V6::WIDTH - WINDOW);
         let window = Window {
             tail: V6::WIDTH - head_bits,
-            first: routes.first().map_or(0, |r| r.bits),
+            first: entries.first().map_or(0, |e| e.bits),
             outer,
         };
-        let ranges = self.window(routes, head_bits, outer);
+        let ranges = self.window(entries, head_bits, outer);
         let top = if ranges.len() > PAGED_OVER {
             let meaning = self.page(window, &ranges);
             let end = u16::MAX;
@@ -286,46 +340,43 @@ impl Chunk<'_> {
     }
 
     /// What each value of the window behind `head_bits` means.
-    fn window(&mut self, routes: &[Entry<u128>], head_bits: u8, outer: u16) -> Vec<Range> {
+    fn window(&mut self, entries: &[Entry<u128>], head_bits: u8, outer: u16) -> Vec<Range> {
         let reach = head_bits + WINDOW;
         let value = |bits: u128| (bits >> (V6::WIDTH - reach)) as u16;
         // A route as long as the head holds the whole window; only the first can be one.
-        let (inner, routes) = match routes.split_first() {
-            Some((first, others)) if first.len <= head_bits => (first.hop, others),
-            _ => (outer, routes),
+        let (inner, entries) = match entries.split_first() {
+            Some((first, others)) if first.len <= head_bits && !first.is_island() => {
+                (first.meaning, others)
+            }
+            _ => (outer.into(), entries),
         };
-        let mut painter = Painter::new(inner.into());
+        let mut painter = Painter::new(inner);
         let same = |a: &Entry<u128>, b: &Entry<u128>| {
             a.len > reach && b.len > reach && value(a.bits) == value(b.bits)
         };
-        for group in routes.chunk_by(same) {
+        for group in entries.chunk_by(same) {
             let (first, len) = (group[0], group[0].len);
-            if len <= reach {
-                painter.add(Span {
-                    first: value(first.bits),
-                    last: value(first.bits | u128::MAX.checked_shr(len.into()).unwrap_or(0)),
-                    meaning: first.hop.into(),
-                });
-                continue;
-            }
             let at = value(first.bits);
             let around = painter.reach(at) as u16;
-            let (top, way) = self.node(group, around);
+            let is_alone = len <= reach || (group.len() == 1 && len <= V6::WIDTH - WINDOW);
+            if first.is_island() && is_alone {
+                self.covers.push((first.meaning, around));
+            }
+            let (last, meaning) = if len <= reach {
+                (value(V6::end((first.bits, len))), first.meaning)
+            } else if first.is_island() && is_alone {
+                // Its top line looks at all bits of its head, those behind this window too.
+                (at, first.meaning)
+            } else {
+                let (top, way) = self.node(group, around);
+                (at, self.push(top, way))
+            };
             painter.add(Span {
                 first: at,
-                last: at,
-                meaning: self.push(top, way),
+                last,
+                meaning,
             });
         }
         painter.finish()
     }
-}
-
-/// On how many first bits all routes agree and none ends before.
-fn agreed(routes: &[Entry<u128>]) -> u8 {
-    let (Some(first), Some(last)) = (routes.first(), routes.last()) else {
-        return V6::SLOT_BITS;
-    };
-    let common = (first.bits ^ last.bits).leading_zeros() as u8;
-    routes.iter().map(|r| r.len).min().unwrap_or(0).min(common)
 }

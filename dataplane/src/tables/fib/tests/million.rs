@@ -144,7 +144,11 @@ fn family(width: u8) -> Tally {
         }
         let routes = scanned.routes.iter();
         let routes = routes.map(|((len, bits), hop)| (scanned.net(*len, *bits), *hop));
-        let mut rib = Rib::default();
+        // Every third one thinks a handful of routes a crowd.
+        let mut rib = match table % 3 {
+            0 => Rib::with(CROWDED),
+            _ => Rib::default(),
+        };
         rib.replace(routes.collect::<Model>())
             .expect("there is room");
         compare(&rib.fib(), &scanned, near, &mut random, &mut tally);
