@@ -220,6 +220,23 @@ impl PortSet {
         }
     }
 
+    /// Those that are in this set and not in `other`.
+    #[inline]
+    #[must_use]
+    pub fn without(mut self, other: PortSet) -> PortSet {
+        for (word, less) in self.0.iter_mut().zip(other.0) {
+            *word &= !less;
+        }
+        self
+    }
+
+    /// Those that are in both sets.
+    #[inline]
+    #[must_use]
+    pub fn also_in(self, other: PortSet) -> PortSet {
+        self.without(self.without(other))
+    }
+
     /// Takes `port` out.
     #[inline]
     pub fn remove(&mut self, port: PortId) {

@@ -25,7 +25,7 @@ use crate::conflict::{Conflicts, Reporter};
 use crate::forward::{self, World};
 use crate::frame::{FrameView, Kind};
 use crate::gossip::{Gossip, Heard};
-use crate::port::{BURST_FRAMES, Flushed, Port, Ready, Taken};
+use crate::port::{BURST_FRAMES, BURST_SHORT, Flushed, Port, Ready, Taken};
 use crate::rewrite;
 use crate::slow::limit::Limits;
 use crate::snapshot::Reader;
@@ -65,6 +65,8 @@ pub struct Breath {
     pub more: bool,
     /// Other workers were told something that they may wait for.
     pub told: bool,
+    /// Some port floods, and others that have little to say should not wait for it.
+    pub crowded: bool,
 }
 
 /// A worker and all that is its own.
@@ -74,6 +76,10 @@ pub struct Worker<P> {
     ready: PortSet,
     /// Ports that handed in frames since the worker was last told to forget.
     recent: PortSet,
+    /// Ports that did so in the time before.
+    former: PortSet,
+    /// Ports that had more than fits a short turn when they were last asked.
+    floods: PortSet,
     pool: Pool,
     batch: Vec<Frame>,
     /// Frames that a port has taken for later: their buffers are in use until it is flushed.
@@ -115,6 +121,8 @@ impl<P: Port> Worker<P> {
             ports: Vec::new(),
             ready: PortSet::default(),
             recent: PortSet::default(),
+            former: PortSet::default(),
+            floods: PortSet::default(),
             pool: Pool::new(POOL_SLOTS, frame_max.min(FRAME_MAX)),
             batch: Vec::with_capacity(BURST_FRAMES),
             held: Vec::with_capacity(POOL_SLOTS),
@@ -184,6 +192,9 @@ impl<P: Port> Worker<P> {
     pub fn detach(&mut self, id: PortId) -> Option<P> {
         self.fdb.forget_port(id);
         self.returns.forget_port(id);
+        for set in [&mut self.recent, &mut self.former, &mut self.floods] {
+            set.remove(id);
+        }
         self.ports.get_mut(id.index())?.take()
     }
 
@@ -196,14 +207,21 @@ impl<P: Port> Worker<P> {
     /// Says that frames may have come in where some came in lately, if those are few: asking a
     /// handful of ports directly costs less than asking which of all has something.
     pub fn wake_recent(&mut self) {
-        if self.recent.len() <= RECENT_MAX {
-            self.ready.insert_all(self.recent);
+        let recent = self.spoke_lately();
+        if recent.len() <= RECENT_MAX {
+            self.ready.insert_all(recent);
         }
     }
 
-    /// Begins a new account of where frames come in.
+    /// Begins a new account of where frames come in, and forgets the one before the last.
     pub fn forget_recent(&mut self) {
-        self.recent = PortSet::default();
+        self.former = std::mem::take(&mut self.recent);
+    }
+
+    fn spoke_lately(&self) -> PortSet {
+        let mut recent = self.recent;
+        recent.insert_all(self.former);
+        recent
     }
 
     /// Says that frames may have come in anywhere: for ports that cannot say so themselves.
@@ -234,17 +252,17 @@ impl<P: Port> Worker<P> {
             self.announce(&tables);
             more = !self.announcements.is_empty();
         }
-        // Whoever is ready has one turn; who becomes ready meanwhile has the next.
-        for ingress in self.ready {
-            let (burst, ready) = self.receive(ingress);
-            if ready != Ready::More {
-                self.ready.remove(ingress);
-            }
+        // Whoever is ready has one turn; who becomes ready meanwhile has the next. Those that have
+        // little to say come first: they cost the others nothing, and would wait for all of them.
+        let crowded = self.is_crowded();
+        let turn = if crowded { BURST_SHORT } else { BURST_FRAMES };
+        let modest = self.ready.without(self.floods);
+        let floods = self.ready.also_in(self.floods);
+        for ingress in modest.chain(floods) {
+            let (burst, ready) = self.receive(ingress, turn);
+            self.note(ingress, burst, ready);
             more |= ready == Ready::More;
             frames += burst;
-            if burst > 0 {
-                self.recent.insert(ingress);
-            }
             self.pass_all(ingress, &tables, now);
         }
         if now >= self.chores_due {
@@ -253,7 +271,33 @@ impl<P: Port> Worker<P> {
         }
         self.assert_nothing_lost();
         let told = std::mem::take(&mut self.told);
-        Breath { frames, more, told }
+        Breath {
+            frames,
+            more,
+            told,
+            crowded,
+        }
+    }
+
+    /// What a turn tells of a port.
+    #[inline]
+    fn note(&mut self, ingress: PortId, burst: usize, ready: Ready) {
+        if ready != Ready::More {
+            self.ready.remove(ingress);
+        }
+        if burst > 0 {
+            self.recent.insert(ingress);
+        }
+        if ready == Ready::More && burst >= BURST_SHORT {
+            self.floods.insert(ingress);
+        } else {
+            self.floods.remove(ingress);
+        }
+    }
+
+    /// True if some ports flood and others spoke lately.
+    fn is_crowded(&self) -> bool {
+        !self.floods.is_empty() && !self.spoke_lately().without(self.floods).is_empty()
     }
 
     /// The tables in force. What was learned under others is looked through, once.
@@ -282,10 +326,10 @@ impl<P: Port> Worker<P> {
     }
 
     /// The first room.
-    fn receive(&mut self, ingress: PortId) -> (usize, Ready) {
+    fn receive(&mut self, ingress: PortId, turn: usize) -> (usize, Ready) {
         match self.ports.get_mut(ingress.index()) {
             Some(Some(port)) => {
-                let ready = port.receive(&mut self.pool, &mut self.batch);
+                let ready = port.receive(turn, &mut self.pool, &mut self.batch);
                 (self.batch.len(), ready)
             }
             _ => (0, Ready::Empty),

@@ -21,14 +21,17 @@ use crate::addr::PortId;
 use crate::capture::Capture;
 use crate::clock::Monotonic;
 use crate::conflict::Conflicts;
-use crate::port::Port;
+use crate::port::{BURST_FRAMES, BURST_SHORT, Port};
 use crate::stats::Board;
 use crate::sync::Arc;
 use crate::worker::Worker;
 
-/// Breaths between two looks at the readiness queue, which costs about as much as reading a frame.
-/// A port that becomes ready waits for at most so many turns of each busy one.
+/// Breaths in a round, if none of them moved a burst: between two rounds others are asked. A
+/// port that becomes ready waits for at most so many turns of each busy one.
 const BREATHS_MAX: usize = 4;
+
+/// Frames between two looks at the readiness queue, which costs about as much as reading one.
+const FRAMES_MAX: usize = BURST_SHORT;
 
 /// Rounds of a spinning thread between two looks at the readiness queue; in the others it asks the
 /// ports that spoke lately, where the next frame most likely is.
@@ -211,6 +214,15 @@ struct Runner<P> {
     clock: Monotonic,
 }
 
+/// What a round came to.
+#[derive(Default)]
+struct Round {
+    /// Frames moved.
+    frames: usize,
+    /// Frames were moved, or wait.
+    busy: bool,
+}
+
 impl<P: Port> Runner<P> {
     fn run(mut self) {
         let mut events = Events::with_capacity(64);
@@ -226,8 +238,9 @@ impl<P: Port> Runner<P> {
     /// Moves frames until none came for a while.
     fn spin(&mut self, events: &mut Events) {
         let mut busy_until = self.clock.elapsed();
+        let mut unseen = 0;
         for round in 0_usize.. {
-            let busy = self.breathe();
+            let Round { frames, busy } = self.round();
             let now = self.clock.elapsed();
             if busy {
                 busy_until = now + self.spin;
@@ -237,7 +250,9 @@ impl<P: Port> Runner<P> {
             if round % RECALL_ROUNDS == 0 {
                 self.worker.forget_recent();
             }
-            if round % ROUNDS_MAX == 0 {
+            unseen += frames;
+            if round % ROUNDS_MAX == 0 || unseen >= FRAMES_MAX {
+                unseen = 0;
                 // An order ends the spin; it is then found by the sleep, which returns at once.
                 if self.look(events) {
                     return;
@@ -248,22 +263,22 @@ impl<P: Port> Runner<P> {
         }
     }
 
-    /// Breathes while ports have more, but not so long that others go unheard. True if frames
-    /// were moved or wait.
-    fn breathe(&mut self) -> bool {
-        let mut busy = false;
+    /// Breathes while ports have more, but not so long that others go unheard.
+    fn round(&mut self) -> Round {
+        let mut round = Round::default();
         for _ in 0..BREATHS_MAX {
             let breath = self.worker.breathe(self.clock.tick());
-            busy |= breath.frames > 0 || breath.more;
+            round.frames += breath.frames;
+            round.busy |= breath.frames > 0 || breath.more;
             if breath.told {
                 // Frames of theirs may wait for just this.
                 self.others.iter().for_each(|other| drop(other.wake()));
             }
-            if !breath.more {
+            if !breath.more || breath.crowded || round.frames >= BURST_FRAMES {
                 break;
             }
         }
-        busy
+        round
     }
 
     /// Hears which ports have become ready, without waiting. True if orders have come.
