@@ -5,6 +5,7 @@
 
 use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
+use std::num::NonZeroU16;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -23,6 +24,7 @@ use nix::sched::{CloneFlags, unshare};
 const EXAMPLES: &str = "Examples:
   tapline-benches compare --quick                       # a rough look, under a minute
   tapline-benches compare --scenario pods-same-node     # five rounds of the main scenario
+  tapline-benches compare --scenario pods-same-node --rps both --workers 2
   tapline-benches compare --json > compare.json
   tapline-benches compare --scenario core-l2 --subject tapline-core --subject dpdk-testpmd
 
@@ -76,6 +78,10 @@ struct CompareArgs {
     #[arg(long, value_name = "DURATION", value_parser = span)]
     spin: Option<Duration>,
 
+    /// Workers of Tapline's switches, each with a queue of every TAP; up to 64.
+    #[arg(long, value_name = "N", default_value = "1", value_parser = workers)]
+    workers: NonZeroU16,
+
     /// Receive packet steering: both settings at first and then the better one, or as given.
     #[arg(long, value_enum, default_value_t = Rps::Auto)]
     rps: Rps,
@@ -109,7 +115,7 @@ fn main() -> ExitCode {
         Err(error) => return refuse(&format!("cannot write the chart: {error}")),
     };
     let options = options(&args);
-    let mut env = enter(args.spin);
+    let mut env = enter(args.spin, args.workers);
     let bar = progress();
     let report = compare::run(&options, &mut env, &mut |part, what| tell(&bar, part, what));
     bar.finish_and_clear();
@@ -132,7 +138,7 @@ fn main() -> ExitCode {
 }
 
 fn resident(subject: Subject) -> ExitCode {
-    let mut env = enter(None);
+    let mut env = enter(None, NonZeroU16::MIN);
     let found = match &mut env {
         Ok(env) => compare::resident(env, subject).map_err(|error| error.to_string()),
         Err(why) => Err(why.clone()),
@@ -174,7 +180,7 @@ fn options(args: &CompareArgs) -> Options {
 }
 
 /// The reaper first, outside; then out of the machine's network, for good; then mounts of our own.
-fn enter(spin: Option<Duration>) -> Result<Env, String> {
+fn enter(spin: Option<Duration>, workers: NonZeroU16) -> Result<Env, String> {
     let reaper = Reaper::spawn().map_err(|error| format!("cannot start the reaper: {error}"))?;
     let private = privilege::enter().map_err(|error| error.to_string())?;
     if let Means::UserNamespace { .. } = private.means() {
@@ -186,6 +192,7 @@ fn enter(spin: Option<Duration>) -> Result<Env, String> {
         reaper,
         scratch,
         spin,
+        workers,
     })
 }
 
@@ -216,6 +223,14 @@ fn tell(bar: &ProgressBar, part: f64, what: &str) {
         bar.set_message(what.to_owned());
     } else {
         eprintln!("{:3.0} %  {what}", part * 100.0);
+    }
+}
+
+/// As many as `lab` takes.
+fn workers(text: &str) -> Result<NonZeroU16, String> {
+    match text.parse() {
+        Ok(count @ 1..=64) => NonZeroU16::new(count).ok_or_else(String::new),
+        _ => Err("from 1 to 64 workers".into()),
     }
 }
 
@@ -265,5 +280,7 @@ mod tests {
         assert!(span("5").is_err() && span("2s").is_err() && span("-1ms").is_err());
         assert!(seconds("0.2").is_ok() && seconds("nan").is_err());
         assert!(rounds("0").is_err());
+        assert_eq!(workers("2"), Ok(NonZeroU16::new(2).expect("not zero")));
+        assert!(workers("0").is_err() && workers("65").is_err());
     }
 }

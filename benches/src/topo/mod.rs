@@ -13,6 +13,7 @@ pub mod tapline;
 use std::any::Any;
 use std::io;
 use std::net::Ipv4Addr;
+use std::num::NonZeroU16;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -44,6 +45,8 @@ pub struct Env {
     pub scratch: Option<PathBuf>,
     /// How long Tapline's switches look again before they sleep; their default without it.
     pub spin: Option<Duration>,
+    /// How many workers they have, each with a queue of every TAP.
+    pub workers: NonZeroU16,
 }
 
 /// Who talks.

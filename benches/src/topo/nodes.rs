@@ -50,6 +50,7 @@ fn tapline(env: &Env, plugin: Plugin) -> Result<Rig, Unbuilt> {
     let plan = plan::load(&options).map_err(|faults| faults.to_string())?;
     let wishes = Wishes {
         spin: env.spin,
+        workers: env.workers,
         ..Wishes::default()
     };
     let cluster = Cluster::build(&env.private, &plan, &wishes, |_| {})?;

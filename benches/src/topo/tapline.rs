@@ -1,13 +1,14 @@
 //! Tapline itself: the shipped switch and the shipped attachments.
 //!
 //! In: pods, and how they are attached. Out: a [`Rig`] around a running switch.
-//! Never: sets anything that the program would not set on a node, but for `--spin`.
+//! Never: sets anything that the program would not set on a node, but for `--spin` and `--workers`.
 //!
 //! The ways to attach differ in three places only: how a pod hangs on the node, which port the
 //! switch opens for it, and whose frames it is. A further kind of port is a further [`Way`].
 
 use std::fs;
 use std::net::IpAddr;
+use std::num::NonZeroU16;
 
 use control::compile::{FIRST_POD_PORT, HOST_PORT};
 use control::devices::attach::{HostPort, PodEnd, PodTap, PodVeth};
@@ -49,19 +50,24 @@ pub fn build(env: &Env, subject: Subject, shape: Shape) -> Result<Rig, Unbuilt> 
         Subject::TaplineAfpacket => Way::Packet,
         _ => Way::Veth,
     };
+    if way == Way::Packet && env.workers > NonZeroU16::MIN {
+        return Err("a packet socket has one queue, for one worker".into());
+    }
     let node = Netns::create("node")?;
     let net = Netlink::open(&node)?;
     let pods = pods(shape)?;
     let mut options = Options::named(THREAD);
     options.spin = env.spin.unwrap_or(options.spin);
+    options.workers = env.workers.get().into();
     let tables = Tables::build(&tables(&pods)).map_err(|faults| format!("{faults:?}"))?;
     let switch = Switch::start(&options, tables)?;
-    let host = host_port();
+    let host = host_port(env.workers);
     host.attach(&net)?;
-    switch.attach(HOST_PORT, Way::Tap.open(&node, &host.tap.name)?)?;
+    let queues = Way::Tap.open(&node, &host.tap.name, env.workers)?;
+    switch.attach_queues(HOST_PORT, queues)?;
     for (at, pod) in pods.iter().enumerate() {
-        let (netns, device) = way.attach(&net, pod)?;
-        switch.attach(port(at), way.open(netns, device)?)?;
+        let (netns, device) = way.attach(&net, pod, env.workers)?;
+        switch.attach_queues(port(at), way.open(netns, device, env.workers)?)?;
     }
     let (path, flood) = paths(&pods, shape);
     let rps = match way {
@@ -79,11 +85,18 @@ pub fn build(env: &Env, subject: Subject, shape: Shape) -> Result<Rig, Unbuilt> 
         path,
         flood,
         rps,
-        settings: vec![format!("spin {} us", options.spin.as_micros())],
+        settings: settings(&options),
         threads: Some((std::process::id(), THREAD)),
         pair_drops: Some(Box::new(pair_drops)),
         hold: Box::new((switch, node, pods)),
     })
+}
+
+/// What a row says of the switch.
+fn settings(options: &Options) -> Vec<String> {
+    let workers = (options.workers > 1).then(|| format!("{} workers", options.workers));
+    let spin = format!("spin {} us", options.spin.as_micros());
+    [spin].into_iter().chain(workers).collect()
 }
 
 impl Way {
@@ -92,6 +105,7 @@ impl Way {
         self,
         node: &'a Netlink,
         pod: &'a Pod,
+        queues: NonZeroU16,
     ) -> Result<(&'a Netns, &'a DeviceName), Unbuilt> {
         let pod_net = Netlink::open(&pod.netns)?;
         let end = PodEnd {
@@ -105,7 +119,7 @@ impl Way {
             Way::Veth => {
                 let veth = PodVeth {
                     host_end: pod.host_end.clone(),
-                    tap: TapSpec::new(pod.tap.clone(), MTU.into()),
+                    tap: tap_spec(pod.tap.clone(), queues),
                     pod: end,
                     alias: None,
                 };
@@ -114,7 +128,7 @@ impl Way {
             }
             Way::Tap => {
                 let tap = PodTap {
-                    tap: TapSpec::new(pod.device.clone(), MTU.into()),
+                    tap: tap_spec(pod.device.clone(), queues),
                     pod: end,
                     alias: None,
                 };
@@ -131,12 +145,22 @@ impl Way {
         }
     }
 
-    /// Opens the switch's port on the device.
-    fn open(self, netns: &Netns, device: &DeviceName) -> std::io::Result<AnyPort> {
-        netns.run(|| match self {
+    /// Opens the queues of the switch's port on the device.
+    fn open(
+        self,
+        netns: &Netns,
+        device: &DeviceName,
+        queues: NonZeroU16,
+    ) -> std::io::Result<Vec<AnyPort>> {
+        let kind = match queues.get() {
+            1 => Queues::Single,
+            _ => Queues::Multi,
+        };
+        let open = |_| match self {
             Way::Packet => PacketPort::open(device.as_str()).map(AnyPort::from),
-            _ => TapPort::open(device.as_str(), Queues::Single).map(AnyPort::from),
-        })
+            _ => TapPort::open(device.as_str(), kind).map(AnyPort::from),
+        };
+        netns.run(|| (0..queues.get()).map(open).collect())
     }
 
     /// Where the device is whose full queue would cost frames.
@@ -173,9 +197,16 @@ fn transmit_drops(netns: &Netns, tap: &DeviceName) -> u64 {
         .unwrap_or_default()
 }
 
-fn host_port() -> HostPort {
+fn tap_spec(name: DeviceName, queues: NonZeroU16) -> TapSpec {
+    TapSpec {
+        queues,
+        ..TapSpec::new(name, MTU.into())
+    }
+}
+
+fn host_port(queues: NonZeroU16) -> HostPort {
     HostPort {
-        tap: TapSpec::new(device("azure0"), MTU.into()),
+        tap: tap_spec(device("azure0"), queues),
         mac: station([0x00, 0x0d, 0x3a, 10, 20, 1]).mac(),
         addresses: Vec::new(),
         alias: None,
@@ -187,7 +218,7 @@ fn tables(pods: &[Pod]) -> TablesSpec {
     let host = PortSpec {
         id: HOST_PORT,
         role: PortRole::Host,
-        mac: station(host_port().mac.octets()),
+        mac: station(host_port(NonZeroU16::MIN).mac.octets()),
         mtu: MTU,
         hairpin: false,
     };
