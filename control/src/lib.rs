@@ -1,4 +1,5 @@
 //! Everything that may be slow.
+pub mod adopt;
 pub mod api;
 pub mod cli;
 pub mod cni;

@@ -8,6 +8,7 @@
 //! Where neither root nor user namespaces are to be had, or `/dev/net/tun` does not open, tests
 //! are skipped; with `CI` set that counts as a failure.
 
+mod adopt;
 mod attach;
 mod masquerade;
 mod privilege;
@@ -39,6 +40,11 @@ macro_rules! tests {
 }
 
 tests! {
+    adopt::a_bridge_is_adopted_and_given_back_under_traffic,
+    adopt::a_bridge_that_holds_the_nodes_nic_gives_its_addresses_back_to_it,
+    adopt::a_step_that_fails_leaves_the_bridge_as_it_was,
+    adopt::without_a_switch_the_pods_are_given_back_all_the_same,
+    adopt::a_bridge_that_cannot_be_adopted_is_refused_with_every_reason,
     attach::a_pod_on_a_veth_is_wired_as_specified_and_twice_is_once,
     attach::frames_of_a_pod_reach_the_tap_and_those_of_the_tap_the_pod,
     attach::a_frame_without_payload_does_not_escape_the_redirect,

@@ -47,7 +47,10 @@ pub fn cover(first: Ipv4Addr, last: Ipv4Addr) -> Vec<Ipv4Net> {
 
 /// Makes a device that carries the switch's frames and has nothing to say itself, and brings it
 /// up.
-fn hush_and_raise(net: &Netlink, name: &DeviceName) -> Result<(), DeviceError> {
+///
+/// # Errors
+/// What the kernel says.
+pub(crate) fn hush_and_raise(net: &Netlink, name: &DeviceName) -> Result<(), DeviceError> {
     let link = net.link(name)?;
     sysctl::silence_ipv6(net, name)?;
     if !link.no_arp {

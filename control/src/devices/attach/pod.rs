@@ -87,13 +87,9 @@ impl PodVeth {
     /// As [`PodVeth::attach`]; [`DeviceError::Missing`] without the veth.
     pub fn wire(&self, node: &Netlink) -> Result<(), DeviceError> {
         tap::ensure(node, &self.tap)?;
-        for device in [&self.host_end, &self.tap.name] {
-            node.ensure_clsact(device)?;
-            ensure_alias(node, device, self.alias.as_deref().unwrap_or_default())?;
-        }
+        let alias = self.alias.as_deref().unwrap_or_default();
+        prepare(node, &self.host_end, &self.tap.name, alias)?;
         tie(node, &self.host_end, &self.tap.name)?;
-        tie(node, &self.tap.name, &self.host_end)?;
-        hush_and_raise(node, &self.tap.name)?;
         hush_and_raise(node, &self.host_end)
     }
 
@@ -219,8 +215,29 @@ impl PodEnd {
     }
 }
 
+/// What the switch writes to `tap` reaches the pod, whose own frames still go where they went.
+///
+/// # Errors
+/// What the kernel says.
+pub(crate) fn prepare(
+    node: &Netlink,
+    host_end: &DeviceName,
+    tap: &DeviceName,
+    alias: &str,
+) -> Result<(), DeviceError> {
+    for device in [host_end, tap] {
+        node.ensure_clsact(device)?;
+        ensure_alias(node, device, alias)?;
+    }
+    tie(node, tap, host_end)?;
+    hush_and_raise(node, tap)
+}
+
 /// Every frame that comes in from `from` leaves by `to`.
-fn tie(net: &Netlink, from: &DeviceName, to: &DeviceName) -> Result<(), DeviceError> {
+///
+/// # Errors
+/// What the kernel says.
+pub(crate) fn tie(net: &Netlink, from: &DeviceName, to: &DeviceName) -> Result<(), DeviceError> {
     let rule = Rule {
         frames: Match::Every,
         deed: Deed::Redirect(net.index(to)?),

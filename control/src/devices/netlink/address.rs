@@ -20,6 +20,8 @@ use netlink_packet_route::route::{
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
+use serde::{Deserialize, Serialize};
+
 use super::{Answer, Netlink};
 use crate::devices::error::DeviceError;
 use crate::devices::name::DeviceName;
@@ -34,12 +36,13 @@ mod number {
     pub(super) const DESTINATION: u16 = 1;
     pub(super) const OUTPUT: u16 = 4;
     pub(super) const GATEWAY: u16 = 5;
+    pub(super) const METRIC: u16 = 6;
     pub(super) const PREFERRED_SOURCE: u16 = 7;
     pub(super) const LINK_LAYER: u16 = 2;
 }
 
 /// A route: to a prefix, over a device, perhaps by a next hop.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Route {
     /// The prefix that it serves.
     pub to: IpNet,
@@ -50,7 +53,7 @@ pub struct Route {
 }
 
 /// A route as the kernel holds it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FoundRoute {
     /// What it says.
     pub route: Route,
@@ -58,6 +61,8 @@ pub struct FoundRoute {
     pub device: u32,
     /// Who made it: `RTPROT_*`, or [`ROUTE_PROTOCOL`].
     pub protocol: u8,
+    /// Of two routes to one prefix the one with less of it counts (`RTA_PRIORITY`).
+    pub metric: u32,
 }
 
 /// A neighbour as the kernel holds it.
@@ -105,6 +110,7 @@ impl FoundRoute {
             },
             device: found.number(number::OUTPUT)?,
             protocol,
+            metric: found.number(number::METRIC).unwrap_or_default(),
         })
     }
 }
@@ -208,6 +214,24 @@ impl Netlink {
             namespace: self.namespace().name().into(),
             why: format!("another program has made a route to {}", route.to),
         })
+    }
+
+    /// Puts a route of whatever maker over a device, in the place of the one with its prefix and
+    /// metric: the node has a route to there at every moment.
+    ///
+    /// # Errors
+    /// What the kernel says: `ENETUNREACH` if the next hop is on no link.
+    pub fn put_route(&self, name: &DeviceName, found: &FoundRoute) -> Result<(), DeviceError> {
+        let mut message = route_message(self.index(name)?, &found.route);
+        message.header.protocol = RouteProtocol::from(found.protocol);
+        if found.metric != 0 {
+            message
+                .attributes
+                .push(RouteAttribute::Priority(found.metric));
+        }
+        let attempt = format!("put the route to {} over {name}", found.route.to);
+        let message = RouteNetlinkMessage::NewRoute(message);
+        self.change(&attempt, message, NLM_F_CREATE | NLM_F_REPLACE)
     }
 
     /// Removes a route of ours over a device; one that is gone already is no error, and another's

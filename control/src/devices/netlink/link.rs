@@ -28,10 +28,12 @@ mod number {
     pub(super) const MTU: u16 = 4;
     pub(super) const PEER: u16 = 5;
     pub(super) const QDISC: u16 = 6;
+    pub(super) const CONTROLLER: u16 = 10;
     pub(super) const TX_QUEUE_LENGTH: u16 = 13;
     pub(super) const INFO: u16 = 18;
     pub(super) const ALIAS: u16 = 20;
     pub(super) const FAMILY_SPECIFIC: u16 = 26;
+    pub(super) const PEER_NAMESPACE: u16 = 37;
     pub(super) const INFO_KIND: u16 = 1;
     pub(super) const INFO_DATA: u16 = 2;
     pub(super) const TUN_OWNER: u16 = 1;
@@ -73,6 +75,10 @@ pub struct Link {
     pub tx_queue_length: u32,
     /// The index of the peer of a veth, in the peer's namespace.
     pub peer: Option<u32>,
+    /// The number by which this namespace knows the peer's, where that is another.
+    pub peer_namespace: Option<i32>,
+    /// The index of the bridge, or the like, that it is a port of.
+    pub controller: Option<u32>,
     /// What more is known of a TAP.
     pub tap: Option<TapFacts>,
 }
@@ -129,6 +135,10 @@ impl Link {
             qdisc: found.text(number::QDISC).unwrap_or_default(),
             tx_queue_length: found.number(number::TX_QUEUE_LENGTH).unwrap_or_default(),
             peer: found.number(number::PEER),
+            peer_namespace: found
+                .number(number::PEER_NAMESPACE)
+                .map(|number| number as i32),
+            controller: found.number(number::CONTROLLER).filter(|index| *index != 0),
             tap: (kind.as_deref() == Some("tun") && is_tap).then(|| TapFacts {
                 persistent: yes(number::TUN_PERSIST),
                 multi_queue: yes(number::TUN_MULTI_QUEUE),

@@ -9,6 +9,7 @@
 //! opened by a thread that lives inside and used from anywhere.
 
 pub mod address;
+pub mod bridge;
 pub mod filter;
 pub mod link;
 pub mod shape;
