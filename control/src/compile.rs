@@ -24,7 +24,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use dataplane::addr::{Mac, PortId, Station};
 use dataplane::tables::fib::NextHop;
-use dataplane::tables::{Crossing, Owner, PortRole, PortSpec, TablesSpec, Unknown};
+use dataplane::tables::{Addresses, Crossing, Owner, PortRole, PortSpec, TablesSpec, Unknown};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::plan::{Node, Plan, Plugin};
@@ -111,63 +111,94 @@ impl NodeSpec {
     }
 
     fn routes(&self, pods: &[PodPort]) -> Vec<(IpNet, NextHop)> {
-        let mut routes = Routes::default();
+        let mut routes: BTreeMap<IpNet, NextHop> = BTreeMap::new();
+        for wanted in self.wanted_routes(pods) {
+            routes.entry(wanted.prefix).or_insert(wanted.hop);
+        }
+        routes.into_iter().collect()
+    }
+
+    /// Every route that somebody wants, in the order of their importance: of two for one prefix
+    /// the first is taken.
+    #[must_use]
+    pub fn wanted_routes(&self, pods: &[PodPort]) -> Vec<Wanted> {
+        let mut wanted = Vec::new();
         for pod in pods {
-            for address in &pod.addresses {
-                let hop = NextHop::Station {
-                    port: pod.port,
-                    mac: pod.mac.mac(),
-                };
-                routes.add(IpNet::from(*address), hop);
+            let hop = NextHop::Station {
+                port: pod.port,
+                mac: pod.mac.mac(),
+            };
+            wanted.extend(pod.addresses.iter().map(|address| Wanted {
+                pod: Some(pod.port),
+                ..Wanted::new(IpNet::from(*address), hop, "a pod")
+            }));
+        }
+        self.to_the_kernel(&mut wanted);
+        let own = self.pods.iter().copied().map(IpNet::V4);
+        for prefix in own.chain(self.pods_v6.map(IpNet::V6)) {
+            wanted.push(Wanted::new(prefix, NextHop::Unreachable, "own pod range"));
+        }
+        let remote = self.remote.iter();
+        wanted.extend(remote.map(|row| Wanted::new(row.prefix, row.hop, &row.source)));
+        let v6 = self.pods_v6.map(|_| IpNet::V6(Ipv6Net::default()));
+        for prefix in [IpNet::V4(Ipv4Net::default())].into_iter().chain(v6) {
+            wanted.push(Wanted::new(prefix, NextHop::Host, "default"));
+        }
+        wanted
+    }
+
+    /// The node's own addresses, services and Azure's platform: the kernel translates and answers.
+    fn to_the_kernel(&self, wanted: &mut Vec<Wanted>) {
+        let dual_stack = self.pods_v6.is_some();
+        let mut add = |prefix: IpNet, source| {
+            if prefix.addr().is_ipv4() || dual_stack {
+                wanted.push(Wanted::new(prefix, NextHop::Host, source));
             }
+        };
+        let both = |held: Addresses| {
+            let v6 = held.v6.map(IpAddr::V6);
+            held.v4.map(IpAddr::V4).into_iter().chain(v6)
+        };
+        for address in both(self.own) {
+            add(address.into(), "the node itself");
         }
-        to_the_kernel(&mut routes, self);
-        for prefix in &self.pods {
-            routes.add((*prefix).into(), NextHop::Unreachable);
+        for address in both(self.gateway()) {
+            add(address.into(), "the pods' gateway");
         }
-        if let Some(own) = self.pods_v6 {
-            routes.add(own.into(), NextHop::Unreachable);
+        for prefix in &self.services {
+            add(*prefix, "service CIDR");
         }
-        for remote in &self.remote {
-            routes.add(remote.prefix, remote.hop);
+        for prefix in &self.via_host {
+            add(*prefix, "by way of the host");
         }
-        routes.add(IpNet::V4(Ipv4Net::default()), NextHop::Host);
-        if self.pods_v6.is_some() {
-            routes.add(IpNet::V6(Ipv6Net::default()), NextHop::Host);
+        for prefix in PLATFORM {
+            add(prefix.into(), "Azure's platform");
         }
-        routes.0.into_iter().collect()
+        add(LINK_LOCAL.into(), "the link itself");
     }
 }
 
-/// Routes in the order of their importance: of two for one prefix the first stays.
-#[derive(Default)]
-struct Routes(BTreeMap<IpNet, NextHop>);
-
-impl Routes {
-    fn add(&mut self, prefix: IpNet, hop: NextHop) {
-        self.0.entry(prefix.trunc()).or_insert(hop);
-    }
+/// A route that somebody wants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// What it is for.
+    pub prefix: IpNet,
+    /// Where it is to lead.
+    pub hop: NextHop,
+    /// Who wants it.
+    pub source: String,
+    /// The pod's port, where it is a pod's.
+    pub pod: Option<PortId>,
 }
 
-/// The node's own addresses, services and Azure's platform: the kernel translates and answers.
-fn to_the_kernel(routes: &mut Routes, node: &NodeSpec) {
-    let dual_stack = node.pods_v6.is_some();
-    let gateway = node.gateway();
-    let v4 = [node.own.v4, gateway.v4].map(|own| own.map(IpAddr::V4));
-    let v6 = [node.own.v6, gateway.v6].map(|own| own.map(IpAddr::V6));
-    for address in v4.into_iter().chain(v6).flatten() {
-        routes.add(IpNet::from(address), NextHop::Host);
-    }
-    for prefix in node.services.iter().chain(&node.via_host) {
-        if prefix.addr().is_ipv4() || dual_stack {
-            routes.add(*prefix, NextHop::Host);
+impl Wanted {
+    fn new(prefix: IpNet, hop: NextHop, source: &str) -> Wanted {
+        Wanted {
+            prefix: prefix.trunc(),
+            hop,
+            source: source.to_owned(),
+            pod: None,
         }
-    }
-    for prefix in PLATFORM {
-        routes.add(prefix.into(), NextHop::Host);
-    }
-    if dual_stack {
-        routes.add(LINK_LOCAL.into(), NextHop::Host);
     }
 }
 
@@ -266,7 +297,7 @@ fn crossing(node: &NodeSpec) -> Crossing {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use dataplane::tables::{Addresses, Tables};
+    use dataplane::tables::Tables;
 
     use super::*;
     use crate::plan::{LoadOptions, load};

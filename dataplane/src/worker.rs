@@ -32,7 +32,7 @@ use crate::snapshot::Reader;
 use crate::stats::Board;
 use crate::sync::Arc;
 use crate::tables::fdb::Fdb;
-use crate::tables::neighbour::{Neighbours, Question, WAITING_TOTAL_MAX, Waiting};
+use crate::tables::neighbour::{Entry, Neighbours, Question, WAITING_TOTAL_MAX, Waiting};
 use crate::tables::returns::Returns;
 use crate::tables::{PortRole, Tables};
 use crate::verdict::{DropReason, Rewrite, Verdict};
@@ -148,6 +148,11 @@ impl<P: Port> Worker<P> {
             errors_sent: 0,
             captures: Vec::new(),
         }
+    }
+
+    /// The next hops it knows. For views.
+    pub fn neighbours(&self) -> impl Iterator<Item = Entry> + '_ {
+        self.neighbours.entries()
     }
 
     /// The counters.

@@ -19,6 +19,7 @@
 pub mod client;
 pub mod server;
 pub mod types;
+pub mod views;
 
 pub use client::{Client, ClientError};
 pub use server::{Answer, Call, Handler, Limits, Server, View};

@@ -7,6 +7,7 @@ pub mod config;
 pub mod lab;
 pub mod plan;
 mod routes;
+pub mod run;
 pub mod trace;
 
 use std::process::ExitCode;
@@ -57,6 +58,10 @@ pub enum Command {
     Config(config::ConfigArgs),
     /// Build the planned cluster in network namespaces, and walk it.
     Lab(lab::LabArgs),
+    /// Run the daemon: the switch of this node, and whoever attaches pods to it.
+    Run(run::RunArgs),
+    /// Have the daemon read its configuration again.
+    Reload(run::ReloadArgs),
     /// Say where a frame would go, and why, without sending it.
     Trace(trace::TraceArgs),
 }
@@ -68,6 +73,8 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Plan(args) => plan::run(&args).into(),
         Command::Config(args) => config::run(&args).into(),
         Command::Lab(args) => lab::run(&args).into(),
+        Command::Run(args) => run::run(&args).into(),
+        Command::Reload(args) => run::reload(&args).into(),
         Command::Trace(args) => trace::run(&args).into(),
     }
 }

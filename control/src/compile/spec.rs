@@ -54,6 +54,8 @@ pub struct Remote {
     pub prefix: IpNet,
     /// Where it leads.
     pub hop: NextHop,
+    /// Who says so.
+    pub source: String,
 }
 
 /// The next hop of everything that the fabric answers for.
@@ -152,8 +154,31 @@ pub fn remote(plan: &Plan, node: &Node) -> Vec<Remote> {
     sent.map(|(prefix, route)| Remote {
         prefix,
         hop: hop(prefix, &route),
+        source: source(plan, prefix, &route),
     })
     .collect()
+}
+
+/// Who made one of Azure's routes: a table's entry is called by the node that it leads to.
+fn source(plan: &Plan, prefix: IpNet, route: &routes::Route) -> String {
+    let far = plan.nodes.iter().find(|node| {
+        let (v4, v6) = (node.pod_cidr, node.pod_cidr_v6);
+        v4.map(IpNet::V4) == Some(prefix) || v6.map(IpNet::V6) == Some(prefix)
+    });
+    match (route.source, far, &route.name) {
+        (routes::Source::User | routes::Source::Pods, Some(far), _) => {
+            format!("route table: {}", far.name)
+        }
+        (routes::Source::User | routes::Source::Pods, None, Some(name)) => {
+            format!("route table: {name}")
+        }
+        (routes::Source::User | routes::Source::Pods, None, None) => "route table".to_owned(),
+        (routes::Source::Gateway, ..) => "a gateway".to_owned(),
+        (routes::Source::System, ..) if plan.vnet.prefixes.contains(&prefix) => {
+            "VNet prefix".to_owned()
+        }
+        (routes::Source::System, ..) => "system route".to_owned(),
+    }
 }
 
 /// A route that somebody wrote to discard. Azure's own routes to nowhere are left to the fabric:

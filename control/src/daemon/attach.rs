@@ -153,8 +153,11 @@ impl Core {
             hairpin: request.hairpin,
             isolated: request.isolated,
             mac_spoof_check: request.mac_spoof_check,
-            bandwidth: request.bandwidth.filter(|_| self.settings.bandwidth),
+            bandwidth: request.bandwidth,
         };
+        if one.bandwidth.is_some() && !self.settings.bandwidth {
+            return Err(invalid("bandwidth limits are switched off on this node"));
+        }
         one.limits().map_err(|bad| invalid(bad.to_string()))?;
         Ok(one)
     }

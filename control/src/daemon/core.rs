@@ -9,18 +9,20 @@
 //! TAP that is there, so that pods that live are served within milliseconds; what is missing or
 //! surplus is put right after that.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::num::NonZeroU16;
 use std::time::{Duration, Instant};
 
 use dataplane::addr::PortId;
+use dataplane::conflict::Conflict;
 use dataplane::port::tap::{Queues, TapPort};
 use dataplane::stats::Counts;
 use dataplane::switch::{Boards, Options, Switch};
 use dataplane::tables::{Fault, Tables};
 
 use super::attachment::Attachment;
+use super::node::PodAddresses;
 use super::restore::{self, Found};
 use super::store::{State, Store, StoreError};
 use crate::api::types::{AddressFill, ApiError, ErrorKind, Interface, Key, StatusReply};
@@ -33,6 +35,9 @@ use crate::devices::netns::Netns;
 use crate::devices::tap::TapSpec;
 use crate::ipam::Pool;
 use crate::plan::Plugin;
+
+/// Records of claims that are kept: enough to find a culprit by.
+const CONFLICTS_MAX: usize = 256;
 
 /// A TAP that was just opened has its carrier within milliseconds.
 pub(super) const CARRIER_WITHIN: Duration = Duration::from_secs(2);
@@ -140,6 +145,10 @@ pub struct Core {
     store: Option<Store>,
     /// What was to be kept and could not be, in words.
     unsaved: Option<String>,
+    /// Claims of others' addresses, the latest last.
+    pub(super) conflicts: VecDeque<Conflict>,
+    /// Pods of which it has been said that their devices are gone.
+    pub(super) mourned: BTreeSet<Key>,
     /// Where to look first for a free port: a number rests as long as it can.
     pub(super) next_port: usize,
     begun: Instant,
@@ -180,6 +189,8 @@ impl Core {
             attachments: found.living,
             store,
             unsaved: None,
+            conflicts: VecDeque::new(),
+            mourned: BTreeSet::new(),
             next_port: 0,
             begun,
         };
@@ -215,7 +226,7 @@ impl Core {
     }
 
     /// Makes host port and uplink, or completes them, and opens those that are not.
-    fn raise_fixed_ports(&mut self) -> Result<(), DaemonError> {
+    pub(super) fn raise_fixed_ports(&mut self) -> Result<(), DaemonError> {
         let host = self.host_port();
         host.attach(&self.net)?;
         self.ensure_open(HOST_PORT, &host.tap.name)?;
@@ -300,7 +311,12 @@ impl Core {
     ///
     /// # Errors
     /// What is wrong with the new ones; then the old ones stay.
-    pub fn reload(&mut self, spec: NodeSpec, settings: Settings) -> Result<(), DaemonError> {
+    pub fn reload(
+        &mut self,
+        spec: NodeSpec,
+        settings: Settings,
+        pods: &PodAddresses,
+    ) -> Result<(), DaemonError> {
         let tables = build(&spec, self.attachments.values())?;
         let (old_spec, old_settings) = (self.spec.clone(), self.settings.clone());
         (self.spec, self.settings) = (spec, settings);
@@ -313,6 +329,9 @@ impl Core {
             // What was there a moment ago can be there again.
             let _ = self.uplink().attach(&self.net);
             return Err(refused.into());
+        }
+        if let PodAddresses::Secondary(addresses) = pods {
+            self.pool.relist(addresses);
         }
         self.switch.publish(tables);
         Ok(())
@@ -334,6 +353,36 @@ impl Core {
     pub(super) fn keep_or_complain(&mut self) {
         if let Err(error) = self.keep() {
             tracing::warn!("{error}; what is attached is served all the same");
+        }
+    }
+
+    /// What is to be done now and then: devices that somebody deleted are made again where that
+    /// helps and named where it does not, claims of others' addresses are told, and a state that
+    /// could not be kept is kept.
+    pub fn look_after(&mut self) {
+        self.gather_conflicts();
+        if let Err(error) = restore::look_after(self) {
+            tracing::error!("looking after the devices: {error}");
+        }
+        if self.unsaved.is_some() && self.keep().is_ok() {
+            tracing::info!("the state is kept again");
+        }
+    }
+
+    /// Takes over what the workers recorded.
+    pub(super) fn gather_conflicts(&mut self) {
+        while let Some(conflict) = self.switch.take_conflict() {
+            tracing::warn!(
+                "{} is held by {} and was claimed by {} ({})",
+                conflict.address,
+                self.port_name(conflict.holder.port),
+                self.port_name(conflict.claimer.port),
+                conflict.claimer.mac
+            );
+            if self.conflicts.len() == CONFLICTS_MAX {
+                self.conflicts.pop_front();
+            }
+            self.conflicts.push_back(conflict);
         }
     }
 

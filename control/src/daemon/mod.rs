@@ -11,6 +11,9 @@
 //! | `core` | the switch and its fixed ports; what starts, reloads and stops |
 //! | `attach` | ADD, DEL, CHECK and GC |
 //! | `attachment` | one pod's port, as it is remembered |
+//! | `look` | the views |
+//! | `node`, `truth` | what the node is, and from whom that is known |
+//! | `process`, `log` | the daemon as a process: signals, reload, systemd, log lines |
 //! | `restore` | what a daemon finds that was there before it |
 //! | `store` | the state file |
 //!
@@ -20,8 +23,13 @@
 mod attach;
 pub mod attachment;
 mod core;
+pub mod log;
+mod look;
+pub mod node;
+pub mod process;
 mod restore;
 pub mod store;
+mod truth;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -29,7 +37,7 @@ use crate::api::types::{
     AddReply, AddRequest, ApiError, CheckRequest, DelRequest, ErrorKind, GcRequest, Removed,
     StatusReply,
 };
-use crate::api::{Answer, Call, Handler};
+use crate::api::{Answer, Call, Handler, View};
 
 pub use self::attachment::Attachment;
 pub use self::core::{Core, DaemonError, Settings};
@@ -93,19 +101,6 @@ impl Daemon {
         }
     }
 
-    /// Ends it; gives the running part, if there was one, to be stopped.
-    #[must_use]
-    pub fn into_core(self) -> Option<Core> {
-        match self
-            .phase
-            .into_inner()
-            .unwrap_or_else(PoisonError::into_inner)
-        {
-            Phase::Serving(core) => Some(*core),
-            Phase::Waiting(_) => None,
-        }
-    }
-
     /// ADD.
     ///
     /// # Errors
@@ -148,6 +143,34 @@ impl Daemon {
             })
     }
 
+    fn view(&self, view: View) -> Result<Answer, ApiError> {
+        self.with(|core| {
+            Ok(match view {
+                View::Ports => Answer::of(&core.ports()?),
+                View::Fdb => Answer::of(&core.fdb_rows()),
+                View::Routes => Answer::of(&core.route_rows()),
+                View::Neighbours => Answer::of(&core.neighbour_rows()?),
+                View::Drops => Answer::of(&core.drop_rows()),
+                View::Workers => Answer::of(&core.worker_rows()),
+                View::Conflicts => Answer::of(&core.conflict_rows()),
+                View::Flows | View::Steering => {
+                    let why = format!("this daemon has no view of {view:?}");
+                    return Err(ApiError::new(ErrorKind::NotFound, why));
+                }
+            })
+        })?
+    }
+
+    /// Ends it; gives the running part, if there was one, to be stopped.
+    #[must_use]
+    pub fn end(&self) -> Option<Core> {
+        let ended = Phase::Waiting("it is stopping".to_owned());
+        match std::mem::replace(&mut *self.phase(), ended) {
+            Phase::Serving(core) => Some(*core),
+            Phase::Waiting(_) => None,
+        }
+    }
+
     /// A request that panicked has been answered; what it left is looked after by the next one.
     fn phase(&self) -> MutexGuard<'_, Phase> {
         self.phase.lock().unwrap_or_else(PoisonError::into_inner)
@@ -162,6 +185,7 @@ impl Handler for Daemon {
             Call::Check(request) => self.check(&request).map(|()| Answer::of(&empty())),
             Call::Gc(request) => self.gc(&request).map(|reply| Answer::of(&reply)),
             Call::Status => Ok(Answer::of(&self.status())),
+            Call::View(view) => self.view(view),
             other => Err(ApiError::new(
                 ErrorKind::NotFound,
                 format!("this daemon does not answer {other:?}"),

@@ -114,6 +114,35 @@ impl Core {
     }
 }
 
+/// Finds devices that somebody deleted behind our back.
+pub(super) fn look_after(core: &mut Core) -> Result<(), DaemonError> {
+    let links = core.net.links()?;
+    let there = |name: &DeviceName| links.iter().any(|link| link.name == name.as_str());
+    let fixed = [&core.settings.host, &core.settings.uplink_tap];
+    if !fixed.into_iter().all(there) {
+        tracing::error!("a port of the switch was deleted, and is made again");
+        core.raise_fixed_ports()?;
+    }
+    let attached: Vec<Attachment> = core.attachments.values().cloned().collect();
+    for one in &attached {
+        if !there(&one.host_end) {
+            if core.mourned.insert(one.key.clone()) {
+                tracing::error!(
+                    "{}: {} was deleted, and the pod has no network until it is made anew",
+                    one.name(),
+                    one.host_end
+                );
+            }
+        } else if !there(&one.tap) {
+            tracing::error!("{}: {} was deleted, and is made again", one.name(), one.tap);
+            rewire(core, one)?;
+        }
+    }
+    core.mourned
+        .retain(|key| core.attachments.contains_key(key));
+    Ok(())
+}
+
 /// Devices that bear our alias for this host port and a pod, and belong to nobody.
 fn sweep(core: &Core, attached: &[Attachment]) -> Result<(), DaemonError> {
     let mine = format!("{ALIAS} {} ", core.settings.host);

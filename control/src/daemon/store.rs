@@ -104,20 +104,20 @@ impl Store {
         };
         fs::create_dir_all(folder).map_err(failed("make", folder))?;
         let path = folder.join(LOCK);
-        let lock = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&path)
-            // A folder that cannot be written today may still be read: what was attached before
-            // is served, and an ADD says what is wrong.
-            .or_else(|refused| match refused.kind() {
+        // A folder that cannot be written today may still be read: what was attached before is
+        // served, and an ADD says what is wrong.
+        let made = File::options().create(true).append(true).open(&path);
+        let lock = match made {
+            // Not held open for writing, by which the file system could not be made read-only.
+            Ok(_) => File::open(&path),
+            Err(refused) => match refused.kind() {
                 io::ErrorKind::ReadOnlyFilesystem
                 | io::ErrorKind::StorageFull
                 | io::ErrorKind::PermissionDenied => File::open(folder),
                 _ => Err(refused),
-            })
-            .map_err(failed("open", &path))?;
+            },
+        };
+        let lock = lock.map_err(failed("open", &path))?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(fs::TryLockError::WouldBlock) => {

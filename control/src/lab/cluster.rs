@@ -258,7 +258,7 @@ impl Cluster {
     /// The switch whose thread died of a broken law.
     pub fn stop(self) -> Built<Vec<(String, Counts)>> {
         let stop = |node: LabNode| {
-            let core = node.daemon.into_core().expect("a lab's daemon serves");
+            let core = node.daemon.end().expect("a lab's daemon serves");
             let counts = core.stop();
             let counts = counts.at(format!("stopping the switch of {}", node.plan.name));
             Ok((node.plan.name, counts?))

@@ -10,7 +10,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use dataplane::addr::PortId;
 use dataplane::tables::{Tables, TablesSpec};
 
-use crate::compile::{self, HOST_PORT, NodeMacs, PodPort, UPLINK_PORT};
+use crate::compile::{self, HOST_PORT, NodeMacs, NodeSpec, PodPort, UPLINK_PORT, Wanted};
 use crate::lab::fabric::{Misfit, NicId, Vnet};
 use crate::lab::placement::{self, PlacedPod, host_name};
 use crate::plan::{Node, Plan};
@@ -44,6 +44,8 @@ pub struct TracedNode {
     pub pods: Vec<PlacedPod>,
     /// What its switch was told.
     pub spec: TablesSpec,
+    /// Who wanted the routes in it, and those that were not taken.
+    pub wanted: Vec<Wanted>,
     /// What its switch made of it.
     pub tables: Tables,
     /// Its NIC, to the fabric.
@@ -81,7 +83,8 @@ impl Network {
             let here = placed.iter().filter(|pod| pod.node == at);
             let pods: Vec<PlacedPod> = here.cloned().collect();
             let ports: Vec<PodPort> = pods.iter().map(|pod| pod.port.clone()).collect();
-            let spec = compile::compile(plan, node, macs, &ports);
+            let known = NodeSpec::planned(plan, node, macs);
+            let (spec, wanted) = (known.tables(&ports), known.wanted_routes(&ports));
             let tables = Tables::build(&spec).map_err(|faults| Unbuildable::Tables {
                 node: node.name.clone(),
                 faults: faults.iter().map(|f| format!("{f}; ")).collect(),
@@ -92,6 +95,7 @@ impl Network {
                 macs,
                 pods,
                 spec,
+                wanted,
                 tables,
                 nic,
             });

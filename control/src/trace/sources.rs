@@ -1,6 +1,6 @@
 //! Which prefix held an address, and who put it there.
 //!
-//! In: the routes that a switch was given, and the plan they come from.
+//! In: the routes that a switch was given, and the list of those who wanted them.
 //! Out: the longest of them that holds an address, and the words for its source.
 //! Never: decides: the FIB has, and knows next hops only; a test holds the two beside each other.
 
@@ -10,9 +10,6 @@ use dataplane::tables::fib::NextHop;
 use ipnet::IpNet;
 
 use super::network::Network;
-use crate::compile;
-use crate::plan::Plan;
-use crate::routes::{Route, Source};
 
 /// The longest prefix that holds `address`.
 #[must_use]
@@ -21,69 +18,17 @@ pub fn longest(routes: &[(IpNet, NextHop)], address: IpAddr) -> Option<(IpNet, N
     holding.max_by_key(|(net, _)| net.prefix_len()).copied()
 }
 
-/// Who put `prefix` into the tables of node `at`. The questions are in the order of
-/// [`compile::compile`], where of two rows for one prefix the first stays.
+/// Who put `prefix` into the tables of node `at`.
 #[must_use]
 pub fn source(network: &Network, at: usize, prefix: IpNet) -> String {
-    let (plan, node) = (&network.plan, &network.nodes[at]);
-    let single = (prefix.prefix_len() == prefix.max_prefix_len()).then(|| prefix.addr());
-    let pod = single.and_then(|address| network.pod_with(address));
-    if let Some((_, pod)) = pod.filter(|(home, _)| *home == at) {
-        return pod.name.to_owned();
-    }
-    let is = |address: Option<IpAddr>| address.is_some() && address == single;
-    if is(Some(node.plan.primary_ip.into())) || is(node.plan.primary_ip_v6.map(IpAddr::V6)) {
-        return "the node itself".to_owned();
-    }
-    let gateways = [
-        compile::gateway(&node.plan).map(IpAddr::V4),
-        compile::gateway_v6(plan, &node.plan).map(IpAddr::V6),
-    ];
-    if gateways.into_iter().any(is) {
-        return "the pods' gateway".to_owned();
-    }
-    if plan.service_cidrs.contains(&prefix) {
-        return "service CIDR".to_owned();
-    }
-    if plan.via_host.contains(&prefix) {
-        return "by way of the host".to_owned();
-    }
-    if prefix.prefix_len() == 0 {
-        return "default".to_owned();
-    }
-    let own = |net: IpNet| match net {
-        IpNet::V4(v4) => compile::own_range(&node.plan).contains(&v4),
-        IpNet::V6(v6) => compile::own_range_v6(plan, &node.plan) == Some(v6),
-    };
-    if own(prefix) {
-        return "own pod range".to_owned();
-    }
-    let mut sent = plan.sent_by_switch(&node.plan).into_iter();
-    if let Some((_, route)) = sent.find(|(sent, _)| *sent == prefix) {
-        return table_or_system(plan, prefix, &route);
-    }
-    if compile::PLATFORM.map(IpNet::V4).contains(&prefix) {
-        return "Azure's platform".to_owned();
-    }
-    if prefix == IpNet::V6(compile::LINK_LOCAL) {
-        return "the link itself".to_owned();
-    }
-    "the tables".to_owned()
-}
-
-/// Who made one of Azure's routes: a table's entry is called by the node that it leads to.
-fn table_or_system(plan: &Plan, prefix: IpNet, route: &Route) -> String {
-    let far = plan.nodes.iter().find(|node| {
-        let (v4, v6) = (node.pod_cidr, node.pod_cidr_v6);
-        v4.map(IpNet::V4) == Some(prefix) || v6.map(IpNet::V6) == Some(prefix)
-    });
-    match (route.source, far, &route.name) {
-        (Source::User | Source::Pods, Some(far), _) => format!("route table: {}", far.name),
-        (Source::User | Source::Pods, None, Some(name)) => format!("route table: {name}"),
-        (Source::User | Source::Pods, None, None) => "route table".to_owned(),
-        (Source::Gateway, ..) => "a gateway".to_owned(),
-        (Source::System, ..) if plan.vnet.prefixes.contains(&prefix) => "VNet prefix".to_owned(),
-        (Source::System, ..) => "system route".to_owned(),
+    let node = &network.nodes[at];
+    let wanted = node.wanted.iter().find(|wanted| wanted.prefix == prefix);
+    match wanted {
+        Some(wanted) => match wanted.pod {
+            Some(port) => network.port_name(at, port),
+            None => wanted.source.clone(),
+        },
+        None => "the tables".to_owned(),
     }
 }
 

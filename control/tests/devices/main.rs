@@ -1,14 +1,11 @@
 //! Devices on a real kernel: a test program of its own, one process a test.
 //!
-//! In: the names of the tests to run, or none for all.
-//! Out: a line a test, and exit status 0 only if none failed.
-//! Never: runs a test in the machine's network, or in a process with a second thread: a user
-//! namespace can only be entered alone, and the usual harness starts each test on a thread.
-//!
-//! Where neither root nor user namespaces are to be had, or `/dev/net/tun` does not open, tests
-//! are skipped; with `CI` set that counts as a failure.
+//! In: the right to make namespaces. Out: see `alone`, which runs them.
+//! Never: runs a test in the machine's network.
 
 mod adopt;
+#[path = "../alone/mod.rs"]
+mod alone;
 mod attach;
 mod masquerade;
 mod privilege;
@@ -16,16 +13,12 @@ mod reaper;
 mod support;
 
 use std::ffi::OsString;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::sync::Mutex;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use control::lab::privilege::PrivateNet;
 
-/// The word before the name of the one test that a process is to run.
-const ONE: &str = "--one";
-/// The exit status of a test that could not be run here.
-const SKIPPED: u8 = 77;
 /// A test that takes longer hangs.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -34,8 +27,13 @@ static PRIVATE: Mutex<Option<PrivateNet>> = Mutex::new(None);
 
 macro_rules! tests {
     ($($module:ident::$name:ident),+ $(,)?) => {
-        const TESTS: &[(&str, fn())] =
-            &[$((concat!(stringify!($module), "::", stringify!($name)), $module::$name)),+];
+        const TESTS: &[alone::Test] = &[$((
+            concat!(stringify!($module), "::", stringify!($name)),
+            |private| {
+                *PRIVATE.lock().expect("one thread") = Some(private);
+                $module::$name();
+            },
+        )),+];
     };
 }
 
@@ -70,102 +68,12 @@ tests! {
 
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
-    let word = |i: usize| arguments.get(i).and_then(|word| word.to_str());
-    match word(0) {
-        Some(ONE) => run_one(word(1).expect("the name of a test")),
+    match arguments.first().and_then(|word| word.to_str()) {
         Some(reaper::LAB) => {
             reaper::lab();
             ExitCode::SUCCESS
         }
         Some(control::lab::reaper::COMMAND) => control::lab::reaper::main(&arguments[1..]),
-        _ if arguments.iter().any(|word| word == "--list") => {
-            TESTS.iter().for_each(|(name, _)| println!("{name}: test"));
-            ExitCode::SUCCESS
-        }
-        _ => run_all(&arguments),
+        _ => alone::main(TESTS, PATIENCE),
     }
-}
-
-/// Runs the tests whose names contain one of the words, each in a process of its own.
-fn run_all(arguments: &[OsString]) -> ExitCode {
-    let words: Vec<&str> = arguments
-        .iter()
-        .filter_map(|w| w.to_str())
-        .filter(|w| !w.starts_with('-'))
-        .collect();
-    let chosen: Vec<&str> = TESTS
-        .iter()
-        .map(|(name, _)| *name)
-        .filter(|name| words.is_empty() || words.iter().any(|word| name.contains(word)))
-        .collect();
-    println!("\nrunning {} tests", chosen.len());
-    let (passed, failed): (Vec<&str>, Vec<&str>) = chosen.into_iter().partition(|n| passes(n));
-    for name in &failed {
-        println!("failed: {name}");
-    }
-    // The words of cargo's own runner, so that whoever counts its tests counts these.
-    let verdict = if failed.is_empty() { "ok" } else { "FAILED" };
-    let (passed, lost) = (passed.len(), failed.len());
-    println!(
-        "\ntest result: {verdict}. {passed} passed; {lost} failed; 0 ignored; 0 measured; 0 filtered out"
-    );
-    if failed.is_empty() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
-}
-
-fn passes(name: &str) -> bool {
-    let mut child = Command::new("/proc/self/exe")
-        .args([ONE, name])
-        .spawn()
-        .expect("this program starts");
-    let started = Instant::now();
-    let status = loop {
-        match child.try_wait().expect("a child") {
-            Some(status) => break status,
-            None if started.elapsed() > PATIENCE => {
-                child.kill().expect("killed");
-                break child.wait().expect("a child");
-            }
-            None => std::thread::sleep(Duration::from_millis(5)),
-        }
-    };
-    let skipped = status.code() == Some(SKIPPED.into());
-    let counts = status.success() || skipped && std::env::var_os("CI").is_none();
-    let verdict = match (counts, skipped) {
-        (true, true) => "skipped",
-        (true, false) => "ok",
-        (false, _) => "FAILED",
-    };
-    println!("test {name} ... {verdict}");
-    counts
-}
-
-/// Leaves the machine's network and runs one test. A panic is this process's failure.
-fn run_one(name: &str) -> ExitCode {
-    let (_, test) = TESTS
-        .iter()
-        .find(|(known, _)| *known == name)
-        .expect("a known test");
-    let private = control::lab::privilege::enter();
-    let tun = std::fs::File::options()
-        .read(true)
-        .write(true)
-        .open("/dev/net/tun");
-    match (private, tun) {
-        (Ok(private), Ok(_)) => {
-            *PRIVATE.lock().expect("one thread") = Some(private);
-            test();
-            ExitCode::SUCCESS
-        }
-        (Err(why), _) => skip(name, &why.to_string()),
-        (_, Err(why)) => skip(name, &format!("/dev/net/tun: {why}")),
-    }
-}
-
-fn skip(name: &str, why: &str) -> ExitCode {
-    eprintln!("{name}: {why}");
-    ExitCode::from(SKIPPED)
 }

@@ -24,6 +24,7 @@ use crate::conflict::Conflicts;
 use crate::port::{BURST_FRAMES, BURST_SHORT, Port};
 use crate::stats::Board;
 use crate::sync::Arc;
+use crate::tables::neighbour::Entry;
 use crate::worker::Worker;
 
 /// Breaths in a round, if none of them moved a burst: between two rounds others are asked. A
@@ -59,6 +60,7 @@ enum Order<P> {
     Detach(PortId, Sender<Option<P>>),
     Watch(Arc<Capture>, Sender<bool>),
     Unwatch(Arc<Capture>, Sender<()>),
+    Neighbours(Sender<Vec<Entry>>),
     Stop,
 }
 
@@ -130,6 +132,13 @@ impl<P: Port + Send + 'static> Lane<P> {
     pub(super) fn detach(&self, id: PortId) -> io::Result<Option<P>> {
         let (done, answer) = bounded(1);
         self.send(Order::Detach(id, done))?;
+        self.wait(&answer)
+    }
+
+    /// The next hops that the worker knows.
+    pub(super) fn neighbours(&self) -> io::Result<Vec<Entry>> {
+        let (done, answer) = bounded(1);
+        self.send(Order::Neighbours(done))?;
         self.wait(&answer)
     }
 
@@ -327,6 +336,9 @@ impl<P: Port> Runner<P> {
                 Order::Unwatch(capture, done) => {
                     self.worker.unwatch(&capture);
                     let _ = done.send(());
+                }
+                Order::Neighbours(done) => {
+                    let _ = done.send(self.worker.neighbours().collect());
                 }
                 Order::Stop => return false,
             }

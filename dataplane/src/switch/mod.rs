@@ -26,6 +26,7 @@ use crate::stats::{Board, Counts, PortCounts};
 use crate::sync::Arc;
 use crate::tables::Tables;
 use crate::tables::fdb::{CAPACITY_DEFAULT, Fdb};
+use crate::tables::neighbour::Entry;
 use crate::tables::returns::{self, Returns};
 use crate::worker::Worker;
 use lane::Lane;
@@ -200,6 +201,14 @@ impl<P: Port + Send + 'static> Switch<P> {
         &self.returns
     }
 
+    /// The next hops that each worker knows, by worker.
+    ///
+    /// # Errors
+    /// `BrokenPipe` if a thread is gone.
+    pub fn neighbours(&self) -> io::Result<Vec<Vec<Entry>>> {
+        self.lanes.iter().map(Lane::neighbours).collect()
+    }
+
     /// Takes the oldest record of a claim of another port's address that nobody took yet.
     #[must_use]
     pub fn take_conflict(&self) -> Option<Conflict> {
@@ -247,6 +256,18 @@ impl Boards {
     #[must_use]
     pub fn errors_suppressed(&self) -> u64 {
         self.0.iter().map(|board| board.errors_suppressed()).sum()
+    }
+
+    /// Of each worker its totals, the super-frames it received, and the ICMP errors it did not send.
+    pub fn each(&self) -> impl Iterator<Item = (Counts, u64, u64)> + '_ {
+        let boards = self.0.iter();
+        boards.map(|board| {
+            (
+                board.counts(),
+                board.super_frames(),
+                board.errors_suppressed(),
+            )
+        })
     }
 
     /// The counters of one port.

@@ -1,0 +1,185 @@
+//! What the control socket shows: the rows of each view.
+//!
+//! In: nothing. Out: types that the daemon fills and `tapline show` prints.
+//! Never: decides how a table looks.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+/// A network device.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Device {
+    /// Its name.
+    pub name: String,
+    /// Its index in its namespace; none if it is gone.
+    pub index: Option<u32>,
+    /// Its hardware address.
+    pub mac: Option<String>,
+    /// Its MTU.
+    pub mtu: Option<u32>,
+    /// Up, and with a carrier.
+    pub running: bool,
+}
+
+/// Frames and bytes of a port.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Traffic {
+    /// Frames that came in.
+    pub received: u64,
+    /// Their bytes.
+    pub received_bytes: u64,
+    /// Frames that went out.
+    pub transmitted: u64,
+    /// Their bytes.
+    pub transmitted_bytes: u64,
+    /// Deaths booked here.
+    pub dropped: u64,
+}
+
+/// `GET /v1/ports`: a port of the switch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortRow {
+    /// Its number.
+    pub port: usize,
+    /// `host`, `uplink` or `pod`.
+    pub role: String,
+    /// `host`, `uplink`, or what the pod is called.
+    pub name: String,
+    /// The pod's container.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container_id: Option<String>,
+    /// The network of the pod's attachment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<String>,
+    /// The pod's namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub netns: Option<PathBuf>,
+    /// The switch's TAP.
+    pub tap: Device,
+    /// The node's end: of a pod's veth, or the device shared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_end: Option<Device>,
+    /// The pod's end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod_end: Option<Device>,
+    /// Addresses held by it.
+    pub addresses: Vec<IpNet>,
+    /// May frames go back the way they came?
+    pub hairpin: bool,
+    /// Its counters, since the daemon started.
+    pub traffic: Traffic,
+}
+
+/// `GET /v1/fdb`: where a station is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FdbRow {
+    /// The station.
+    pub mac: String,
+    /// The port.
+    pub port: usize,
+    /// What that is called.
+    pub name: String,
+    /// Configured; otherwise heard.
+    pub fixed: bool,
+    /// Seconds since it was heard last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub age_seconds: Option<u64>,
+}
+
+/// `GET /v1/routes`: a route, taken or not.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteRow {
+    /// What it is for.
+    pub prefix: IpNet,
+    /// Where it leads.
+    pub next_hop: String,
+    /// Who wants it so.
+    pub source: String,
+    /// False if another of the same prefix is taken instead.
+    pub active: bool,
+    /// Whose it is that is taken instead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lost_to: Option<String>,
+}
+
+/// `GET /v1/neighbours`: a next hop on the uplink.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NeighbourRow {
+    /// The worker that knows it.
+    pub worker: usize,
+    /// Its address.
+    pub address: IpAddr,
+    /// Its hardware address, if known.
+    pub mac: Option<String>,
+    /// How far that is to be believed, in the words of RFC 4861.
+    pub state: String,
+    /// It said that it forwards packets.
+    pub router: bool,
+}
+
+/// `GET /v1/drops`: deaths of one reason.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DropRow {
+    /// Its label.
+    pub reason: String,
+    /// One sentence.
+    pub meaning: String,
+    /// How many.
+    pub frames: u64,
+    /// How many at each port, by what the port is called; those of pods that are gone are not
+    /// among them.
+    pub ports: BTreeMap<String, u64>,
+}
+
+/// `GET /v1/workers`: a thread of the switch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerRow {
+    /// Its number.
+    pub worker: usize,
+    /// Frames that came in.
+    pub received: u64,
+    /// Frames it made itself.
+    pub originated: u64,
+    /// Copies it made.
+    pub copied: u64,
+    /// Frames that went out.
+    pub transmitted: u64,
+    /// Frames that the slow path consumed.
+    pub punted: u64,
+    /// Frames that wait.
+    pub queued: u64,
+    /// Deaths.
+    pub dropped: u64,
+    /// Frames that stood for several segments.
+    pub super_frames: u64,
+    /// ICMP errors that were due and not sent.
+    pub errors_suppressed: u64,
+}
+
+/// `GET /v1/conflicts`: a claim of an address that another holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConflictRow {
+    /// The address.
+    pub address: IpAddr,
+    /// Who holds it.
+    pub holder: Claim,
+    /// Who claimed it, and was refused.
+    pub claimer: Claim,
+    /// Seconds since then.
+    pub age_seconds: u64,
+}
+
+/// One of two that want one address.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claim {
+    /// Its port.
+    pub port: usize,
+    /// What that is called now.
+    pub name: String,
+    /// Its hardware address.
+    pub mac: String,
+}

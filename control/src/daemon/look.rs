@@ -1,0 +1,283 @@
+//! The views: what a running daemon knows, as rows.
+//!
+//! In: the switch's tables, counters and learned state, and the node's devices.
+//! Out: the rows of [`crate::api::views`].
+//! Never: changes anything.
+
+use std::collections::BTreeMap;
+
+use dataplane::addr::PortId;
+use dataplane::conflict::Party;
+use dataplane::stats::Counts;
+use dataplane::verdict::DropReason;
+
+use super::attachment::Attachment;
+use super::core::{Core, DaemonError, system};
+use crate::api::views::{
+    Claim, ConflictRow, Device, DropRow, FdbRow, NeighbourRow, PortRow, RouteRow, Traffic,
+    WorkerRow,
+};
+use crate::compile::{HOST_PORT, PodPort, UPLINK_PORT};
+use crate::devices::netlink::link::Link;
+
+impl Core {
+    /// What a port is called.
+    #[must_use]
+    pub fn port_name(&self, port: PortId) -> String {
+        match port {
+            HOST_PORT => "host".to_owned(),
+            UPLINK_PORT => "uplink".to_owned(),
+            _ => match self.attached_at(port) {
+                Some(one) => one.name(),
+                None => format!("port {}", port.index()),
+            },
+        }
+    }
+
+    fn attached_at(&self, port: PortId) -> Option<&Attachment> {
+        let mut all = self.attachments.values();
+        all.find(|one| one.port_id() == Some(port))
+    }
+
+    /// The ports.
+    ///
+    /// # Errors
+    /// What listing the node's devices says.
+    pub fn ports(&self) -> Result<Vec<PortRow>, DaemonError> {
+        let links = self.net.links()?;
+        let device = |name: &str| as_device(name, links.iter().find(|link| link.name == name));
+        let fixed = [
+            (HOST_PORT, "host", &self.settings.host, None),
+            (
+                UPLINK_PORT,
+                "uplink",
+                &self.settings.uplink_tap,
+                Some(&self.settings.uplink),
+            ),
+        ];
+        let mut rows = Vec::new();
+        for (port, role, tap, shared) in fixed {
+            rows.push(PortRow {
+                port: port.index(),
+                role: role.to_owned(),
+                name: role.to_owned(),
+                container_id: None,
+                network: None,
+                netns: None,
+                tap: device(tap.as_str()),
+                host_end: shared.map(|name| device(name.as_str())),
+                pod_end: None,
+                addresses: match port {
+                    HOST_PORT => self.spec.gateways.clone(),
+                    _ => Vec::new(),
+                },
+                hairpin: false,
+                traffic: self.traffic(port),
+            });
+        }
+        let pods = self.attachments.values();
+        rows.extend(pods.filter_map(|one| {
+            let port = one.port_id()?;
+            let host_end = device(one.host_end.as_str());
+            // The peer of the node's end is the pod's, by its index over there.
+            let link = links.iter().find(|link| link.name == one.host_end.as_str());
+            let pod_end = Device {
+                name: one.key.ifname.clone(),
+                index: link.and_then(|link| link.peer),
+                mac: Some(one.mac.to_string()),
+                mtu: Some(one.mtu.into()),
+                running: host_end.running,
+            };
+            Some(PortRow {
+                port: port.index(),
+                role: "pod".to_owned(),
+                name: one.name(),
+                container_id: Some(one.key.container_id.clone()),
+                network: Some(one.key.network.clone()),
+                netns: Some(one.netns.clone()),
+                tap: device(one.tap.as_str()),
+                host_end: Some(host_end),
+                pod_end: Some(pod_end),
+                addresses: one.addresses.iter().map(|held| held.address).collect(),
+                hairpin: one.hairpin,
+                traffic: self.traffic(port),
+            })
+        }));
+        rows.sort_by_key(|row| row.port);
+        Ok(rows)
+    }
+
+    fn traffic(&self, port: PortId) -> Traffic {
+        let counts = self.switch.board().port(port);
+        Traffic {
+            received: counts.received,
+            received_bytes: counts.received_bytes,
+            transmitted: counts.transmitted,
+            transmitted_bytes: counts.transmitted_bytes,
+            dropped: counts.dropped.total(),
+        }
+    }
+
+    /// Where each station is: the configured ones, then those heard.
+    #[must_use]
+    pub fn fdb_rows(&self) -> Vec<FdbRow> {
+        let tables = self.switch.tables();
+        let fixed = tables.ports().map(|row| FdbRow {
+            mac: row.mac.mac().to_string(),
+            port: row.id.index(),
+            name: self.port_name(row.id),
+            fixed: true,
+            age_seconds: None,
+        });
+        let now = self.now().as_secs();
+        let heard = self
+            .switch
+            .fdb()
+            .entries()
+            .map(|(mac, port, heard)| FdbRow {
+                mac: mac.to_string(),
+                port: port.index(),
+                name: self.port_name(port),
+                fixed: false,
+                age_seconds: Some(now.saturating_sub(heard.into())),
+            });
+        let mut rows: Vec<FdbRow> = fixed.chain(heard).collect();
+        rows.sort_by(|a, b| (!a.fixed, &a.mac).cmp(&(!b.fixed, &b.mac)));
+        rows
+    }
+
+    /// Every route that somebody wants, the taken ones with those that lost to them.
+    #[must_use]
+    pub fn route_rows(&self) -> Vec<RouteRow> {
+        let pods: Vec<PodPort> = self
+            .attachments
+            .values()
+            .filter_map(Attachment::pod_port)
+            .collect();
+        let mut taken: BTreeMap<ipnet::IpNet, String> = BTreeMap::new();
+        let mut rows = Vec::new();
+        for wanted in self.spec.wanted_routes(&pods) {
+            let source = match wanted.pod {
+                Some(port) => self.port_name(port),
+                None => wanted.source.to_owned(),
+            };
+            let lost_to = taken.get(&wanted.prefix).cloned();
+            rows.push(RouteRow {
+                prefix: wanted.prefix,
+                next_hop: self.hop_in_words(wanted.hop),
+                source: source.clone(),
+                active: lost_to.is_none(),
+                lost_to,
+            });
+            taken.entry(wanted.prefix).or_insert(source);
+        }
+        rows.sort_by_key(|row| (row.prefix, !row.active));
+        rows
+    }
+
+    fn hop_in_words(&self, hop: dataplane::tables::fib::NextHop) -> String {
+        use dataplane::tables::fib::NextHop;
+        match hop {
+            NextHop::Station { port, mac } => format!("{mac} on {}", self.port_name(port)),
+            NextHop::Host => format!("the node's kernel, by {}", self.settings.host),
+            other => other.to_string(),
+        }
+    }
+
+    /// Next hops on the uplink, as each worker knows them.
+    ///
+    /// # Errors
+    /// That a worker's thread is gone.
+    pub fn neighbour_rows(&self) -> Result<Vec<NeighbourRow>, DaemonError> {
+        let known = self
+            .switch
+            .neighbours()
+            .map_err(system("asking the switch"))?;
+        let rows = known.into_iter().enumerate().flat_map(|(worker, entries)| {
+            entries.into_iter().map(move |entry| NeighbourRow {
+                worker,
+                address: entry.address,
+                mac: entry.mac.map(|mac| mac.to_string()),
+                state: format!("{:?}", entry.state).to_lowercase(),
+                router: entry.router,
+            })
+        });
+        let mut rows: Vec<NeighbourRow> = rows.collect();
+        rows.sort_by_key(|row| (row.address, row.worker));
+        Ok(rows)
+    }
+
+    /// Deaths by reason, and where.
+    #[must_use]
+    pub fn drop_rows(&self) -> Vec<DropRow> {
+        let board = self.switch.board();
+        let total = board.counts().dropped;
+        let tables = self.switch.tables();
+        let by_port: Vec<_> = tables
+            .ports()
+            .map(|row| (self.port_name(row.id), board.port(row.id).dropped))
+            .collect();
+        let row = |(reason, frames): (DropReason, u64)| DropRow {
+            reason: reason.label().to_owned(),
+            meaning: reason.meaning().to_owned(),
+            frames,
+            ports: by_port
+                .iter()
+                .map(|(name, drops)| (name.clone(), drops.of(reason)))
+                .filter(|(_, frames)| *frames > 0)
+                .collect(),
+        };
+        total.iter().map(row).collect()
+    }
+
+    /// The threads of the switch.
+    #[must_use]
+    pub fn worker_rows(&self) -> Vec<WorkerRow> {
+        let boards = self.switch.board();
+        let row =
+            |(worker, (counts, super_frames, errors_suppressed)): (usize, (Counts, u64, u64))| {
+                WorkerRow {
+                    worker,
+                    received: counts.received,
+                    originated: counts.originated,
+                    copied: counts.copied,
+                    transmitted: counts.transmitted,
+                    punted: counts.punted,
+                    queued: counts.queued,
+                    dropped: counts.dropped.total(),
+                    super_frames,
+                    errors_suppressed,
+                }
+            };
+        boards.each().enumerate().map(row).collect()
+    }
+
+    /// Claims of others' addresses, the latest last.
+    #[must_use]
+    pub fn conflict_rows(&mut self) -> Vec<ConflictRow> {
+        self.gather_conflicts();
+        let claim = |party: Party| Claim {
+            port: party.port.index(),
+            name: self.port_name(party.port),
+            mac: party.mac.to_string(),
+        };
+        let now = self.now();
+        let row = |conflict: &dataplane::conflict::Conflict| ConflictRow {
+            address: conflict.address,
+            holder: claim(conflict.holder),
+            claimer: claim(conflict.claimer),
+            age_seconds: (now.as_millis() as u64).saturating_sub(conflict.at.0) / 1000,
+        };
+        self.conflicts.iter().map(row).collect()
+    }
+}
+
+fn as_device(name: &str, link: Option<&Link>) -> Device {
+    Device {
+        name: name.to_owned(),
+        index: link.map(|link| link.index),
+        mac: link.and_then(|link| link.mac).map(|mac| mac.to_string()),
+        mtu: link.map(|link| link.mtu),
+        running: link.is_some_and(|link| link.running),
+    }
+}

@@ -1,0 +1,299 @@
+//! `tapline run`: a daemon as a process, from its configuration to its last frame.
+//!
+//! In: the configuration's path, signals, and what systemd says by environment.
+//! Out: an exit status; lines in the log.
+//! Never: dies of a bad configuration once it runs, or keeps serving when its switch has died.
+//!
+//! | what comes | what it does |
+//! |---|---|
+//! | `SIGTERM`, `SIGINT` | the steering is taken away, the switch stops; pods keep their devices |
+//! | `SIGHUP`, `tapline reload` | the configuration is read again; a bad one changes nothing |
+//! | a dead thread of the switch | the process ends at once, for its supervisor to start it anew |
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use sd_notify::NotifyState;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::level_filters::LevelFilter;
+
+use super::core::{Core, DaemonError, system};
+use super::log;
+use super::node;
+use super::store::Store;
+use super::truth;
+use super::{Daemon, empty};
+use crate::api::server::Bound;
+use crate::api::{Answer, ApiError, Call, ErrorKind, Handler, Limits};
+use crate::config::{self, LogLevel, NodeConfig};
+use crate::devices::netns::Netns;
+use crate::model::{Faults, Source};
+
+/// How often the process looks after itself.
+const TICK: Duration = Duration::from_secs(1);
+
+/// How long the truth is waited for before the next try, while there is none.
+const TRUTH_AGAIN: Duration = Duration::from_secs(1);
+
+/// Why the process ended, where it was not told to.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The configuration.
+    #[error("{0}")]
+    Config(Faults),
+    /// Something it needs.
+    #[error(transparent)]
+    Daemon(#[from] DaemonError),
+    /// A right that it needs.
+    #[error("{0}")]
+    Right(String),
+    /// A broken law.
+    #[error("a thread of the switch has died")]
+    SwitchDied,
+}
+
+/// A process, and what it was told.
+#[derive(Debug)]
+struct Process {
+    daemon: Daemon,
+    path: PathBuf,
+    config: Mutex<NodeConfig>,
+    level: log::Level,
+    netns: Netns,
+}
+
+/// Runs until told to stop.
+///
+/// # Errors
+/// [`RunError`].
+pub fn run(path: &Path) -> Result<(), RunError> {
+    let config = config::load(&Source::Path(path.to_owned())).map_err(RunError::Config)?;
+    let level = log::start(filter(config.log)).map_err(|error| {
+        RunError::Daemon(system("starting the log")(std::io::Error::other(error)))
+    })?;
+    rights()?;
+    let store = Store::open(&config.state_dir).map_err(DaemonError::from)?;
+    let bound = Bound::at(&config.socket)
+        .map_err(system(format!("listening at {}", config.socket.display())))?;
+    let netns = Netns::current(&config.node).map_err(system("the node's namespace"))?;
+    let process = Arc::new(Process {
+        daemon: Daemon::waiting("it has just started"),
+        path: path.to_owned(),
+        config: Mutex::new(config),
+        level,
+        netns,
+    });
+    let users = vec![0, rustix::process::geteuid().as_raw()];
+    let handler: Arc<dyn Handler> = Arc::<Process>::clone(&process);
+    let server = bound
+        .serve(handler, users, Limits::default())
+        .map_err(system("serving the control socket"))?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(system("starting a reactor"))?;
+    let ended = runtime.block_on(process.live(store));
+    let _ = sd_notify::notify(&[NotifyState::Stopping]);
+    drop(server);
+    drop(runtime);
+    let stopped = process.stop();
+    ended.and(stopped.map_err(RunError::from))
+}
+
+/// Ending without these would be a riddle of `EPERM`s later.
+fn rights() -> Result<(), RunError> {
+    use rustix::thread::{CapabilitySet, capabilities};
+    let held = capabilities(None).map_err(|error| {
+        RunError::Daemon(system("asking for the capabilities held")(error.into()))
+    })?;
+    let needed = [
+        (
+            CapabilitySet::NET_ADMIN,
+            "CAP_NET_ADMIN",
+            "makes devices, filters and routes",
+        ),
+        (
+            CapabilitySet::SYS_ADMIN,
+            "CAP_SYS_ADMIN",
+            "enters the pods' network namespaces",
+        ),
+    ];
+    for (right, name, why) in needed {
+        if !held.effective.contains(right) {
+            return Err(RunError::Right(format!(
+                "this process lacks {name}, by which it {why}: run it as root, or give it the \
+                 capability (AmbientCapabilities= in a systemd unit)"
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn filter(level: LogLevel) -> LevelFilter {
+    match level {
+        LogLevel::Error => LevelFilter::ERROR,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Debug => LevelFilter::DEBUG,
+        LogLevel::Trace => LevelFilter::TRACE,
+    }
+}
+
+impl Process {
+    fn config(&self) -> NodeConfig {
+        let held = self.config.lock().unwrap_or_else(PoisonError::into_inner);
+        held.clone()
+    }
+
+    /// Serves until told to stop.
+    async fn live(&self, store: Store) -> Result<(), RunError> {
+        let told = |kind| signal(kind).map_err(system("listening for signals"));
+        let mut terminate = told(SignalKind::terminate())?;
+        let mut interrupt = told(SignalKind::interrupt())?;
+        let mut hang_up = told(SignalKind::hangup())?;
+        let watchdog = sd_notify::watchdog_enabled();
+        let mut tick = tokio::time::interval(watchdog.map_or(TICK, |limit| (limit / 3).min(TICK)));
+        let mut store = Some(store);
+        let mut asked = Instant::now() - TRUTH_AGAIN;
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => return Ok(()),
+                _ = interrupt.recv() => return Ok(()),
+                _ = hang_up.recv() => drop(self.reload()),
+                _ = tick.tick() => {
+                    if store.is_some() && asked.elapsed() >= TRUTH_AGAIN {
+                        asked = Instant::now();
+                        self.begin(&mut store)?;
+                    }
+                    self.look_after()?;
+                    let _ = sd_notify::notify(&[NotifyState::Watchdog]);
+                }
+            }
+        }
+    }
+
+    /// Begins to serve if the node is known by now.
+    fn begin(&self, store: &mut Option<Store>) -> Result<(), RunError> {
+        let config = self.config();
+        let known = truth::ask(&config, &self.netns);
+        let known = known.and_then(|truth| {
+            let spec = node::spec(&config, &truth).map_err(|unfit| unfit.to_string())?;
+            let pool = node::pool(&truth).map_err(|unfit| unfit.to_string())?;
+            Ok((spec, pool))
+        });
+        match known {
+            Err(why) => {
+                tracing::warn!("not serving yet: {why}");
+                let _ = sd_notify::notify(&[NotifyState::Status(&why)]);
+                self.daemon.wait(why);
+            }
+            Ok((spec, pool)) => {
+                let core = Core::start(
+                    spec,
+                    node::settings(&config),
+                    pool,
+                    store.take(),
+                    &self.netns,
+                )?;
+                let count = core.attachments().count();
+                tracing::info!("serving {} with {count} pods attached", config.node);
+                self.daemon.serve(core);
+                let status = format!("serving {}", config.node);
+                let _ = sd_notify::notify(&[NotifyState::Ready, NotifyState::Status(&status)]);
+            }
+        }
+        Ok(())
+    }
+
+    fn look_after(&self) -> Result<(), RunError> {
+        let alive = self.daemon.with(|core| {
+            core.look_after();
+            core.is_alive()
+        });
+        match alive {
+            Ok(false) => Err(RunError::SwitchDied),
+            Ok(true) | Err(_) => Ok(()),
+        }
+    }
+
+    /// Reads the configuration again.
+    fn reload(&self) -> Result<(), ApiError> {
+        let mut states = vec![NotifyState::Reloading];
+        states.extend(NotifyState::monotonic_usec_now());
+        let _ = sd_notify::notify(&states);
+        let reloaded = self.apply_anew();
+        match &reloaded {
+            Ok(()) => tracing::info!("{} was read again", self.path.display()),
+            Err(error) => tracing::error!("the old configuration stays: {error}"),
+        }
+        let _ = sd_notify::notify(&[NotifyState::Ready]);
+        reloaded
+    }
+
+    fn apply_anew(&self) -> Result<(), ApiError> {
+        let refused = |why: String| ApiError::new(ErrorKind::Config, why);
+        let new = config::load(&Source::Path(self.path.clone()))
+            .map_err(|faults| refused(faults.to_string()))?;
+        let old = self.config();
+        let fixed = fixed(&old, &new);
+        if !fixed.is_empty() {
+            let why = format!("{} cannot change while it runs", fixed.join(", "));
+            return Err(refused(why));
+        }
+        // Before it serves there is nothing to change: the next try goes by the new one.
+        if self.daemon.status().node.is_some() {
+            let truth = truth::ask(&new, &self.netns).map_err(refused)?;
+            let spec = node::spec(&new, &truth).map_err(|unfit| refused(unfit.to_string()))?;
+            let settings = node::settings(&new);
+            let applied = self
+                .daemon
+                .with(|core| core.reload(spec, settings, &truth.pods))?;
+            applied.map_err(|error| refused(error.to_string()))?;
+        }
+        self.level.set(filter(new.log));
+        *self.config.lock().unwrap_or_else(PoisonError::into_inner) = new;
+        Ok(())
+    }
+
+    /// Ends the running part.
+    fn stop(&self) -> Result<(), DaemonError> {
+        let Some(core) = self.daemon.end() else {
+            return Ok(());
+        };
+        let counts = core.stop()?;
+        tracing::info!("stopped: {counts}");
+        Ok(())
+    }
+}
+
+/// What the new configuration says otherwise and only a restart could change, by its keys.
+fn fixed(old: &NodeConfig, new: &NodeConfig) -> Vec<&'static str> {
+    let rows = [
+        ("plugin", old.plugin == new.plugin),
+        ("node", old.node == new.node),
+        ("uplink.device", old.uplink.device == new.uplink.device),
+        ("uplink.tap", old.uplink.tap == new.uplink.tap),
+        (
+            "host_port.device",
+            old.host_port.device == new.host_port.device,
+        ),
+        ("workers", old.workers == new.workers),
+        ("spin_us", old.spin == new.spin),
+        ("state_dir", old.state_dir == new.state_dir),
+        ("socket", old.socket == new.socket),
+        ("metrics", old.metrics == new.metrics),
+        ("features_off", old.features_off == new.features_off),
+    ];
+    let differs = rows.into_iter().filter(|(_, same)| !same);
+    differs.map(|(key, _)| key).collect()
+}
+
+impl Handler for Process {
+    fn handle(&self, call: Call) -> Result<Answer, ApiError> {
+        match call {
+            Call::Reload => self.reload().map(|()| Answer::of(&empty())),
+            other => self.daemon.handle(other),
+        }
+    }
+}

@@ -1,0 +1,359 @@
+//! The life of a daemon: started, asked, reloaded, stopped, killed, and started again.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use control::api::views::{
+    ConflictRow, DropRow, FdbRow, NeighbourRow, PortRow, RouteRow, WorkerRow,
+};
+use control::api::{ClientError, ErrorKind as Kind};
+use control::lab::privilege::PrivateNet;
+use nix::sys::signal::Signal;
+
+use crate::world::{Pod, Running, World, address, until};
+
+/// The longest time without a delivery over a kill: what the issue allows, and as much again for
+/// the debug build and whatever else the machine does.
+const OUTAGE_MAX: Duration = Duration::from_millis(if cfg!(debug_assertions) { 1000 } else { 300 });
+
+pub(crate) fn a_pod_is_added_checked_and_deleted(_: PrivateNet) {
+    let world = World::kubenet();
+    let running = world.start();
+    let before = world.snapshot();
+    let (a, b) = (Pod::new("pod-a"), Pod::new("pod-b"));
+    let (to_a, to_b) = (a.added(&running), b.added(&running));
+    assert_eq!(address(&to_a).to_string(), "10.244.1.2");
+    assert_eq!(address(&to_b).to_string(), "10.244.1.3");
+    let names: Vec<&str> = to_a.interfaces.iter().map(|i| i.name.as_str()).collect();
+    assert_eq!((names[0], names[2]), ("cbr0", "eth0"));
+    assert_eq!(names[1].len(), "veth01234567".len());
+    running
+        .client
+        .check(&a.check(&to_a))
+        .expect("right after ADD");
+    assert_eq!(a.pings(address(&to_b)).received(), 3);
+    let by_host = a.pings(IpAddr::V4(world.other));
+    assert_eq!(by_host.received(), 3, "{by_host:?}");
+    let again = running.client.add(&a.request());
+    assert!(matches!(again, Err(ClientError::Refused(e)) if e.kind == Kind::Exists));
+    for pod in [&a, &b] {
+        assert_eq!(
+            running
+                .client
+                .del(&pod.del())
+                .expect("it goes")
+                .removed
+                .len(),
+            1
+        );
+        assert!(!pod.has_eth0());
+        let twice = running.client.del(&pod.del()).expect("no error");
+        assert!(twice.removed.is_empty());
+    }
+    let gone = running.client.check(&a.check(&to_a));
+    assert!(matches!(gone, Err(ClientError::Refused(e)) if e.kind == Kind::NotFound));
+    assert_eq!(world.snapshot(), before, "nothing is left");
+    assert_eq!(running.stop(), Some(0));
+}
+
+pub(crate) fn the_node_loses_nothing_at_start_reload_stop_and_kill(_: PrivateNet) {
+    let world = World::kubenet();
+    let untouched = world.snapshot();
+    let (running, lost) = world.while_the_node_pings(|| world.start());
+    assert_lossless("start", &lost);
+    let pod = Pod::new("pod-a");
+    let ((), lost) = world.while_the_node_pings(|| drop(pod.added(&running)));
+    assert_lossless("ADD", &lost);
+    let ((), lost) = world.while_the_node_pings(|| {
+        running.signal(Signal::SIGHUP);
+        let asked = running
+            .client
+            .post::<serde_json::Value>("/v1/reload", &serde_json::json!({}));
+        asked.expect("the same configuration");
+    });
+    assert_lossless("reload", &lost);
+    let ((), lost) = world.while_the_node_pings(|| running.kill());
+    assert_lossless("kill", &lost);
+    let (running, lost) = world.while_the_node_pings(|| world.start());
+    assert_lossless("start after a kill", &lost);
+    running.client.del(&pod.del()).expect("it goes");
+    let (status, lost) = world.while_the_node_pings(|| running.stop());
+    assert_lossless("stop", &lost);
+    assert_eq!(status, Some(0));
+    let eth0 = |lines: &[String]| -> Vec<String> {
+        let at = lines.iter().position(|line| line.contains("\"eth0\""));
+        lines[at.expect("it is there")..][..3].to_vec()
+    };
+    assert_eq!(
+        eth0(&world.snapshot()),
+        eth0(&untouched),
+        "eth0 is as it was"
+    );
+}
+
+fn assert_lossless(what: &str, report: &control::lab::probe::ping::PingReport) {
+    let lost = report.sent - report.replies.len() as u64;
+    assert_eq!(
+        (lost, &report.errors[..]),
+        (0, &[][..]),
+        "{what}: {} sent",
+        report.sent
+    );
+    println!("{what}: {} of the node's own pings, 0 lost", report.sent);
+}
+
+pub(crate) fn a_bad_configuration_leaves_the_old_one_running_and_no_frame_lost(_: PrivateNet) {
+    let world = World::kubenet();
+    let running = world.start();
+    let (a, b) = (Pod::new("pod-a"), Pod::new("pod-b"));
+    a.added(&running);
+    let to_b = b.added(&running);
+    let stream = Stream::start(&a, &b, address(&to_b));
+    let socket = world.path("tapline.sock");
+    let reload = ["reload", "--socket", socket.to_str().expect("a plain path")];
+    let good = world.config();
+    for (bad, why) in [
+        ("{".to_owned(), "EOF"),
+        (good.replace("kubenet", "azure"), "truth.sources[0]"),
+        (good.replace("10.244.1.0/24", "10.244.1.7/24"), "host bits"),
+        (good.replace("node-0", "node-7"), "node cannot change"),
+    ] {
+        std::thread::sleep(Duration::from_millis(50));
+        world.configure(&bad);
+        let (status, said) = world.run(&reload);
+        assert_eq!(status, Some(2), "{said}");
+        assert!(
+            said.contains("the old configuration stays") && said.contains(why),
+            "{said}"
+        );
+    }
+    world.configure(&good.replace("\"10.0.0.0/16\"", "\"10.0.0.0/16\", \"10.99.0.0/16\""));
+    assert_eq!(world.run(&reload), (Some(0), String::new()));
+    let routes: Vec<RouteRow> = running.client.get("/v1/routes").expect("a view");
+    let new = routes
+        .iter()
+        .find(|row| row.prefix.to_string() == "10.99.0.0/16");
+    assert_eq!(new.expect("it is there").source, "service CIDR");
+    let report = stream.stop();
+    assert_eq!(report.lost, 0, "{report:?}");
+    assert!(report.sent > 100, "{report:?}");
+}
+
+pub(crate) fn tcp_survives_a_kill_and_nothing_is_there_twice(_: PrivateNet) {
+    let world = World::kubenet();
+    let mut running = world.start();
+    let (a, b) = (Pod::new("pod-a"), Pod::new("pod-b"));
+    a.added(&running);
+    let to_b = b.added(&running);
+    let before = world.snapshot();
+    let load = Load::start(&a, &b, address(&to_b));
+    for round in 0..3 {
+        let stream = Stream::start(&a, &b, address(&to_b));
+        std::thread::sleep(Duration::from_millis(200));
+        running.kill();
+        running = world.start();
+        std::thread::sleep(Duration::from_millis(500));
+        let report = stream.stop();
+        println!("kill {round}: {:?} without a delivery", report.gap);
+        assert!(report.gap <= OUTAGE_MAX, "{report:?}");
+    }
+    let echoed = load.echoed.load(Ordering::Relaxed);
+    until("the connection goes on", || {
+        load.echoed.load(Ordering::Relaxed) > echoed + 100_000
+    });
+    load.stop();
+    assert_eq!(
+        world.snapshot(),
+        before,
+        "no device, address or filter twice"
+    );
+    let status = running.status().expect("it answers");
+    assert_eq!(status.attachments, 2);
+    assert_eq!(status.addresses.expect("a pool").held, 2);
+    // Whoever comes next gets the next address: the order is remembered.
+    let c = Pod::new("pod-c").added(&running);
+    assert_eq!(address(&c).to_string(), "10.244.1.4");
+    assert_eq!(running.stop(), Some(0));
+}
+
+pub(crate) fn every_view_tells_of_the_pods(_: PrivateNet) {
+    let world = World::kubenet();
+    let running = world.start();
+    let a = Pod::new("pod-a");
+    let to_a = a.added(&running);
+    a.pings(IpAddr::V4(world.other));
+    let get = |running: &Running, view: &str| running.client.text(view).expect("a view");
+    let ports: Vec<PortRow> = running.client.get("/v1/ports").expect("a view");
+    assert_eq!(ports.len(), 3);
+    let row = ports
+        .iter()
+        .find(|row| row.role == "pod")
+        .expect("the pod's");
+    assert_eq!(row.name, "default/pod-a");
+    assert_eq!(row.container_id.as_deref(), Some("pod-a"));
+    assert_eq!(row.addresses[0].addr(), address(&to_a));
+    let end = row.pod_end.as_ref().expect("a pod has one");
+    let net = control::devices::Netlink::open(&a.netns).expect("a socket");
+    assert_eq!(
+        end.index,
+        Some(net.index(&crate::world::name("eth0")).expect("there"))
+    );
+    assert!(row.traffic.received > 0 && row.tap.running);
+    let routes: Vec<RouteRow> = running.client.get("/v1/routes").expect("a view");
+    let source = |prefix: &str| {
+        let mut rows = routes.iter().filter(|row| row.active);
+        let row = rows.find(|row| row.prefix.to_string() == prefix);
+        row.map(|row| row.source.as_str())
+    };
+    assert_eq!(source("10.244.1.2/32"), Some("default/pod-a"));
+    assert_eq!(source("10.244.0.0/24"), Some("configuration"));
+    let fdb: Vec<FdbRow> = running.client.get("/v1/fdb").expect("a view");
+    assert!(
+        fdb.iter()
+            .any(|row| row.fixed && row.name == "default/pod-a")
+    );
+    let _: Vec<NeighbourRow> = running.client.get("/v1/neighbours").expect("a view");
+    let _: Vec<DropRow> = running.client.get("/v1/drops").expect("a view");
+    let _: Vec<ConflictRow> = running.client.get("/v1/conflicts").expect("a view");
+    let workers: Vec<WorkerRow> = running.client.get("/v1/workers").expect("a view");
+    assert_eq!(workers.len(), 1);
+    assert!(workers[0].received > 0);
+    assert!(get(&running, "/v1/version").contains("\"api\""));
+}
+
+/// Datagrams from one pod to another, one a millisecond, each with its number.
+pub(crate) struct Stream {
+    done: std::sync::Arc<AtomicBool>,
+    sender: std::thread::JoinHandle<u32>,
+    receiver: std::thread::JoinHandle<(u32, Duration)>,
+}
+
+/// What became of a stream.
+#[derive(Debug)]
+pub(crate) struct StreamReport {
+    pub(crate) sent: u32,
+    pub(crate) lost: u32,
+    /// The longest time between two deliveries.
+    pub(crate) gap: Duration,
+}
+
+impl Stream {
+    pub(crate) fn start(from: &Pod, to: &Pod, at: IpAddr) -> Stream {
+        let done = std::sync::Arc::new(AtomicBool::new(false));
+        let receiver = to.netns.run(|| UdpSocket::bind(SocketAddr::new(at, 0)));
+        let receiver = receiver.expect("a socket");
+        let target = receiver.local_addr().expect("bound");
+        let sender = from
+            .netns
+            .run(|| UdpSocket::bind("0.0.0.0:0"))
+            .expect("a socket");
+        receiver
+            .set_read_timeout(Some(Duration::from_millis(300)))
+            .expect("settable");
+        let stopped = std::sync::Arc::clone(&done);
+        let sending = std::thread::spawn(move || {
+            let mut sent = 0;
+            while !stopped.load(Ordering::Relaxed) {
+                // While the switch is away the kernel may say that nobody is there.
+                if sender.send_to(&[0; 100], target).is_ok() {
+                    sent += 1;
+                }
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            sent
+        });
+        let stopped = std::sync::Arc::clone(&done);
+        let receiving = std::thread::spawn(move || {
+            let (mut count, mut gap) = (0, Duration::ZERO);
+            let mut last: Option<Instant> = None;
+            let mut buffer = [0; 200];
+            loop {
+                match receiver.recv(&mut buffer) {
+                    Ok(_) => {
+                        count += 1;
+                        let now = Instant::now();
+                        gap = gap.max(last.map_or(Duration::ZERO, |last| now - last));
+                        last = Some(now);
+                    }
+                    Err(_) if stopped.load(Ordering::Relaxed) => return (count, gap),
+                    Err(_) => {}
+                }
+            }
+        });
+        Stream {
+            done,
+            sender: sending,
+            receiver: receiving,
+        }
+    }
+
+    pub(crate) fn stop(self) -> StreamReport {
+        self.done.store(true, Ordering::Relaxed);
+        let sent = self.sender.join().expect("it sends");
+        let (received, gap) = self.receiver.join().expect("it receives");
+        StreamReport {
+            sent,
+            lost: sent - received,
+            gap,
+        }
+    }
+}
+
+/// One TCP connection from pod to pod over which as much is echoed as goes.
+struct Load {
+    done: std::sync::Arc<AtomicBool>,
+    echoed: std::sync::Arc<std::sync::atomic::AtomicU64>,
+    client: std::thread::JoinHandle<()>,
+    server: std::thread::JoinHandle<()>,
+}
+
+impl Load {
+    fn start(from: &Pod, to: &Pod, at: IpAddr) -> Load {
+        let listener = to.netns.run(|| TcpListener::bind(SocketAddr::new(at, 0)));
+        let listener = listener.expect("a socket");
+        let target = listener.local_addr().expect("bound");
+        let server = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().expect("somebody connects");
+            let mut buffer = [0; 16_384];
+            loop {
+                match stream.read(&mut buffer) {
+                    Ok(0) => return,
+                    Ok(length) => stream.write_all(&buffer[..length]).expect("it lives"),
+                    Err(error) => panic!("the connection broke: {error}"),
+                }
+            }
+        });
+        let client = from.netns.run(|| TcpStream::connect(target));
+        let mut client = client.expect("it connects");
+        let done = std::sync::Arc::new(AtomicBool::new(false));
+        let echoed = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0));
+        let (stopped, counted) = (done.clone(), echoed.clone());
+        let client = std::thread::spawn(move || {
+            let mut buffer = [7; 16_384];
+            while !stopped.load(Ordering::Relaxed) {
+                client.write_all(&buffer).expect("it lives");
+                match client.read_exact(&mut buffer) {
+                    Ok(()) => {
+                        counted.fetch_add(buffer.len() as u64, Ordering::Relaxed);
+                    }
+                    Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                    Err(error) => panic!("the connection broke: {error}"),
+                }
+            }
+        });
+        Load {
+            done,
+            echoed,
+            client,
+            server,
+        }
+    }
+
+    fn stop(self) {
+        self.done.store(true, Ordering::Relaxed);
+        self.client.join().expect("it lived");
+        self.server.join().expect("it lived");
+    }
+}

@@ -1,0 +1,78 @@
+//! The daemon on a node: a namespace that plays the node, a fabric, and `tapline run` in between.
+//!
+//! In: the program. Out: what its users would see: pods that reach each other, a node that loses
+//! nothing, state that survives, errors with names.
+//! Never: runs in the machine's network; see `alone`.
+
+#[path = "../alone/mod.rs"]
+mod alone;
+mod faults;
+mod life;
+mod load;
+mod world;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// The longest adds 250 pods and kills the daemon twenty times, in a debug build on two cores.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+fn main() -> ExitCode {
+    alone::main(
+        &[
+            (
+                "life::a_pod_is_added_checked_and_deleted",
+                life::a_pod_is_added_checked_and_deleted,
+            ),
+            (
+                "life::the_node_loses_nothing_at_start_reload_stop_and_kill",
+                life::the_node_loses_nothing_at_start_reload_stop_and_kill,
+            ),
+            (
+                "life::a_bad_configuration_leaves_the_old_one_running_and_no_frame_lost",
+                life::a_bad_configuration_leaves_the_old_one_running_and_no_frame_lost,
+            ),
+            (
+                "life::tcp_survives_a_kill_and_nothing_is_there_twice",
+                life::tcp_survives_a_kill_and_nothing_is_there_twice,
+            ),
+            (
+                "life::every_view_tells_of_the_pods",
+                life::every_view_tells_of_the_pods,
+            ),
+            (
+                "load::many_adds_and_dels_with_kills_end_with_exactly_the_right_pods",
+                load::many_adds_and_dels_with_kills_end_with_exactly_the_right_pods,
+            ),
+            (
+                "load::an_add_is_quick_beside_110_pods",
+                load::an_add_is_quick_beside_110_pods,
+            ),
+            (
+                "faults::a_state_that_cannot_be_written_is_named_and_costs_no_frame",
+                faults::a_state_that_cannot_be_written_is_named_and_costs_no_frame,
+            ),
+            (
+                "faults::a_full_disk_is_named_and_costs_no_frame",
+                faults::a_full_disk_is_named_and_costs_no_frame,
+            ),
+            (
+                "faults::a_missing_capability_is_named",
+                faults::a_missing_capability_is_named,
+            ),
+            (
+                "faults::a_device_deleted_behind_our_back_is_made_again_or_named",
+                faults::a_device_deleted_behind_our_back_is_made_again_or_named,
+            ),
+            (
+                "faults::hostile_clients_have_no_effect_on_forwarding",
+                faults::hostile_clients_have_no_effect_on_forwarding,
+            ),
+            (
+                "faults::a_failed_add_leaves_nothing",
+                faults::a_failed_add_leaves_nothing,
+            ),
+        ],
+        PATIENCE,
+    )
+}

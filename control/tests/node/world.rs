@@ -1,0 +1,366 @@
+//! What the tests of the daemon stand on: a fabric with two nodes, one of which runs the daemon.
+//!
+//! In: `/dev/net/tun` and the right to make namespaces.
+//! Out: a world that dies with the test.
+//! Never: a device, address or filter in the namespace that the test was started in.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use control::api::types::{AddReply, AddRequest, CheckRequest, DelRequest, PodName, StatusReply};
+use control::api::{Client, ClientError};
+use control::devices::netlink::address::Route;
+use control::devices::{DeviceName, Netlink, Netns};
+use control::lab::fabric::Fabric;
+use control::lab::placement;
+use control::lab::probe::ping::{PingReport, PingSpec, ping};
+use control::plan::{self, LoadOptions, Plan, Plugin};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// A daemon of a debug build on a loaded machine is up well within this time.
+const UP_WITHIN: Duration = Duration::from_secs(30);
+
+/// A device name that is known to be one.
+pub(crate) fn name(text: &str) -> DeviceName {
+    DeviceName::new(text).expect("a device name")
+}
+
+/// Two nodes on a fabric, and a folder.
+pub(crate) struct World {
+    pub(crate) node: Netns,
+    pub(crate) other: Ipv4Addr,
+    pub(crate) folder: tempfile::TempDir,
+    _fabric: Fabric,
+    _far: Netns,
+}
+
+impl World {
+    /// A kubenet node, with its file and nothing started.
+    pub(crate) fn kubenet() -> World {
+        let options = LoadOptions {
+            plugin: Some(Plugin::Kubenet),
+            // As the seed's registered: this one has 10.244.1.0/24.
+            register: vec!["node-1".into(), "node-0".into(), "master-0".into()],
+            ..LoadOptions::built_in()
+        };
+        let plan = plan::load(&options).expect("the example holds");
+        let fabric = Fabric::start(placement::vnet(&plan, false)).expect("a fabric");
+        let node = host(&fabric, &plan, 0);
+        let far = host(&fabric, &plan, 1);
+        let world = World {
+            node,
+            other: plan.nodes[1].primary_ip,
+            folder: tempfile::tempdir().expect("a folder"),
+            _fabric: fabric,
+            _far: far,
+        };
+        world.configure(&world.config());
+        world
+    }
+
+    /// A netlink socket in the node.
+    pub(crate) fn net(&self) -> Netlink {
+        Netlink::open(&self.node).expect("a netlink socket")
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// The configuration, as an operator would write it.
+    pub(crate) fn config(&self) -> String {
+        format!(
+            r#"{{
+                "plugin": "kubenet",
+                "node": "node-0",
+                "truth": {{"sources": ["pod_cidr"], "pod_cidr": ["10.244.1.0/24"]}},
+                "services": ["10.0.0.0/16"],
+                "routes": [{{"to": "10.244.0.0/24", "via": "{}"}}],
+                "policy": "none",
+                "state_dir": "{}",
+                "socket": "{}"
+            }}"#,
+            self.other,
+            self.path("state").display(),
+            self.path("tapline.sock").display()
+        )
+    }
+
+    /// Writes the configuration.
+    pub(crate) fn configure(&self, text: &str) {
+        std::fs::write(self.path("tapline.json"), text).expect("the folder is ours");
+    }
+
+    /// The command that runs the daemon, to be spawned inside the node.
+    pub(crate) fn command(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tapline"));
+        command
+            .arg("run")
+            .arg("--config")
+            .arg(self.path("tapline.json"))
+            .env_remove("NOTIFY_SOCKET")
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Starts the daemon and waits until it serves.
+    pub(crate) fn start(&self) -> Running {
+        let running = self.spawn(&mut self.command());
+        running.wait_until_ready();
+        running
+    }
+
+    /// Starts a command as the daemon, inside the node.
+    pub(crate) fn spawn(&self, command: &mut Command) -> Running {
+        let child = self.node.run(|| command.spawn()).expect("it starts");
+        Running {
+            child,
+            client: Client::new(&self.path("tapline.sock")).within(Duration::from_secs(60)),
+        }
+    }
+
+    /// Runs the program inside the node to its end.
+    pub(crate) fn run(&self, arguments: &[&str]) -> (Option<i32>, String) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tapline"));
+        command.args(arguments).stdin(Stdio::null());
+        let output = self.node.run(|| command.output()).expect("it starts");
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.code(), stderr)
+    }
+
+    /// Pings the other node from this one, every millisecond, for as long as `work` takes.
+    pub(crate) fn while_the_node_pings<T>(&self, work: impl FnOnce() -> T) -> (T, PingReport) {
+        let done = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let pinging = scope.spawn(|| {
+                let mut all: Option<PingReport> = None;
+                while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                    let spec = PingSpec {
+                        count: 100,
+                        interval: Duration::from_millis(1),
+                        ..PingSpec::to(IpAddr::V4(self.other))
+                    };
+                    let some = ping(&self.node, &spec).expect("a socket");
+                    all = Some(match all {
+                        None => some,
+                        Some(mut before) => {
+                            before.sent += some.sent;
+                            before.replies.extend(some.replies);
+                            before.errors.extend(some.errors);
+                            before
+                        }
+                    });
+                }
+                all.expect("a hundred at least")
+            });
+            // The first pings are out before anything happens.
+            std::thread::sleep(Duration::from_millis(50));
+            let result = work();
+            done.store(true, std::sync::atomic::Ordering::Relaxed);
+            (result, pinging.join().expect("it pings"))
+        })
+    }
+
+    /// The names of the node's devices that are ours.
+    pub(crate) fn devices(&self) -> Vec<String> {
+        let links = self.net().links().expect("links");
+        let ours = |name: &String| {
+            ["veth", "azv", "tap", "cbr0", "azure0", "uplink0"]
+                .iter()
+                .any(|prefix| name.starts_with(prefix))
+        };
+        let mut names: Vec<String> = links
+            .into_iter()
+            .map(|link| link.name)
+            .filter(ours)
+            .collect();
+        names.sort();
+        names
+    }
+
+    /// Everything of the node that a daemon can change, to compare before and after.
+    pub(crate) fn snapshot(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        let net = self.net();
+        for mut link in net.links().expect("links") {
+            // The kernel's own time, not the daemon's doing.
+            link.running = false;
+            let device = name(&link.name);
+            lines.push(format!("{link:?}"));
+            lines.push(format!("{:?}", net.addresses(&device).expect("addresses")));
+            lines.push(format!("{:?}", net.filters(&device).expect("filters")));
+        }
+        lines.push(format!("{:?}", net.routes().expect("routes")));
+        lines
+    }
+}
+
+/// A node with its `eth0` and addresses, as Azure's DHCP would leave it.
+fn host(fabric: &Fabric, plan: &Plan, at: usize) -> Netns {
+    let node = &plan.nodes[at];
+    let netns = Netns::create(&node.name).expect("namespaces can be made");
+    control::devices::sysctl::set_ip_forward(&netns, true).expect("forwarding");
+    let macs = placement::node_macs(plan, node);
+    fabric
+        .add_nic(&netns, placement::nic(plan, node, macs))
+        .expect("a NIC");
+    let net = Netlink::open(&netns).expect("a netlink socket");
+    net.set_up(&name("lo"), true).expect("the loopback");
+    let own = ipnet::Ipv4Net::new(node.primary_ip, node.subnet_prefix.prefix_len());
+    net.add_address(&name("eth0"), own.expect("a length").into())
+        .expect("an address");
+    let default = Route {
+        to: ipnet::Ipv4Net::default().into(),
+        via: node.subnet_prefix.hosts().next().map(IpAddr::V4),
+        source: None,
+    };
+    net.add_route(&name("eth0"), &default).expect("a route");
+    netns
+}
+
+/// A daemon that was started here. Dropping it kills it.
+pub(crate) struct Running {
+    pub(crate) child: Child,
+    pub(crate) client: Client,
+}
+
+impl Running {
+    pub(crate) fn status(&self) -> Result<StatusReply, ClientError> {
+        self.client.get("/v1/status")
+    }
+
+    pub(crate) fn wait_until_ready(&self) {
+        let end = Instant::now() + UP_WITHIN;
+        loop {
+            match self.status() {
+                Ok(status) if status.ready => return,
+                other if Instant::now() > end => panic!("not up: {other:?}"),
+                _ => std::thread::sleep(Duration::from_millis(2)),
+            }
+        }
+    }
+
+    fn pid(&self) -> Pid {
+        Pid::from_raw(self.child.id() as i32)
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill(self.pid(), signal).expect("it is ours");
+    }
+
+    /// SIGKILL, and its end.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().expect("it is ours");
+        self.child.wait().expect("a child");
+    }
+
+    /// SIGTERM, and its exit status.
+    pub(crate) fn stop(mut self) -> Option<i32> {
+        self.signal(Signal::SIGTERM);
+        self.child.wait().expect("a child").code()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A container that has a namespace.
+pub(crate) struct Pod {
+    pub(crate) id: String,
+    pub(crate) netns: Netns,
+}
+
+impl Pod {
+    pub(crate) fn new(id: &str) -> Pod {
+        Pod {
+            id: id.to_owned(),
+            netns: Netns::create(id).expect("namespaces can be made"),
+        }
+    }
+
+    pub(crate) fn request(&self) -> AddRequest {
+        AddRequest {
+            container_id: self.id.clone(),
+            ifname: "eth0".into(),
+            netns: self.netns.path(),
+            network: "kubenet".into(),
+            pod: Some(PodName {
+                namespace: "default".into(),
+                name: self.id.clone(),
+            }),
+            mtu: None,
+            mac: None,
+            hairpin: false,
+            isolated: false,
+            mac_spoof_check: None,
+            requested: Vec::new(),
+            assigned: Vec::new(),
+            default_route: true,
+            routes: Vec::new(),
+            is_gateway: false,
+            ip_masq: false,
+            force_address: false,
+            bandwidth: None,
+        }
+    }
+
+    pub(crate) fn del(&self) -> DelRequest {
+        DelRequest {
+            container_id: self.id.clone(),
+            ifname: "eth0".into(),
+            netns: Some(self.netns.path()),
+            network: "kubenet".into(),
+        }
+    }
+
+    pub(crate) fn check(&self, reply: &AddReply) -> CheckRequest {
+        CheckRequest {
+            container_id: self.id.clone(),
+            ifname: "eth0".into(),
+            netns: self.netns.path(),
+            network: "kubenet".into(),
+            interfaces: reply.interfaces.clone(),
+            ips: reply.ips.clone(),
+            routes: reply.routes.clone(),
+        }
+    }
+
+    pub(crate) fn added(&self, running: &Running) -> AddReply {
+        let added = running.client.add(&self.request());
+        added.unwrap_or_else(|error| panic!("{}: {error}", self.id))
+    }
+
+    pub(crate) fn pings(&self, to: IpAddr) -> PingReport {
+        let spec = PingSpec {
+            count: 3,
+            ..PingSpec::to(to)
+        };
+        ping(&self.netns, &spec).expect("a socket")
+    }
+
+    pub(crate) fn has_eth0(&self) -> bool {
+        let net = Netlink::open(&self.netns).expect("a netlink socket");
+        net.find_link(&name("eth0")).expect("answers").is_some()
+    }
+}
+
+/// The pod's address in an answer.
+pub(crate) fn address(reply: &AddReply) -> IpAddr {
+    reply.ips[0].address.addr()
+}
+
+/// Waits until `done`, or fails with `what`.
+pub(crate) fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let end = Instant::now() + Duration::from_secs(10);
+    while !done() {
+        assert!(Instant::now() < end, "{what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
