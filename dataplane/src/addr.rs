@@ -62,7 +62,7 @@ impl Mac {
     /// The address in the low 48 bits of `word`; what is above them is left out.
     #[inline]
     #[must_use]
-    pub(crate) const fn from_bits(word: u64) -> Mac {
+    pub const fn from_bits(word: u64) -> Mac {
         Mac(word & 0xffff_ffff_ffff)
     }
 }

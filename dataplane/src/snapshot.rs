@@ -105,6 +105,7 @@ impl<T> Reader<T> {
     }
 }
 
+#[cfg(not(loom))]
 #[cfg(test)]
 mod tests {
     use super::*;

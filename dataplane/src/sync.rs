@@ -1,11 +1,19 @@
 //! The door to shared memory: the only file of the dataplane that names `std::sync`.
 //!
-//! In: the standard library, or loom's models of it under `--cfg loom`.
+//! In: the standard library; or loom's models of it, under the `cfg(loom)` of `tests/tests/models.rs`,
+//! which includes this file and those that it models.
 //! Out: the same names either way, so that a model checker sees the code that ships.
 //! Never: logic.
 
+#[cfg(loom)]
+pub use loom::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+#[cfg(loom)]
+pub use loom::sync::{Arc, Mutex};
+pub use std::sync::PoisonError;
+#[cfg(not(loom))]
 pub use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
-pub use std::sync::{Arc, Mutex, PoisonError};
+#[cfg(not(loom))]
+pub use std::sync::{Arc, Mutex};
 
 /// A counter with one writer and any number of readers. Adding is a load, an add and a store: no
 /// locked instruction, since nobody else writes.

@@ -142,25 +142,51 @@ impl Fdb {
     #[cold]
     fn relearn(&self, slot: usize, word: u64, fresh: u64) -> Learned {
         match (self.swap(slot, word, fresh), port_of(word)) {
-            (true, Some(from)) => Learned::Moved { from },
+            (true, Some(from)) => {
+                self.free_others(slot, fresh);
+                Learned::Moved { from }
+            }
             // Another worker changed the slot at this moment: learn next time.
             _ => Learned::Known,
         }
     }
 
     /// Takes the first free slot from `home` on, or else that of the station heard longest ago.
+    ///
+    /// Each slot is read once: what was seen free must still be free when it is taken, and where
+    /// another worker learned the station since `seek`, its entry is the one.
     #[cold]
     fn settle(&self, home: usize, fresh: u64, second: u32) -> Learned {
-        let slots = (0..WINDOW).map(|step| home ^ step);
-        let heard = |slot: &usize| self.heard[*slot].load(Ordering::Relaxed);
-        let free = slots.clone().find(|slot| self.word(*slot) == 0);
-        let slot = free.or_else(|| slots.min_by_key(heard)).unwrap_or(home);
-        let held = self.word(slot);
+        let words: [u64; WINDOW] = std::array::from_fn(|step| self.word(home ^ step));
+        if let Some(step) = words.iter().position(|word| holds(*word, mac_of(fresh))) {
+            return match words[step] {
+                word if word == fresh => Learned::Known,
+                word => self.relearn(home ^ step, word, fresh),
+            };
+        }
+        let heard = |step: &usize| self.heard[home ^ step].load(Ordering::Relaxed);
+        let free = words.iter().position(|word| *word == 0);
+        let step = free.or_else(|| (0..WINDOW).min_by_key(heard)).unwrap_or(0);
+        let (slot, held) = (home ^ step, words[step]);
         self.heard[slot].store(second, Ordering::Relaxed);
-        match self.swap(slot, held, fresh) {
-            false => Learned::Known, // as in `relearn`
-            true if held == 0 => Learned::New,
-            true => Learned::Evicted { gone: mac_of(held) },
+        if !self.swap(slot, held, fresh) {
+            return Learned::Known; // as in `relearn`
+        }
+        self.free_others(slot, fresh);
+        match held {
+            0 => Learned::New,
+            _ => Learned::Evicted { gone: mac_of(held) },
+        }
+    }
+
+    /// Two workers that hear a station at once, while ageing frees a slot between their looks, may
+    /// each take a slot for it. Whoever comes later leaves one entry.
+    fn free_others(&self, slot: usize, fresh: u64) {
+        for other in (1..WINDOW).map(|step| slot ^ step) {
+            let word = self.word(other);
+            if holds(word, mac_of(fresh)) {
+                self.swap(other, word, 0);
+            }
         }
     }
 
@@ -260,6 +286,7 @@ fn seconds(now: Tick) -> u32 {
     (now.0 / 1000) as u32
 }
 
+#[cfg(not(loom))]
 #[cfg(test)]
 mod tests {
     use super::*;
