@@ -14,7 +14,7 @@
 use dataplane::addr::Mac;
 use dataplane::frame::ethernet::HEADER_LEN;
 use dataplane::frame::offload::Offload;
-use dataplane::frame::{FrameView, Kind, Network};
+use dataplane::frame::{FrameView, Kind};
 use dataplane::port::memory::WireFrame;
 
 use crate::input::Input;
@@ -257,16 +257,13 @@ fn is_the_pods(at: usize, bytes: &[u8]) -> bool {
     at != A && view.kind != Kind::Arp && !(at == UPLINK && view.claims_discovery())
 }
 
-/// Who a frame is from and for, by its IP header.
-fn addresses(bytes: &[u8]) -> Option<([u8; 16], [u8; 16])> {
+/// Who a frame is from and for: the bytes in the places of addresses, whatever else is wrong.
+fn addresses(bytes: &[u8]) -> Option<&[u8]> {
     let view = FrameView::parse(bytes).ok()?;
-    match view.network() {
-        Network::Ipv4(ip) => {
-            let wide = |v4: std::net::Ipv4Addr| v4.to_ipv6_mapped().octets();
-            Some((wide(ip.source), wide(ip.target)))
-        }
-        Network::Ipv6(ip) => Some((ip.source.octets(), ip.target.octets())),
-        Network::Arp(_) | Network::Malformed(_) | Network::Opaque => None,
+    match view.kind {
+        Kind::Ipv4 => view.payload().get(12..20),
+        Kind::Ipv6 => view.payload().get(8..40),
+        Kind::Arp | Kind::Other => None,
     }
 }
 

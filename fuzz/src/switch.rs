@@ -8,7 +8,7 @@
 use std::cell::Cell;
 use std::os::fd::RawFd;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use dataplane::addr::PortId;
 use dataplane::buffer::{Frame, Pool};
@@ -26,15 +26,16 @@ use dataplane::worker::Worker;
 
 use crate::input::Input;
 use crate::spec::{next_hop, spec};
-use crate::{
-    BREATHS_MAX, OWN_FRAME_MAX, PORTS, QUEUE_FRAMES, SILENCE_SECONDS, Steps, azure, kubenet, port,
-};
+use crate::{BREATHS_MAX, OWN_FRAME_MAX, PORTS, SILENCE_SECONDS, Steps, azure, kubenet, port};
 
 /// Moves of one life: beyond that an input only repeats itself.
 const MOVES_MAX: usize = 256;
 
 /// Frames of a life are cut to this length, which keeps a super-frame of a few pieces.
-const FRAME_LEN_MAX: usize = 8 << 10;
+const FRAME_LEN_MAX: usize = 4 << 10;
+
+/// Frames that a port holds: a burst and a few, so that full queues happen.
+const QUEUE_FRAMES: usize = 80;
 
 /// Stations in the FDB: few, so that they crowd each other out.
 const STATIONS: usize = 32;
@@ -143,7 +144,10 @@ pub fn run_switch(input: &[u8]) {
 
 struct Life {
     publisher: Publisher<Tables>,
-    tables: LiveTables,
+    tables: Arc<Tables>,
+    /// What they were made of, to make live tables of once routes change.
+    spec: TablesSpec,
+    live: Option<LiveTables>,
     /// The tables are those of a world, where each hardware address is behind its own port.
     tidy: bool,
     fdb: Arc<Fdb>,
@@ -155,13 +159,16 @@ struct Life {
 
 impl Life {
     fn begin() -> Life {
-        let tables = LiveTables::build(&azure()).expect("the worlds have no faults");
-        let publisher = Publisher::new(tables.tables().clone());
+        let (spec, tables) = &families()[0];
+        let (spec, tables) = (spec.clone(), Arc::clone(tables));
+        let publisher = Publisher::new((*tables).clone());
         let fdb = Arc::new(Fdb::new(STATIONS, 1));
         let worker = Worker::new(publisher.reader(), Arc::clone(&fdb), FRAME_LEN_MAX);
         let mut life = Life {
             publisher,
             tables,
+            spec,
+            live: None,
             tidy: true,
             fdb,
             worker,
@@ -239,23 +246,28 @@ impl Life {
     /// A byte: azure, kubenet, either with one pod gone, none at all, or a block with a
     /// specification of the input's own.
     fn publish(&mut self, input: &mut Input<'_>) {
-        let (spec, tidy) = match input.byte() % 6 {
-            0 => (azure(), true),
-            1 => (kubenet(), true),
-            2 => (without(azure(), port(crate::B)), true),
-            3 => (without(kubenet(), port(crate::A)), true),
-            4 => (without_ports(azure()), true),
-            _ => (spec(&mut Input(input.block())), false),
-        };
-        match LiveTables::build(&spec) {
-            Ok(tables) => {
-                self.tables = tables;
-                self.tidy = tidy;
-                self.publisher.publish(self.tables.tables().clone());
+        let choice = usize::from(input.byte()) % (families().len() + 1);
+        if let Some((spec, tables)) = families().get(choice) {
+            self.spec = spec.clone();
+            self.show(tables, true);
+        } else {
+            let spec = spec(&mut Input(input.block()));
+            match Tables::build(&spec) {
+                Ok(tables) => {
+                    self.spec = spec;
+                    self.show(&Arc::new(tables), false);
+                }
+                Err(faults) => assert!(!faults.is_empty(), "refused for no reason"),
             }
-            Err(faults) => assert!(!tidy && !faults.is_empty(), "{faults:?}"),
         }
         self.breathe();
+    }
+
+    fn show(&mut self, tables: &Arc<Tables>, tidy: bool) {
+        self.tables = Arc::clone(tables);
+        self.live = None;
+        self.tidy = tidy;
+        self.publisher.publish((**tables).clone());
     }
 
     fn change_routes(&mut self, input: &mut Input<'_>) {
@@ -266,13 +278,17 @@ impl Life {
                 (prefix, hop)
             })
             .collect();
-        let routes: Vec<_> = self.tables.routes().collect();
-        if self.tables.apply(changes).is_ok() {
+        let live = self
+            .live
+            .get_or_insert_with(|| LiveTables::build(&self.spec).expect("it was built before"));
+        let routes: Vec<_> = live.routes().collect();
+        if live.apply(changes).is_ok() {
             // A route may send to any station by any port now.
             self.tidy = false;
-            self.publisher.publish(self.tables.tables().clone());
+            self.tables = Arc::new(live.tables().clone());
+            self.publisher.publish(live.tables().clone());
         } else {
-            let after: Vec<_> = self.tables.routes().collect();
+            let after: Vec<_> = live.routes().collect();
             assert_eq!(routes, after, "a refused change left a trace");
         }
         self.breathe();
@@ -367,7 +383,7 @@ impl Life {
 
     /// What a pod gets is not addressed to another.
     fn check_receiver(&self, at: PortId, view: &FrameView<'_>) {
-        let tables = self.tables.tables();
+        let tables = &self.tables;
         let is_pod = tables.port(at).is_some_and(|row| row.role == PortRole::Pod);
         let lives_at = tables.station(view.target);
         let others = lives_at.is_some_and(|station| station != at);
@@ -386,6 +402,24 @@ impl Life {
         let queued = board.counts().queued;
         assert!(queued == 0, "{queued} frames wait for ever");
     }
+}
+
+/// What a byte can ask for: azure, kubenet, either with one pod gone, none at all. Built once.
+fn families() -> &'static [(TablesSpec, Arc<Tables>); 5] {
+    static FAMILIES: OnceLock<[(TablesSpec, Arc<Tables>); 5]> = OnceLock::new();
+    FAMILIES.get_or_init(|| {
+        [
+            azure(),
+            kubenet(),
+            without(azure(), port(crate::B)),
+            without(kubenet(), port(crate::A)),
+            without_ports(azure()),
+        ]
+        .map(|spec| {
+            let tables = Tables::build(&spec).expect("the worlds have no faults");
+            (spec, Arc::new(tables))
+        })
+    })
 }
 
 fn without(mut spec: TablesSpec, gone: PortId) -> TablesSpec {
