@@ -168,6 +168,9 @@ pub enum Fault {
     /// One protocol address with two holders.
     #[error("{0} is held by {1:?} and by {2:?}")]
     AddressTwice(IpAddr, PortId, PortId),
+    /// An address whose holder has a hardware address that no single station can have.
+    #[error("{0} is held by the station {1}, which is none")]
+    NoHolder(IpAddr, Mac),
     /// A row names a port that is not there.
     #[error("{0} names {1:?}, which does not exist")]
     NoSuchPort(Namer, PortId),
@@ -481,6 +484,9 @@ fn owners(
         if !has(owner.port) {
             faults.push(Fault::NoSuchPort(Namer::Owner(*address), owner.port));
         }
+        if Station::new(owner.mac).is_err() {
+            faults.push(Fault::NoHolder(*address, owner.mac));
+        }
         if let Some(other) = owners.insert(*address, *owner)
             && other != *owner
         {
@@ -550,6 +556,28 @@ mod tests {
         assert!(faults.iter().any(|f| matches!(f, Fault::StationTwice(..))));
         assert!(faults.iter().any(|f| matches!(f, Fault::Route(_))));
         assert_eq!(faults.len(), 6, "{faults:?}");
+    }
+
+    /// The switch speaks in a holder's name, and no frame may come from a group.
+    #[test]
+    fn a_holder_is_a_station() {
+        let address: IpAddr = [10, 0, 0, 1].into();
+        for mac in [Mac::BROADCAST, Mac::ZERO] {
+            let pod = port(0, PortRole::Pod, 1);
+            let owner = Owner { port: pod.id, mac };
+            let spec = TablesSpec {
+                ports: vec![pod],
+                owners: vec![(address, owner)],
+                router_macs: Vec::new(),
+                routes: Vec::new(),
+                groups: Vec::new(),
+                crossing: Crossing::Bridged,
+                policy: Policy::None,
+                unknown: Unknown::Flood,
+            };
+            let faults = Tables::build(&spec).expect_err("nobody holds it");
+            assert_eq!(faults, [Fault::NoHolder(address, mac)]);
+        }
     }
 
     #[test]
