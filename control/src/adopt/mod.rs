@@ -18,6 +18,7 @@
 //! instant, each by itself, and both ways of reaching it work while others have yet to move.
 
 pub mod ipam;
+pub mod kept;
 pub mod observe;
 pub mod steps;
 pub mod walk;

@@ -97,6 +97,8 @@ pub enum Step {
     OpenPort(PodShape),
     /// The switch's tables know every pod.
     KnowPods(Vec<PodShape>),
+    /// Frames for pods that come in by the node's NIC are steered to the switch.
+    Steer,
     /// The node reaches a pod by the host port.
     RoutePod {
         /// The host port, under the name that it has by then.
@@ -161,6 +163,7 @@ impl Handover {
         steps.extend(pods().map(Step::MakeTap));
         steps.extend(pods().map(Step::OpenPort));
         steps.push(Step::KnowPods(self.pods.clone()));
+        steps.push(Step::Steer);
         if let Some(source) = self.node_address.filter(|_| self.uplink.is_some()) {
             let v4 = |pod: &PodShape| pod.addresses.iter().map(IpNet::addr).find(IpAddr::is_ipv4);
             steps.extend(self.pods.iter().filter_map(v4).map(|pod| Step::RoutePod {
@@ -210,7 +213,9 @@ impl Step {
     pub fn phase(&self) -> Phase {
         match self {
             Step::MakeTap(_) | Step::OpenPort(_) | Step::KnowPods(_) => Phase::Prepare,
-            Step::RoutePod { .. } | Step::TiePod(_) | Step::MoveAddresses { .. } => Phase::Move,
+            Step::Steer | Step::RoutePod { .. } | Step::TiePod(_) | Step::MoveAddresses { .. } => {
+                Phase::Move
+            }
             Step::LeaveBridge { .. } | Step::RetireBridge { .. } | Step::NameHost { .. } => {
                 Phase::Tidy
             }
@@ -224,6 +229,7 @@ impl Step {
             Step::MakeTap(pod) => format!("remove the TAP {} of {}", pod.tap, pod.host_end),
             Step::OpenPort(pod) => format!("the switch closes {}", pod.tap),
             Step::KnowPods(pods) => format!("the switch forgets {} pods", pods.len()),
+            Step::Steer => "frames for pods from the uplink go to the kernel".to_owned(),
             Step::RoutePod { pod, .. } => format!("take the route to {pod} away"),
             Step::TiePod(pod) => format!("frames from {} go to the bridge", pod.host_end),
             Step::MoveAddresses { bridge, to, leaves } => format!(
@@ -247,6 +253,7 @@ impl fmt::Display for Step {
             Step::MakeTap(pod) => write!(f, "make the TAP {} for {}", pod.tap, pod.host_end),
             Step::OpenPort(pod) => write!(f, "the switch opens {}", pod.tap),
             Step::KnowPods(pods) => write!(f, "the switch knows {} pods", pods.len()),
+            Step::Steer => f.write_str("frames for pods from the uplink go to the switch"),
             Step::RoutePod { host, pod, .. } => write!(f, "{pod} is reached by {host}"),
             Step::TiePod(pod) => write!(f, "frames from {} go to the switch", pod.host_end),
             Step::MoveAddresses { bridge, to, leaves } => write!(
@@ -355,6 +362,8 @@ mod tests {
             "the switch closes tap3",
             "the switch knows 2 pods",
             "the switch forgets 2 pods",
+            "frames for pods from the uplink go to the switch",
+            "frames for pods from the uplink go to the kernel",
             "move 10.244.1.1/24 from cbr0 to cbr0-tap",
             "move 10.244.1.1/24 from cbr0-tap to cbr0",
             "frames from veth2 go to the switch",

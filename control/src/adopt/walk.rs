@@ -11,7 +11,7 @@ use ipnet::IpNet;
 
 use super::steps::{BridgeShape, PodShape, Step};
 use crate::devices::attach::host::{add_pod_route, del_pod_route};
-use crate::devices::attach::{hush_and_raise, pod};
+use crate::devices::attach::{Uplink, hush_and_raise, pod};
 use crate::devices::error::DeviceError;
 use crate::devices::name::DeviceName;
 use crate::devices::netlink::Netlink;
@@ -39,17 +39,28 @@ pub trait Ports {
     /// # Errors
     /// In words.
     fn know(&mut self, pods: &[PodShape], known: bool) -> Result<(), String>;
+    /// Steers frames for pods that come in by the node's NIC to the switch, or no more.
+    ///
+    /// # Errors
+    /// In words.
+    fn steer(&mut self, on: bool) -> Result<(), String>;
     /// What the TAP of a pod is to be.
     fn tap(&self, pod: &PodShape) -> TapSpec {
         TapSpec::new(pod.tap.clone(), pod.mtu)
     }
 }
 
-/// Nobody holds the switch, because it is dead.
-#[derive(Clone, Copy, Debug)]
-pub struct NoSwitch;
+/// Nobody holds the switch, because it is dead. What it had steered to itself, if anything, is
+/// steered no more.
+#[derive(Debug)]
+pub struct NoSwitch<'a> {
+    /// The node's namespace.
+    pub net: &'a Netlink,
+    /// The switch's port to the network.
+    pub uplink: Option<Uplink>,
+}
 
-impl Ports for NoSwitch {
+impl Ports for NoSwitch<'_> {
     fn open(&mut self, _: &PodShape) -> Result<(), String> {
         Err("there is no switch to open it".to_owned())
     }
@@ -60,6 +71,13 @@ impl Ports for NoSwitch {
 
     fn know(&mut self, _: &[PodShape], _: bool) -> Result<(), String> {
         Ok(())
+    }
+
+    fn steer(&mut self, on: bool) -> Result<(), String> {
+        match &self.uplink {
+            Some(uplink) if !on => uplink.detach(self.net).map_err(in_words),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -136,6 +154,7 @@ fn advance(net: &Netlink, ports: &mut dyn Ports, step: &Step) -> Result<(), Stri
             net.wait_until_running(&pod.tap, CARRIER_WITHIN)
         }
         Step::KnowPods(pods) => return ports.know(pods, true),
+        Step::Steer => return ports.steer(true),
         Step::RoutePod { host, pod, source } => match pod {
             std::net::IpAddr::V4(pod) => add_pod_route(net, host, *pod, *source),
             std::net::IpAddr::V6(_) => Ok(()),
@@ -163,6 +182,7 @@ fn retreat(net: &Netlink, ports: &mut dyn Ports, step: &Step) -> Result<(), Stri
         Step::MakeTap(pod) => unmake_tap(net, pod),
         Step::OpenPort(pod) => return ports.close(pod),
         Step::KnowPods(pods) => return ports.know(pods, false),
+        Step::Steer => return ports.steer(false),
         Step::RoutePod { host, pod, .. } => match pod {
             std::net::IpAddr::V4(pod) if there(net, host)? => del_pod_route(net, host, *pod),
             _ => Ok(()),

@@ -31,7 +31,7 @@ use tokio::time::timeout;
 
 use super::types::{
     API_HEADER, API_MAX, API_MIN, AddRequest, ApiError, CheckRequest, DelRequest, ErrorKind,
-    ErrorReply, GcRequest, VersionReply,
+    ErrorReply, GcRequest, HandoverRequest, VersionReply,
 };
 
 /// What may be looked at.
@@ -100,6 +100,12 @@ pub enum Call {
     Check(Box<CheckRequest>),
     /// `POST /v1/attachments/gc`.
     Gc(GcRequest),
+    /// `POST /v1/adopt`.
+    Adopt(Box<HandoverRequest>),
+    /// `POST /v1/confirm`.
+    Confirm,
+    /// `POST /v1/release`.
+    Release(Box<HandoverRequest>),
 }
 
 /// What a handler answers.
@@ -406,6 +412,9 @@ enum Wanted {
     Del,
     Check,
     Gc,
+    Adopt,
+    Confirm,
+    Release,
 }
 
 enum Understood {
@@ -425,6 +434,9 @@ impl Wanted {
             "attachments/delete" => Wanted::Del,
             "attachments/check" => Wanted::Check,
             "attachments/gc" => Wanted::Gc,
+            "adopt" => Wanted::Adopt,
+            "confirm" => Wanted::Confirm,
+            "release" => Wanted::Release,
             other => Wanted::View(View::named(other)?),
         })
     }
@@ -448,6 +460,9 @@ impl Wanted {
             Wanted::Del => Call::Del(read(body)?),
             Wanted::Check => Call::Check(read(body)?),
             Wanted::Gc => Call::Gc(read(body)?),
+            Wanted::Adopt => Call::Adopt(read(body)?),
+            Wanted::Confirm => Call::Confirm,
+            Wanted::Release => Call::Release(read(body)?),
         })
     }
 }

@@ -299,6 +299,43 @@ impl CheckRequest {
     }
 }
 
+/// Adopt the bridge beside which the daemon runs, or give the pods back to it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HandoverRequest {
+    /// The bridge meant; refused if it is another.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bridge: Option<String>,
+    /// Only tell the steps.
+    pub dry_run: bool,
+    /// An adoption goes back by itself after so many seconds, unless it is confirmed. Zero: at once
+    /// for good.
+    pub confirm_within_seconds: u64,
+    /// Where `host-local` keeps its networks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub networks: Option<PathBuf>,
+    /// `azure-vnet.json`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub azure_endpoints: Option<PathBuf>,
+    /// `azure-vnet-ipam.json`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub azure_addresses: Option<PathBuf>,
+    /// Where else the pods' namespaces may be, beside `/run/netns` and `/proc`.
+    pub namespaces: Vec<PathBuf>,
+}
+
+/// The steps of a handover, done or to be done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HandoverReply {
+    /// Each in words, in order.
+    pub steps: Vec<String>,
+    /// They have been done.
+    pub done: bool,
+    /// When they are undone unless confirmed, in seconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confirm_by: Option<u64>,
+}
+
 /// An attachment that the runtime still has.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Valid {

@@ -2,6 +2,7 @@
 //!
 //! In: the arguments. Out: an exit status. Never: does the work itself.
 
+pub mod adopt;
 pub mod cluster;
 pub mod config;
 pub mod lab;
@@ -62,6 +63,14 @@ pub enum Command {
     Run(run::RunArgs),
     /// Have the daemon read its configuration again.
     Reload(run::ReloadArgs),
+    /// Take the pods of a running Linux bridge over, under traffic.
+    Adopt(adopt::AdoptArgs),
+    /// Keep an adoption, which otherwise goes back by itself.
+    Confirm(adopt::ConfirmArgs),
+    /// Give the pods back to a Linux bridge, under traffic.
+    Release(adopt::ReleaseArgs),
+    /// Give the pods of a dead daemon to a Linux bridge.
+    Rescue(adopt::RescueArgs),
     /// Say where a frame would go, and why, without sending it.
     Trace(trace::TraceArgs),
 }
@@ -72,6 +81,10 @@ pub fn run(cli: Cli) -> ExitCode {
     match cli.command {
         Command::Plan(args) => plan::run(&args).into(),
         Command::Config(args) => config::run(&args).into(),
+        Command::Adopt(args) => adopt::adopt(&args).into(),
+        Command::Confirm(args) => adopt::confirm(&args).into(),
+        Command::Release(args) => adopt::release(&args).into(),
+        Command::Rescue(args) => adopt::rescue(&args).into(),
         Command::Lab(args) => lab::run(&args).into(),
         Command::Run(args) => run::run(&args).into(),
         Command::Reload(args) => run::reload(&args).into(),

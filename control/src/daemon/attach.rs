@@ -69,6 +69,9 @@ impl Core {
     pub fn add(&mut self, request: &AddRequest) -> Result<AddReply, ApiError> {
         let key = request.key();
         let ifname = check_key(&key)?;
+        if let Some(beside) = self.waits_beside() {
+            return Err(beside);
+        }
         if self.attachments.contains_key(&key) {
             let why = format!("{key} is attached already");
             return Err(ApiError::new(ErrorKind::Exists, why));

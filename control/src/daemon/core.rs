@@ -12,6 +12,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::num::NonZeroU16;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use dataplane::addr::PortId;
@@ -21,10 +22,12 @@ use dataplane::stats::Counts;
 use dataplane::switch::{Boards, Options, Switch};
 use dataplane::tables::{Fault, Tables};
 
+use super::adopt;
 use super::attachment::Attachment;
 use super::node::PodAddresses;
 use super::restore::{self, Found};
 use super::store::{State, Store, StoreError};
+use crate::adopt::kept::Kept;
 use crate::api::types::{AddressFill, ApiError, ErrorKind, Interface, Key, StatusReply};
 use crate::compile::{HOST_PORT, NodeSpec, PodPort, UPLINK_PORT};
 use crate::devices::attach::{ArpSteering, HostPort, Uplink};
@@ -145,6 +148,10 @@ pub struct Core {
     store: Option<Store>,
     /// What was to be kept and could not be, in words.
     unsaved: Option<String>,
+    /// The bridge that has the host port's name, if the daemon runs beside one.
+    pub(super) beside: Option<DeviceName>,
+    /// The bridge whose pods these are, or were.
+    pub(super) adoption: Option<Kept>,
     /// Claims of others' addresses, the latest last.
     pub(super) conflicts: VecDeque<Conflict>,
     /// Pods of which it has been said that their devices are gone.
@@ -161,18 +168,23 @@ impl Core {
     /// # Errors
     /// [`DaemonError`]; devices that were made stay, since pods may hang on them.
     pub fn start(
-        spec: NodeSpec,
-        settings: Settings,
+        mut spec: NodeSpec,
+        mut settings: Settings,
         mut pool: Pool<Key>,
         store: Option<Store>,
         node: &Netns,
     ) -> Result<Core, DaemonError> {
-        let state = store
+        let mut state = store
             .as_ref()
             .map_or_else(|| Ok(State::default()), Store::load)?;
         let net = Netlink::open(node)?;
         // Asked first: without it there is nothing to serve, and nothing has been made.
         net.index(&settings.uplink)?;
+        let (beside, adoption) = adopt::bridge_of(&net, store.as_ref(), &mut settings, &mut spec)?;
+        if beside.is_some() {
+            // Whoever was attached is on the bridge now.
+            state.attachments.clear();
+        }
         let begun = Instant::now();
         let found = Found::among(&net.links()?, state, &mut pool, begun.elapsed());
         let tables = build(&spec, found.living.values())?;
@@ -189,6 +201,8 @@ impl Core {
             attachments: found.living,
             store,
             unsaved: None,
+            beside,
+            adoption,
             conflicts: VecDeque::new(),
             mourned: BTreeSet::new(),
             next_port: 0,
@@ -200,15 +214,17 @@ impl Core {
         if found.lost > 0 {
             core.keep_or_complain();
         }
+        core.note_the_bridge();
         Ok(core)
     }
 
     /// Every TAP that is there begins to be served.
     fn open_in_haste(&self) -> Result<(), DaemonError> {
-        let fixed = [
-            (HOST_PORT, self.settings.host.clone()),
-            (UPLINK_PORT, self.settings.uplink_tap.clone()),
-        ];
+        let host = Some((HOST_PORT, self.settings.host.clone()));
+        let uplink = (UPLINK_PORT, self.settings.uplink_tap.clone());
+        let fixed = host
+            .into_iter()
+            .chain(self.beside.is_none().then_some(uplink));
         let pods = self.attachments.values();
         let pods = pods.filter_map(|one| Some((one.port_id()?, one.tap.clone())));
         let links = self.net.links()?;
@@ -220,7 +236,7 @@ impl Core {
                     .is_some_and(|tap| tap.persistent && tap.multi_queue == multi)
             })
         };
-        let ports = fixed.into_iter().chain(pods);
+        let ports = fixed.chain(pods);
         let there: Vec<_> = ports.filter(|(_, name)| ready(name)).collect();
         self.open_ports(&there)
     }
@@ -230,6 +246,14 @@ impl Core {
         let host = self.host_port();
         host.attach(&self.net)?;
         self.ensure_open(HOST_PORT, &host.tap.name)?;
+        match self.beside {
+            Some(_) => Ok(()),
+            None => self.raise_uplink(),
+        }
+    }
+
+    /// Makes the port to the network, or completes it, and opens it if it is not open.
+    pub(super) fn raise_uplink(&self) -> Result<(), DaemonError> {
         let uplink = self.uplink();
         uplink.attach(&self.net)?;
         self.ensure_open(UPLINK_PORT, &uplink.tap.name)
@@ -279,7 +303,11 @@ impl Core {
         HostPort {
             tap: self.settings.tap(&self.settings.host, self.spec.mtu),
             mac: self.spec.macs.host.mac(),
-            addresses: self.spec.gateways.clone(),
+            // The bridge has them.
+            addresses: match self.beside {
+                Some(_) => Vec::new(),
+                None => self.spec.gateways.clone(),
+            },
             alias: Some(format!("tapline host port of {}", self.spec.name)),
         }
     }
@@ -323,7 +351,10 @@ impl Core {
         let raised = self
             .host_port()
             .attach(&self.net)
-            .and_then(|()| self.uplink().attach(&self.net));
+            .and_then(|()| match self.beside {
+                Some(_) => Ok(()),
+                None => self.uplink().attach(&self.net),
+            });
         if let Err(refused) = raised {
             (self.spec, self.settings) = (old_spec, old_settings);
             // What was there a moment ago can be there again.
@@ -361,6 +392,7 @@ impl Core {
     /// could not be kept is kept.
     pub fn look_after(&mut self) {
         self.gather_conflicts();
+        self.mind_the_adoption();
         if let Err(error) = restore::look_after(self) {
             tracing::error!("looking after the devices: {error}");
         }
@@ -384,6 +416,11 @@ impl Core {
             }
             self.conflicts.push_back(conflict);
         }
+    }
+
+    /// Where its state is kept.
+    pub(super) fn state_folder(&self) -> Option<&Path> {
+        self.store.as_ref().map(Store::folder)
     }
 
     /// Time since the start, on a clock that no operator sets.
@@ -410,6 +447,8 @@ impl Core {
             Some(ApiError::new(ErrorKind::NotReady, why))
         } else if let Some(unsaved) = &self.unsaved {
             Some(ApiError::new(ErrorKind::State, unsaved.clone()))
+        } else if let Some(beside) = self.waits_beside() {
+            Some(beside)
         } else if fill.free() == 0 || self.attachments.len() >= self.settings.pods_max {
             let why = format!(
                 "{} pods are attached, and no more fit",
@@ -477,7 +516,10 @@ impl Core {
     /// # Errors
     /// What could not be taken away; the switch has stopped all the same.
     pub fn stop(self) -> Result<Counts, DaemonError> {
-        let detached = self.uplink().detach(&self.net);
+        let detached = match self.beside {
+            Some(_) => self.host_port().detach(&self.net),
+            None => self.uplink().detach(&self.net),
+        };
         let counts = self.switch.stop().map_err(system("stopping the switch"));
         detached?;
         counts

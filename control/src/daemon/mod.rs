@@ -9,6 +9,7 @@
 //! | file | what it does |
 //! |---|---|
 //! | `core` | the switch and its fixed ports; what starts, reloads and stops |
+//! | `adopt` | the way from a Linux bridge, and back |
 //! | `attach` | ADD, DEL, CHECK and GC |
 //! | `attachment` | one pod's port, as it is remembered |
 //! | `look` | the views |
@@ -20,6 +21,7 @@
 //! Pods outlive the daemon: their veths and TAPs stay, and the next daemon opens them again. What
 //! a stop takes away is the steering on the node's own device.
 
+pub mod adopt;
 mod attach;
 pub mod attachment;
 mod core;
@@ -184,6 +186,13 @@ impl Handler for Daemon {
             Call::Del(request) => self.del(&request).map(|reply| Answer::of(&reply)),
             Call::Check(request) => self.check(&request).map(|()| Answer::of(&empty())),
             Call::Gc(request) => self.gc(&request).map(|reply| Answer::of(&reply)),
+            Call::Adopt(request) => self
+                .with(|core| core.adopt(&request))?
+                .map(|r| Answer::of(&r)),
+            Call::Confirm => self.with(Core::confirm)?.map(|r| Answer::of(&r)),
+            Call::Release(request) => self
+                .with(|core| core.release(&request))?
+                .map(|r| Answer::of(&r)),
             Call::Status => Ok(Answer::of(&self.status())),
             Call::View(view) => self.view(view),
             other => Err(ApiError::new(

@@ -118,8 +118,9 @@ impl Core {
 pub(super) fn look_after(core: &mut Core) -> Result<(), DaemonError> {
     let links = core.net.links()?;
     let there = |name: &DeviceName| links.iter().any(|link| link.name == name.as_str());
-    let fixed = [&core.settings.host, &core.settings.uplink_tap];
-    if !fixed.into_iter().all(there) {
+    let uplink = Some(&core.settings.uplink_tap).filter(|_| core.beside.is_none());
+    let mut fixed = std::iter::once(&core.settings.host).chain(uplink);
+    if !fixed.all(there) {
         tracing::error!("a port of the switch was deleted, and is made again");
         core.raise_fixed_ports()?;
     }

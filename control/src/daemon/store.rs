@@ -132,6 +132,12 @@ impl Store {
         })
     }
 
+    /// The folder.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// The file.
     #[must_use]
     pub fn path(&self) -> PathBuf {

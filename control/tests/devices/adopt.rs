@@ -254,6 +254,10 @@ impl Ports for Beside {
         }
         Ok(())
     }
+
+    fn steer(&mut self, _: bool) -> Result<(), String> {
+        Ok(())
+    }
 }
 
 /// A question every millisecond, and the longest time without an answer.
@@ -578,7 +582,11 @@ pub(crate) fn without_a_switch_the_pods_are_given_back_all_the_same() {
     // What is left to go by is a file.
     let kept = serde_json::to_string(&node_handover(&steps)).expect("written");
     let kept: Handover = serde_json::from_str(&kept).expect("read");
-    backwards(&node.net, &mut NoSwitch, &kept.steps()).expect("given back");
+    let mut nobody = NoSwitch {
+        net: &node.net,
+        uplink: None,
+    };
+    backwards(&node.net, &mut nobody, &kept.steps()).expect("given back");
     let room = |i: usize| node.pods[i].net.namespace();
     let pingers = [
         Pinger::start(room(0), room(1), node.pods[1].address),

@@ -4,6 +4,7 @@
 //! nothing, state that survives, errors with names.
 //! Never: runs in the machine's network; see `alone`.
 
+mod adopt;
 #[path = "../alone/mod.rs"]
 mod alone;
 mod faults;
@@ -20,6 +21,22 @@ const PATIENCE: Duration = Duration::from_secs(300);
 fn main() -> ExitCode {
     alone::main(
         &[
+            (
+                "adopt::a_bridge_is_adopted_confirmed_and_released",
+                adopt::a_bridge_is_adopted_confirmed_and_released,
+            ),
+            (
+                "adopt::an_adoption_that_nobody_confirms_goes_back",
+                adopt::an_adoption_that_nobody_confirms_goes_back,
+            ),
+            (
+                "adopt::a_rescue_needs_no_daemon",
+                adopt::a_rescue_needs_no_daemon,
+            ),
+            (
+                "adopt::a_node_that_never_had_a_bridge_is_rescued_too",
+                adopt::a_node_that_never_had_a_bridge_is_rescued_too,
+            ),
             (
                 "life::a_pod_is_added_checked_and_deleted",
                 life::a_pod_is_added_checked_and_deleted,
