@@ -13,4 +13,5 @@ pub mod model;
 pub mod node;
 pub mod plan;
 pub mod routes;
+pub mod steer;
 pub mod trace;

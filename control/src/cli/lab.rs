@@ -10,6 +10,7 @@ use std::path::Path;
 use std::process::Command;
 
 use dataplane::port::tap::{Queues, TapPort};
+use dataplane::tables::Policy;
 
 use super::Exit;
 use super::cluster::ClusterArgs;
@@ -181,6 +182,7 @@ fn wishes(args: &LabArgs, plan: &Plan) -> Wishes {
         workers: NonZeroU16::new(args.workers).unwrap_or(NonZeroU16::MIN),
         detach_route_table: args.cluster.detach_route_table,
         spin: None,
+        policy: Policy::None,
     }
 }
 

@@ -38,6 +38,7 @@ use crate::devices::netns::Netns;
 use crate::devices::tap::TapSpec;
 use crate::ipam::Pool;
 use crate::plan::Plugin;
+use crate::steer::Cover;
 
 /// Records of claims that are kept: enough to find a culprit by.
 const CONFLICTS_MAX: usize = 256;
@@ -314,7 +315,8 @@ impl Core {
 
     /// The port to the network.
     pub(super) fn uplink(&self) -> Uplink {
-        let pods = self.spec.pods.clone();
+        let own = self.spec.own.v4;
+        let pods = Cover::of(self.spec.pods.iter().copied(), own).prefixes;
         Uplink {
             device: self.settings.uplink.clone(),
             tap: self.settings.tap(&self.settings.uplink_tap, self.spec.mtu),

@@ -45,6 +45,8 @@ pub enum Setting<'a> {
     ArpNotify(Conf<'a>),
     /// The same by neighbour advertisements.
     NdiscNotify(Conf<'a>),
+    /// The node tells whoever sends to it that another way is shorter. On if `all` or the device is.
+    SendRedirects(Conf<'a>),
     /// The groups that may open ICMP sockets.
     PingGroupRange,
 }
@@ -70,6 +72,7 @@ impl fmt::Display for Setting<'_> {
             Setting::RpFilter(conf) => write!(f, "ipv4/conf/{conf}/rp_filter"),
             Setting::ArpNotify(conf) => write!(f, "ipv4/conf/{conf}/arp_notify"),
             Setting::NdiscNotify(conf) => write!(f, "ipv6/conf/{conf}/ndisc_notify"),
+            Setting::SendRedirects(conf) => write!(f, "ipv4/conf/{conf}/send_redirects"),
             Setting::PingGroupRange => f.write_str("ipv4/ping_group_range"),
         }
     }

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use dataplane::stats::Counts;
 use dataplane::switch::Boards;
+use dataplane::tables::Policy;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::fabric::{self, Fabric};
@@ -118,6 +119,8 @@ pub struct Wishes {
     pub detach_route_table: bool,
     /// How long the switches look again before they sleep; their default without it.
     pub spin: Option<Duration>,
+    /// Whether pods reach each other by their node's rules only. No policy agent runs in a lab.
+    pub policy: Policy,
 }
 
 impl Default for Wishes {
@@ -127,6 +130,7 @@ impl Default for Wishes {
             workers: NonZeroU16::MIN,
             detach_route_table: false,
             spin: None,
+            policy: Policy::None,
         }
     }
 }
@@ -272,6 +276,10 @@ fn build_node(plan: &Plan, node: &Node, fabric: &Fabric, wishes: &Wishes) -> Bui
     let netns = Netns::create(&node.name).at(what("namespace"))?;
     let macs = node_macs(plan, node);
     sysctl::set_ip_forward(&netns, true).at(what("forwarding"))?;
+    // As AKS-Engine's nodes have it (sysctl-d-60-CIS.conf). Where `/proc/sys` may not be written, a
+    // pod hears of a shorter way now and then.
+    let redirects = sysctl::Setting::SendRedirects(sysctl::Conf::All);
+    drop(sysctl::set(&netns, redirects, "0"));
     if node.primary_ip_v6.is_some() {
         sysctl::set_ipv6_forwarding(&netns, true).at(what("IPv6 forwarding"))?;
     }
@@ -282,7 +290,8 @@ fn build_node(plan: &Plan, node: &Node, fabric: &Fabric, wishes: &Wishes) -> Bui
     // A node talks to its own addresses over it.
     net.set_up(&device("lo"), true).at(what("loopback"))?;
     address_nic(&net, node).at(what("address"))?;
-    let spec = NodeSpec::planned(plan, node, macs);
+    let mut spec = NodeSpec::planned(plan, node, macs);
+    spec.policy = wishes.policy;
     let mut settings = Settings::of(plan.plugin);
     settings.workers = wishes.workers;
     settings.spin = wishes.spin.unwrap_or(settings.spin);

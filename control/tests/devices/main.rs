@@ -8,8 +8,11 @@ mod adopt;
 mod alone;
 mod attach;
 mod masquerade;
+mod nft;
 mod privilege;
 mod reaper;
+mod services;
+mod steering;
 mod support;
 
 use std::ffi::OsString;
@@ -59,6 +62,13 @@ tests! {
     attach::no_device_of_ours_says_anything_by_itself,
     attach::errors_say_what_was_attempted_where_and_what_the_kernel_says,
     masquerade::what_a_pod_sends_beyond_its_network_bears_the_nodes_address,
+    services::services_host_ports_and_masquerade_work_under_azure,
+    services::services_host_ports_and_masquerade_work_under_kubenet,
+    services::a_forward_drop_between_pods_of_one_node_holds_under_azure,
+    services::a_forward_drop_between_pods_of_one_node_holds_under_kubenet,
+    steering::filters_that_are_taken_are_back_within_a_second_and_gone_at_the_end,
+    steering::a_keeper_waits_for_a_device_that_is_gone_and_says_so,
+    steering::chains_of_policy_agents_are_found,
     privilege::a_test_runs_outside_the_network_it_was_started_in,
     privilege::a_second_thread_is_refused,
     privilege::what_the_lab_needs_is_found_or_named,

@@ -52,6 +52,7 @@ impl HostPort {
         } else {
             sysctl::silence_ipv6(node, name)?;
         }
+        see_answers(node, name)?;
         for address in &self.addresses {
             node.add_address(name, *address)?;
         }
@@ -68,6 +69,27 @@ impl HostPort {
     /// What the kernel says.
     pub fn detach(&self, node: &Netlink) -> Result<(), DeviceError> {
         tap::remove(node, &self.tap.name)
+    }
+}
+
+/// Lets the kernel take the answers that the switch gives it by the host port: from another node's
+/// pod, which its routes know beyond `eth0`. A strict reverse path filter would drop them; the higher
+/// of two settings holds, and loose is the higher.
+fn see_answers(node: &Netlink, name: &DeviceName) -> Result<(), DeviceError> {
+    let (all, own) = (
+        Setting::RpFilter(Conf::All),
+        Setting::RpFilter(Conf::Device(name)),
+    );
+    let namespace = node.namespace();
+    let strict = |setting| sysctl::get(namespace, setting).is_ok_and(|value| value == "1");
+    if strict(all) || strict(own) {
+        sysctl::set(namespace, own, "2")?;
+    }
+    // From pod to pod through the kernel is no detour, whatever the kernel thinks.
+    let redirects = Setting::SendRedirects(Conf::Device(name));
+    match sysctl::set(namespace, redirects, "0") {
+        Err(refused) if refused.errno() == Some(nix::libc::EROFS) => Ok(()),
+        other => other,
     }
 }
 

@@ -39,6 +39,14 @@ pub struct Uplink {
     pub arp: ArpSteering,
 }
 
+/// Everything that the switch writes leaves by the device.
+fn out(device: u32) -> Rule {
+    Rule {
+        frames: Match::Every,
+        deed: Deed::Redirect(device),
+    }
+}
+
 /// Closes the alias of an uplink TAP whose device had no clsact before us. The alias lives as
 /// long as the TAP, so a later process knows as well.
 const CLSACT_IS_OURS: &str = "(clsact)";
@@ -53,11 +61,7 @@ impl Uplink {
         let device = node.index(&self.device)?;
         tap::ensure(node, &self.tap)?;
         node.ensure_clsact(&self.tap.name)?;
-        let out = Rule {
-            frames: Match::Every,
-            deed: Deed::Redirect(device),
-        };
-        node.set_rules(&self.tap.name, &[out])?;
+        node.set_rules(&self.tap.name, &[out(device)])?;
         hush_and_raise(node, &self.tap.name)?;
         if node.ensure_clsact(&self.device)? {
             ensure_alias(node, &self.tap.name, &self.alias(CLSACT_IS_OURS))?;
@@ -65,6 +69,27 @@ impl Uplink {
             ensure_alias(node, &self.tap.name, &self.alias(""))?;
         }
         node.set_rules(&self.device, &self.rules(node.index(&self.tap.name)?))
+    }
+
+    /// Puts back what is missing of the steering, and tells how many filters that was. What is there
+    /// already is left alone.
+    ///
+    /// # Errors
+    /// As [`Uplink::attach`].
+    pub fn restore(&self, node: &Netlink) -> Result<usize, DeviceError> {
+        let missing = match node.find_link(&self.tap.name)? {
+            Some(tap) => {
+                let steering = self.rules(tap.index);
+                let out = [out(node.index(&self.device)?)];
+                node.missing_rules(&self.device, &steering)?
+                    + node.missing_rules(&self.tap.name, &out)?
+            }
+            None => self.rules(0).len() + 1,
+        };
+        if missing > 0 {
+            self.attach(node)?;
+        }
+        Ok(missing)
     }
 
     /// Removes the port. The shared device keeps all that is not ours, and its clsact unless that
@@ -77,7 +102,12 @@ impl Uplink {
         steering.and(tap::remove(node, &self.tap.name))
     }
 
-    fn leave_device(&self, node: &Netlink) -> Result<(), DeviceError> {
+    /// Takes our filters from the shared device, which keeps all that is not ours, and its clsact
+    /// unless that is ours and empty. The TAP stays.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn leave_device(&self, node: &Netlink) -> Result<(), DeviceError> {
         if node.find_link(&self.device)?.is_none() {
             return Ok(());
         }

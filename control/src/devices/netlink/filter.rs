@@ -360,6 +360,16 @@ impl Netlink {
         self.filters_at(device, INGRESS)
     }
 
+    /// How many of `rules` are not on the device's ingress.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn missing_rules(&self, device: &DeviceName, rules: &[Rule]) -> Result<usize, DeviceError> {
+        let held = self.filters(device)?;
+        let missing = |rule: &&Rule| !held.iter().any(|filter| filter.does(rule));
+        Ok(rules.iter().filter(missing).count())
+    }
+
     fn filters_at(
         &self,
         device: &DeviceName,

@@ -281,6 +281,11 @@ impl Netlink {
     }
 }
 
+/// The attributes in `bytes`, of any netlink family.
+pub(crate) fn attributes(bytes: &[u8]) -> Attributes<'_> {
+    Attributes(bytes)
+}
+
 /// The bytes of something that knows how to write itself.
 pub(crate) fn bytes_of(thing: &impl Emitable) -> Vec<u8> {
     let mut bytes = vec![0; thing.buffer_len()];

@@ -1,0 +1,233 @@
+//! Rules of the kernel's packet filter, as kube-proxy and policy agents would have them.
+//!
+//! In: chains and rules in Rust. Out: an nftables table `ip` in a namespace, by one batch.
+//! Never: runs `nft` or `iptables`, which need not be installed.
+
+use std::net::Ipv4Addr;
+
+use control::devices::netns::Netns;
+use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
+
+/// `NFNL_SUBSYS_NFTABLES`, and numbers of `linux/netfilter/nf_tables.h`.
+const SUBSYSTEM: u16 = 10;
+const BATCH_BEGIN: u16 = 0x10;
+const BATCH_END: u16 = 0x11;
+const NEW_TABLE: u16 = 0;
+const DELETE_TABLE: u16 = 2;
+const NEW_CHAIN: u16 = 3;
+const NEW_RULE: u16 = 6;
+const NESTED: u16 = 0x8000;
+/// `NFPROTO_IPV4`.
+const IPV4: u8 = 2;
+/// `NF_INET_FORWARD` and others.
+pub(crate) const PREROUTING: u32 = 0;
+pub(crate) const FORWARD: u32 = 2;
+pub(crate) const OUTPUT: u32 = 3;
+pub(crate) const POSTROUTING: u32 = 4;
+
+/// A chain: name, type, hook and priority; without a hook nobody calls it.
+pub(crate) struct Chain {
+    pub(crate) name: &'static str,
+    pub(crate) hook: Option<(&'static str, u32, i32)>,
+    pub(crate) rules: Vec<Vec<Expression>>,
+}
+
+/// One step of a rule.
+pub(crate) type Expression = Vec<u8>;
+
+/// Makes the table, or makes it anew.
+pub(crate) fn load(namespace: &Netns, table: &str, chains: &[Chain]) {
+    let named = attribute(1, &text(table));
+    let mut messages = vec![
+        message(NEW_TABLE, 0x400, IPV4, &named),
+        message(DELETE_TABLE, 0, IPV4, &named),
+        message(NEW_TABLE, 0x400, IPV4, &named),
+    ];
+    for chain in chains {
+        let mut body = [attribute(1, &text(table)), attribute(3, &text(chain.name))].concat();
+        if let Some((kind, hook, priority)) = chain.hook {
+            let hook = [
+                attribute(1, &hook.to_be_bytes()),
+                attribute(2, &priority.to_be_bytes()),
+            ];
+            body.extend(attribute(4 | NESTED, &hook.concat()));
+            body.extend(attribute(7, &text(kind)));
+        }
+        messages.push(message(NEW_CHAIN, 0x400, IPV4, &body));
+        for rule in &chain.rules {
+            let mut body = [attribute(1, &text(table)), attribute(2, &text(chain.name))].concat();
+            body.extend(attribute(4 | NESTED, &rule.concat()));
+            messages.push(message(NEW_RULE, 0x400 | 0x800, IPV4, &body));
+        }
+    }
+    send(namespace, &messages);
+}
+
+/// Takes the table away.
+pub(crate) fn unload(namespace: &Netns, table: &str) {
+    send(
+        namespace,
+        &[message(DELETE_TABLE, 0, IPV4, &attribute(1, &text(table)))],
+    );
+}
+
+fn send(namespace: &Netns, messages: &[Vec<u8>]) {
+    let socket = namespace.run(|| {
+        let mut socket = Socket::new(NETLINK_NETFILTER)?;
+        socket.bind_auto()?;
+        socket.connect(&SocketAddr::new(0, 0))?;
+        Ok(socket)
+    });
+    let socket = socket.expect("the kernel has netfilter");
+    let edge = |kind| {
+        let mut edge = header(kind, 1, 0);
+        edge.extend([0, 0]);
+        edge.extend(SUBSYSTEM.to_be_bytes());
+        finish(edge)
+    };
+    let batch = [
+        vec![edge(BATCH_BEGIN)],
+        messages.to_vec(),
+        vec![edge(BATCH_END)],
+    ]
+    .concat();
+    // One acknowledgement for each message asks for one; an error comes in its place.
+    socket.send(&batch.concat(), 0).expect("sent");
+    let mut answered = 0;
+    while answered < messages.len() {
+        let (datagram, _) = socket.recv_from_full().expect("an answer");
+        let mut rest = datagram.as_slice();
+        while rest.len() >= 20 {
+            let length = u32::from_ne_bytes(*rest.first_chunk().expect("long enough")) as usize;
+            let code = i32::from_ne_bytes(*rest[16..].first_chunk().expect("long enough"));
+            assert_eq!(
+                code,
+                0,
+                "message {answered} of the batch: {}",
+                std::io::Error::from_raw_os_error(-code)
+            );
+            answered += 1;
+            rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+        }
+    }
+}
+
+fn message(kind: u16, flags: u16, family: u8, body: &[u8]) -> Vec<u8> {
+    let mut bytes = header(SUBSYSTEM << 8 | kind, 1 | 4 | flags, 1);
+    bytes.extend([family, 0, 0, 0]);
+    bytes.extend(body);
+    finish(bytes)
+}
+
+fn header(kind: u16, flags: u16, sequence: u32) -> Vec<u8> {
+    let mut bytes = vec![0; 4];
+    bytes.extend(kind.to_ne_bytes());
+    bytes.extend((flags | 1).to_ne_bytes());
+    bytes.extend(sequence.to_ne_bytes());
+    bytes.extend([0; 4]);
+    bytes
+}
+
+fn finish(mut bytes: Vec<u8>) -> Vec<u8> {
+    let length = bytes.len() as u32;
+    bytes[..4].copy_from_slice(&length.to_ne_bytes());
+    bytes
+}
+
+fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+    let mut bytes = (4 + value.len() as u16).to_ne_bytes().to_vec();
+    bytes.extend(kind.to_ne_bytes());
+    bytes.extend(value);
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
+    bytes
+}
+
+fn text(text: &str) -> Vec<u8> {
+    [text.as_bytes(), &[0]].concat()
+}
+
+fn expression(name: &str, data: &[Vec<u8>]) -> Expression {
+    let inside = [
+        attribute(1, &text(name)),
+        attribute(2 | NESTED, &data.concat()),
+    ]
+    .concat();
+    attribute(1 | NESTED, &inside)
+}
+
+fn number(kind: u16, value: u32) -> Vec<u8> {
+    attribute(kind, &value.to_be_bytes())
+}
+
+fn compare(value: &[u8]) -> Expression {
+    let data = attribute(3 | NESTED, &attribute(1, value));
+    expression("cmp", &[number(1, 1), number(2, 0), data])
+}
+
+/// Where in a packet a match looks: base (1 network, 2 transport), offset and length.
+fn payload(base: u32, offset: u32, value: &[u8]) -> Vec<Expression> {
+    let read = [
+        number(1, 1),
+        number(2, base),
+        number(3, offset),
+        number(4, value.len() as u32),
+    ];
+    vec![expression("payload", &read), compare(value)]
+}
+
+/// The source address is this one.
+pub(crate) fn from(address: Ipv4Addr) -> Vec<Expression> {
+    payload(1, 12, &address.octets())
+}
+
+/// The target address is this one.
+pub(crate) fn to(address: Ipv4Addr) -> Vec<Expression> {
+    payload(1, 16, &address.octets())
+}
+
+/// The protocol is this one.
+pub(crate) fn protocol(number_of_it: u8) -> Vec<Expression> {
+    payload(1, 9, &[number_of_it])
+}
+
+/// The target port is this one.
+pub(crate) fn to_port(port: u16) -> Vec<Expression> {
+    payload(2, 2, &port.to_be_bytes())
+}
+
+fn immediate(register: u32, data: &[u8]) -> Expression {
+    expression(
+        "immediate",
+        &[number(1, register), attribute(2 | NESTED, data)],
+    )
+}
+
+/// Translates the target.
+pub(crate) fn translate_to(address: Ipv4Addr, port: u16) -> Vec<Expression> {
+    let value = |bytes: &[u8]| attribute(1, bytes);
+    vec![
+        immediate(1, &value(&address.octets())),
+        immediate(2, &value(&port.to_be_bytes())),
+        // DNAT, IPv4, the address in register 1 and the port in register 2.
+        expression(
+            "nat",
+            &[
+                number(1, 1),
+                number(2, IPV4.into()),
+                number(3, 1),
+                number(5, 2),
+            ],
+        ),
+    ]
+}
+
+/// Translates the source to the address of the device that it leaves by.
+pub(crate) fn masquerade() -> Vec<Expression> {
+    vec![expression("masq", &[])]
+}
+
+/// `NF_DROP`.
+pub(crate) fn drop_it() -> Vec<Expression> {
+    let verdict = attribute(2 | NESTED, &number(1, 0));
+    vec![immediate(0, &verdict)]
+}

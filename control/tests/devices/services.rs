@@ -1,0 +1,465 @@
+//! The host beside the switch: services, host ports, masquerade and policy, with the kernel's own
+//! packet filter in the nodes of a lab.
+//!
+//! In: the built-in cluster in both modes, and rules as kube-proxy would have them.
+//! Out: conversations of real sockets, and who they think that they speak to.
+//! Never: an address that a client did not ask for: UDP sockets are connected, so an answer from
+//! another address is none.
+
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::time::Duration;
+
+use control::devices::DeviceName;
+use control::devices::netlink::Netlink;
+use control::devices::netlink::address::Route;
+use control::devices::netns::Netns;
+use control::devices::sysctl;
+use control::lab::cluster::{Cluster, Wishes};
+use control::lab::fabric::{NextHop, NicSpec, UserRoute};
+use control::lab::privilege::PrivateNet;
+use control::lab::probe::ping::{PingSpec, ping};
+use control::plan::{self, LoadOptions, Plan, Plugin};
+use dataplane::addr::Mac;
+use dataplane::tables::Policy;
+
+use crate::nft::{self, Chain, FORWARD, OUTPUT, POSTROUTING, PREROUTING};
+
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+
+/// Of services: the API model's service CIDR is 10.0.0.0/16.
+const SAME_NODE: Ipv4Addr = Ipv4Addr::new(10, 0, 77, 1);
+const OTHER_NODE: Ipv4Addr = Ipv4Addr::new(10, 0, 77, 2);
+const ITSELF: Ipv4Addr = Ipv4Addr::new(10, 0, 77, 3);
+const SERVICE_PORT: u16 = 80;
+const POD_PORT: u16 = 8080;
+const HOST_PORT: u16 = 30_080;
+/// Beyond the fabric (RFC 5737).
+const INTERNET: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 9);
+
+/// How long a socket waits; an answer that goes astray is seen by it.
+const PATIENCE: Duration = Duration::from_millis(2500);
+
+struct Bench {
+    cluster: Cluster,
+    /// The host beyond the fabric.
+    edge: Netns,
+}
+
+fn planned(plugin: Plugin) -> Plan {
+    let options = LoadOptions {
+        plugin: Some(plugin),
+        ..LoadOptions::built_in()
+    };
+    plan::load(&options).expect("the example holds")
+}
+
+fn cluster(plugin: Plugin, policy: Policy) -> (Cluster, Plan, PrivateNet) {
+    let private = crate::PRIVATE
+        .lock()
+        .expect("one thread")
+        .take()
+        .expect("entered");
+    let plan = planned(plugin);
+    let wishes = Wishes {
+        policy,
+        ..Wishes::default()
+    };
+    let cluster = Cluster::build(&private, &plan, &wishes, |_| {}).expect("built");
+    (cluster, plan, private)
+}
+
+impl Bench {
+    fn new(plugin: Plugin) -> Bench {
+        let (cluster, plan, _private) = cluster(plugin, Policy::None);
+        let edge = edge(&cluster, &plan);
+        let bench = Bench { cluster, edge };
+        for node in 0..2 {
+            bench.load_rules(node);
+        }
+        bench
+    }
+
+    fn pod(&self, name: &str) -> (&Netns, Ipv4Addr) {
+        let pod = self.cluster.pod(name).expect("placed");
+        (&pod.netns, pod.address)
+    }
+
+    fn node(&self, at: usize) -> (&Netns, Ipv4Addr) {
+        let node = &self.cluster.nodes[at];
+        (&node.netns, node.plan.primary_ip)
+    }
+
+    /// What kube-proxy and `portmap` would have in a node's table `nat`, and the masquerade of
+    /// ip-masq-agent.
+    fn load_rules(&self, at: usize) {
+        let (netns, own) = self.node(at);
+        let backend = |service: Ipv4Addr, port: u16, pod: &str| {
+            let (_, address) = self.pod(pod);
+            [TCP, UDP].map(|number| {
+                [
+                    nft::to(service),
+                    nft::protocol(number),
+                    nft::to_port(port),
+                    nft::translate_to(address, POD_PORT),
+                ]
+                .concat()
+            })
+        };
+        let mut rules: Vec<Vec<nft::Expression>> = [
+            backend(SAME_NODE, SERVICE_PORT, "pod-b"),
+            backend(OTHER_NODE, SERVICE_PORT, "pod-c"),
+            backend(ITSELF, SERVICE_PORT, "pod-a"),
+        ]
+        .concat();
+        if at == 0 {
+            rules.extend(backend(own, HOST_PORT, "pod-b"));
+        }
+        let hairpin = |pod: &str| {
+            let (_, address) = self.pod(pod);
+            [nft::from(address), nft::to(address), nft::masquerade()].concat()
+        };
+        let out = [nft::to(INTERNET), nft::masquerade()].concat();
+        let chain = |name, hook, priority, rules| Chain {
+            name,
+            hook: Some(("nat", hook, priority)),
+            rules,
+        };
+        let chains = [
+            chain("PREROUTING", PREROUTING, -100, rules.clone()),
+            chain("OUTPUT", OUTPUT, -100, rules),
+            chain("POSTROUTING", POSTROUTING, 100, vec![hairpin("pod-a"), out]),
+        ];
+        nft::load(netns, "nat", &chains);
+    }
+}
+
+/// A host beyond the fabric: an appliance to which the route tables send the world, as a firewall
+/// in front of the Internet is set up in Azure, which holds an address of the world itself.
+fn edge(cluster: &Cluster, plan: &Plan) -> Netns {
+    let device = |name: &str| DeviceName::new(name).expect("a device name");
+    let netns = Netns::create("edge").expect("made");
+    let net = Netlink::open(&netns).expect("opened");
+    let subnet = &cluster.nodes[0].plan.subnet;
+    let link = cluster.nodes[0].plan.subnet_prefix;
+    let own = Ipv4Addr::from_bits(link.broadcast().to_bits() - 5);
+    let spec = NicSpec {
+        name: "edge".into(),
+        mac: Mac::new([0, 0x0d, 0x3a, 0x77, 0x77, 0x77]),
+        addresses: vec![own.into()],
+        subnet: subnet.clone(),
+        forwarding: true,
+        mtu: 1500,
+    };
+    cluster.fabric.add_nic(&netns, spec).expect("a NIC");
+    let address = |address: Ipv4Addr, len: u8| format!("{address}/{len}").parse().expect("legal");
+    net.add_address(&device("eth0"), address(own, link.prefix_len()))
+        .expect("added");
+    net.set_up(&device("lo"), true).expect("up");
+    net.add_address(&device("lo"), address(INTERNET, 32))
+        .expect("added");
+    let via = link.hosts().next().map(IpAddr::V4);
+    let to = ipnet::Ipv4Net::default().into();
+    net.add_route(
+        &device("eth0"),
+        &Route {
+            to,
+            via,
+            source: None,
+        },
+    )
+    .expect("added");
+    sysctl::set_ip_forward(&netns, true).expect("written");
+    let vnet = control::lab::placement::vnet(plan, false);
+    let table = vnet
+        .subnets
+        .iter()
+        .find(|one| one.name == *subnet)
+        .and_then(|one| one.route_table.clone());
+    let world = UserRoute {
+        name: "world".into(),
+        prefix: to,
+        next_hop: NextHop::VirtualAppliance(own.into()),
+    };
+    let table: Vec<UserRoute> = table
+        .unwrap_or_default()
+        .into_iter()
+        .chain([world])
+        .collect();
+    cluster
+        .fabric
+        .set_route_table(subnet, Some(&table))
+        .expect("attached");
+    netns
+}
+
+/// A conversation: the server's port, whom the client asks for, and whom the server saw.
+fn converse(
+    number: u8,
+    (server, port): (&Netns, u16),
+    client: &Netns,
+    asked: SocketAddr,
+) -> io::Result<IpAddr> {
+    match number {
+        TCP => by_tcp(server, port, client, asked),
+        _ => by_udp(server, port, client, asked),
+    }
+}
+
+/// Bytes of one transfer: some super-frames in each direction.
+const BYTES: usize = 300_000;
+
+fn by_tcp(server: &Netns, port: u16, client: &Netns, asked: SocketAddr) -> io::Result<IpAddr> {
+    let listener = server.run(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)))?;
+    listener.set_nonblocking(true)?;
+    std::thread::scope(|scope| {
+        let serve = scope.spawn(|| {
+            let (mut stream, peer) = accepted(&listener)?;
+            stream.set_nonblocking(false)?;
+            stream.set_read_timeout(Some(PATIENCE))?;
+            let mut bytes = vec![0; BYTES];
+            stream.read_exact(&mut bytes)?;
+            bytes.reverse();
+            stream.write_all(&bytes)?;
+            Ok(peer.ip())
+        });
+        let mut stream = client.run(|| TcpStream::connect_timeout(&asked, PATIENCE))?;
+        assert_eq!(stream.peer_addr()?, asked);
+        stream.set_read_timeout(Some(PATIENCE))?;
+        let bytes: Vec<u8> = (0..BYTES).map(|at| (at * 7 % 251) as u8).collect();
+        stream.write_all(&bytes)?;
+        let mut answer = vec![0; BYTES];
+        stream.read_exact(&mut answer)?;
+        answer.reverse();
+        assert!(answer == bytes, "the answer is another");
+        serve.join().expect("no panic")
+    })
+}
+
+fn accepted(listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
+    let start = std::time::Instant::now();
+    loop {
+        match listener.accept() {
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock && start.elapsed() < PATIENCE => {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            other => return other,
+        }
+    }
+}
+
+/// A small question and a long answer: in fragments, of which only the first has ports.
+fn by_udp(server: &Netns, port: u16, client: &Netns, asked: SocketAddr) -> io::Result<IpAddr> {
+    let socket = |netns: &Netns, port: u16| {
+        // The edge has two addresses, and a UDP socket that is bound to none picks the wrong one.
+        let own = match asked.ip() {
+            IpAddr::V4(INTERNET) if port > 0 => INTERNET,
+            _ => Ipv4Addr::UNSPECIFIED,
+        };
+        let socket = netns.run(|| UdpSocket::bind((own, port)))?;
+        socket.set_read_timeout(Some(PATIENCE))?;
+        Ok::<_, io::Error>(socket)
+    };
+    let (server, client) = (socket(server, port)?, socket(client, 0)?);
+    client.connect(asked)?;
+    let mut buffer = vec![0; 9000];
+    let mut seen = None;
+    for len in [64, 4000] {
+        client.send(&[7; 32])?;
+        let (got, peer) = server.recv_from(&mut buffer)?;
+        assert_eq!(got, 32);
+        server.send_to(&vec![9; len], peer)?;
+        assert_eq!(client.recv(&mut buffer)?, len);
+        seen = Some(peer.ip());
+    }
+    seen.ok_or_else(|| io::Error::other("nothing was said"))
+}
+
+fn services(plugin: Plugin) {
+    let bench = Bench::new(plugin);
+    let ((a, a_ip), (b, b_ip), (c, c_ip)) =
+        (bench.pod("pod-a"), bench.pod("pod-b"), bench.pod("pod-c"));
+    let ((_, node_0), (node_1_ns, node_1)) = (bench.node(0), bench.node(1));
+    let port = |server| (server, POD_PORT);
+    let at = |address: Ipv4Addr, port: u16| SocketAddr::from((address, port));
+    for number in [TCP, UDP] {
+        let mut talks = vec![
+            (
+                "a service on the same node",
+                port(b),
+                a,
+                at(SAME_NODE, SERVICE_PORT),
+                a_ip,
+            ),
+            (
+                "a service on the other node",
+                port(c),
+                a,
+                at(OTHER_NODE, SERVICE_PORT),
+                a_ip,
+            ),
+            (
+                "the other way round",
+                port(b),
+                c,
+                at(SAME_NODE, SERVICE_PORT),
+                c_ip,
+            ),
+            (
+                "host port, from a pod of the node",
+                port(b),
+                a,
+                at(node_0, HOST_PORT),
+                a_ip,
+            ),
+            (
+                "host port, from a pod of another node",
+                port(b),
+                c,
+                at(node_0, HOST_PORT),
+                c_ip,
+            ),
+            (
+                "host port, from another node",
+                port(b),
+                node_1_ns,
+                at(node_0, HOST_PORT),
+                node_1,
+            ),
+            (
+                "the internet",
+                (&bench.edge, 4433),
+                a,
+                at(INTERNET, 4433),
+                node_0,
+            ),
+            (
+                "directly, on the node",
+                port(b),
+                a,
+                at(b_ip, POD_PORT),
+                a_ip,
+            ),
+            (
+                "directly, to the other node",
+                port(c),
+                a,
+                at(c_ip, POD_PORT),
+                a_ip,
+            ),
+        ];
+        // By itself: the kernel speaks in the node's own name, so that the answer comes back to it.
+        let own = match plugin {
+            Plugin::Azure => node_0,
+            Plugin::Kubenet => Ipv4Addr::from_bits(a_ip.to_bits() & 0xffff_ff00 | 1),
+        };
+        talks.push((
+            "a service that it is itself",
+            port(a),
+            a,
+            at(ITSELF, SERVICE_PORT),
+            own,
+        ));
+        for (what, server, client, asked, seen) in talks {
+            let found = converse(number, server, client, asked);
+            let found = found.unwrap_or_else(|e| panic!("{what}, {number} to {asked}: {e}"));
+            assert_eq!(
+                found,
+                IpAddr::V4(seen),
+                "{what}, {number} to {asked}: the server's peer"
+            );
+        }
+    }
+    // What never went through the kernel still does not.
+    for (to, ttl) in [
+        (b_ip, 64),
+        (c_ip, if plugin == Plugin::Azure { 64 } else { 62 }),
+    ] {
+        assert_eq!(ttl_of(a, to), Some(ttl), "{to}");
+    }
+    let totals = bench.cluster.nodes[0]
+        .daemon
+        .with(|core| core.switch().returns().totals())
+        .expect("it serves");
+    assert!(
+        totals.returned > 0 && totals.live > 0 && totals.evicted == 0,
+        "{totals:?}"
+    );
+    println!("{plugin:?}: {totals:?}");
+    bench.cluster.stop().expect("books that balance");
+}
+
+fn ttl_of(from: &Netns, to: Ipv4Addr) -> Option<u8> {
+    let spec = PingSpec {
+        count: 1,
+        timeout: Duration::from_secs(1),
+        ..PingSpec::to(to.into())
+    };
+    let report = ping(from, &spec).expect("an ICMP socket");
+    if report.ttl().is_none() {
+        println!("{report:?}");
+    }
+    report.ttl()
+}
+
+pub(crate) fn services_host_ports_and_masquerade_work_under_azure() {
+    services(Plugin::Azure);
+}
+
+pub(crate) fn services_host_ports_and_masquerade_work_under_kubenet() {
+    services(Plugin::Kubenet);
+}
+
+/// A FORWARD chain of the node's own that drops pod-a to pod-b.
+fn forbids(plugin: Plugin) {
+    let (cluster, ..) = cluster(plugin, Policy::ViaHost);
+    let pod = |name: &str| cluster.pod(name).expect("placed");
+    let (a, b, c) = (pod("pod-a"), pod("pod-b"), pod("pod-c"));
+    // One hop for the kernel of each node.
+    let across = 62;
+    assert_eq!(ttl_of(&a.netns, b.address), Some(63));
+    assert_eq!(ttl_of(&a.netns, c.address), Some(across));
+    let node = &cluster.nodes[0].netns;
+    let rule = [nft::from(a.address), nft::to(b.address), nft::drop_it()].concat();
+    let chain = Chain {
+        name: "FORWARD",
+        hook: Some(("filter", FORWARD, 0)),
+        rules: vec![rule],
+    };
+    nft::load(node, "filter", &[chain]);
+    assert_eq!(
+        ttl_of(&a.netns, b.address),
+        None,
+        "pod-a to pod-b is forbidden"
+    );
+    let asked = SocketAddr::from((b.address, POD_PORT));
+    for number in [TCP, UDP] {
+        converse(number, (&b.netns, POD_PORT), &a.netns, asked).expect_err("forbidden");
+    }
+    assert_eq!(
+        ttl_of(&a.netns, c.address),
+        Some(across),
+        "pod-c is another matter"
+    );
+    assert_eq!(
+        ttl_of(&c.netns, b.address),
+        Some(across),
+        "and so is pod-c to pod-b"
+    );
+    nft::unload(node, "filter");
+    assert_eq!(ttl_of(&a.netns, b.address), Some(63));
+    for number in [TCP, UDP] {
+        let seen = converse(number, (&b.netns, POD_PORT), &a.netns, asked).expect("allowed");
+        assert_eq!(seen, IpAddr::V4(a.address));
+    }
+    cluster.stop().expect("books that balance");
+}
+
+pub(crate) fn a_forward_drop_between_pods_of_one_node_holds_under_azure() {
+    forbids(Plugin::Azure);
+}
+
+pub(crate) fn a_forward_drop_between_pods_of_one_node_holds_under_kubenet() {
+    forbids(Plugin::Kubenet);
+}
