@@ -12,6 +12,7 @@
 mod capture;
 mod decide;
 mod documents;
+mod doors;
 mod fragment;
 mod input;
 mod lpm;
@@ -22,6 +23,7 @@ mod switch;
 pub use capture::run_capture;
 pub use decide::run_decide;
 pub use documents::{run_model, run_routes, run_template};
+pub use doors::{run_api, run_cni, run_config};
 pub use fragment::run_fragment;
 pub use lpm::run_lpm;
 pub use super_frame::run_super;
@@ -76,6 +78,9 @@ pub const TARGETS: &[Target] = &[
     target("model", run_model),
     target("template", run_template),
     target("routes", run_routes),
+    target("config", run_config),
+    target("cni", run_cni),
+    target("api", run_api),
 ];
 
 const fn target(name: &'static str, run: fn(&[u8])) -> Target {

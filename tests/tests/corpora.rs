@@ -102,6 +102,13 @@ fn documents_of_every_kind_are_planned_or_refused_in_a_sentence() {
 }
 
 #[test]
+fn what_a_node_is_handed_is_read_or_refused_in_a_sentence() {
+    replay("config", 8);
+    replay("cni", 12);
+    replay("api", 8);
+}
+
+#[test]
 fn a_prefix_of_any_file_is_an_input_too() {
     for target in TARGETS {
         for (_, bytes) in corpus(target.name).iter().filter(|(_, b)| b.len() < 120) {
