@@ -42,8 +42,8 @@ impl Limits {
     /// Those of a switch.
     pub(super) const DEFAULT: Limits = Limits {
         crowd: 256,
-        split: 16_384,
-        merge: 8,
+        split: 8192,
+        merge: 4,
     };
 
     /// No regions at all.

@@ -358,14 +358,14 @@ impl Chunk<'_> {
             let (first, len) = (group[0], group[0].len);
             let at = value(first.bits);
             let around = painter.reach(at) as u16;
-            let is_alone = len <= reach || (group.len() == 1 && len <= V6::WIDTH - WINDOW);
+            let is_alone = len <= reach || group.len() == 1;
             if first.is_island() && is_alone {
                 self.covers.push((first.meaning, around));
             }
             let (last, meaning) = if len <= reach {
                 (value(V6::end((first.bits, len))), first.meaning)
             } else if first.is_island() && is_alone {
-                // Its top line looks at all bits of its head, those behind this window too.
+                // Its lines look at every bit of an address, those behind this window too.
                 (at, first.meaning)
             } else {
                 let (top, way) = self.node(group, around);
