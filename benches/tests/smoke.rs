@@ -92,3 +92,29 @@ fn who_cannot_be_measured_is_named_with_the_reason() {
         "{report:#}"
     );
 }
+
+#[test]
+fn every_setting_is_named_in_the_rows_it_was_in_force_for() {
+    let report = compare(&[
+        "--rounds=1",
+        "--seconds=0.05",
+        "--rps=both",
+        "--spin=1ms",
+        "--workers=2",
+        "--scenario=pods-same-node-110",
+        "--subject=tapline-veth",
+        "--subject=tapline-afpacket",
+        "--json",
+    ]);
+    let rows = report["rows"].as_array().expect("a list");
+    assert!(!rows.is_empty(), "{report:#}");
+    for row in rows {
+        let settings = row["settings"].as_str().expect("text");
+        assert!(
+            settings.contains("spin 1000 us") && settings.contains("2 workers"),
+            "{row}"
+        );
+    }
+    let skipped = report["skipped"].to_string();
+    assert!(skipped.contains("for one worker"), "{report:#}");
+}
