@@ -25,7 +25,7 @@ use crate::conflict::{Conflicts, Reporter};
 use crate::forward::{self, World};
 use crate::frame::{FrameView, Kind};
 use crate::gossip::{Gossip, Heard};
-use crate::port::{BURST_FRAMES, BURST_SHORT, Flushed, Port, Ready, Taken};
+use crate::port::{BURST_FRAMES, Flushed, Port, Ready, Taken};
 use crate::rewrite;
 use crate::slow::limit::Limits;
 use crate::snapshot::Reader;
@@ -43,6 +43,9 @@ pub const POOL_SLOTS: usize = BURST_FRAMES + WAITING_TOTAL_MAX + 8;
 
 /// Ports worth asking directly: a conversation has two, and crosses host port or uplink.
 const RECENT_MAX: usize = 4;
+
+/// So many frames at one turn, and more where they came from: the port floods.
+const FLOOD: usize = 16;
 
 /// Between two looks at timers and ages.
 const CHORES_MS: u64 = 100;
@@ -65,8 +68,6 @@ pub struct Breath {
     pub more: bool,
     /// Other workers were told something that they may wait for.
     pub told: bool,
-    /// Some port floods, and others that have little to say should not wait for it.
-    pub crowded: bool,
 }
 
 /// A worker and all that is its own.
@@ -76,9 +77,7 @@ pub struct Worker<P> {
     ready: PortSet,
     /// Ports that handed in frames since the worker was last told to forget.
     recent: PortSet,
-    /// Ports that did so in the time before.
-    former: PortSet,
-    /// Ports that had more than fits a short turn when they were last asked.
+    /// Ports that had a crowd and more when they were last asked.
     floods: PortSet,
     pool: Pool,
     batch: Vec<Frame>,
@@ -121,7 +120,6 @@ impl<P: Port> Worker<P> {
             ports: Vec::new(),
             ready: PortSet::default(),
             recent: PortSet::default(),
-            former: PortSet::default(),
             floods: PortSet::default(),
             pool: Pool::new(POOL_SLOTS, frame_max.min(FRAME_MAX)),
             batch: Vec::with_capacity(BURST_FRAMES),
@@ -197,9 +195,8 @@ impl<P: Port> Worker<P> {
     pub fn detach(&mut self, id: PortId) -> Option<P> {
         self.fdb.forget_port(id);
         self.returns.forget_port(id);
-        for set in [&mut self.recent, &mut self.former, &mut self.floods] {
-            set.remove(id);
-        }
+        self.recent.remove(id);
+        self.floods.remove(id);
         self.ports.get_mut(id.index())?.take()
     }
 
@@ -212,21 +209,14 @@ impl<P: Port> Worker<P> {
     /// Says that frames may have come in where some came in lately, if those are few: asking a
     /// handful of ports directly costs less than asking which of all has something.
     pub fn wake_recent(&mut self) {
-        let recent = self.spoke_lately();
-        if recent.len() <= RECENT_MAX {
-            self.ready.insert_all(recent);
+        if self.recent.len() <= RECENT_MAX {
+            self.ready.insert_all(self.recent);
         }
     }
 
-    /// Begins a new account of where frames come in, and forgets the one before the last.
+    /// Begins a new account of where frames come in.
     pub fn forget_recent(&mut self) {
-        self.former = std::mem::take(&mut self.recent);
-    }
-
-    fn spoke_lately(&self) -> PortSet {
-        let mut recent = self.recent;
-        recent.insert_all(self.former);
-        recent
+        self.recent = PortSet::default();
     }
 
     /// Says that frames may have come in anywhere: for ports that cannot say so themselves.
@@ -259,12 +249,10 @@ impl<P: Port> Worker<P> {
         }
         // Whoever is ready has one turn; who becomes ready meanwhile has the next. Those that have
         // little to say come first: they cost the others nothing, and would wait for all of them.
-        let crowded = self.is_crowded();
-        let turn = if crowded { BURST_SHORT } else { BURST_FRAMES };
         let modest = self.ready.without(self.floods);
         let floods = self.ready.also_in(self.floods);
         for ingress in modest.chain(floods) {
-            let (burst, ready) = self.receive(ingress, turn);
+            let (burst, ready) = self.receive(ingress);
             self.note(ingress, burst, ready);
             more |= ready == Ready::More;
             frames += burst;
@@ -276,12 +264,7 @@ impl<P: Port> Worker<P> {
         }
         self.assert_nothing_lost();
         let told = std::mem::take(&mut self.told);
-        Breath {
-            frames,
-            more,
-            told,
-            crowded,
-        }
+        Breath { frames, more, told }
     }
 
     /// What a turn tells of a port.
@@ -293,16 +276,11 @@ impl<P: Port> Worker<P> {
         if burst > 0 {
             self.recent.insert(ingress);
         }
-        if ready == Ready::More && burst >= BURST_SHORT {
+        if ready == Ready::More && burst >= FLOOD {
             self.floods.insert(ingress);
         } else {
             self.floods.remove(ingress);
         }
-    }
-
-    /// True if some ports flood and others spoke lately.
-    fn is_crowded(&self) -> bool {
-        !self.floods.is_empty() && !self.spoke_lately().without(self.floods).is_empty()
     }
 
     /// The tables in force. What was learned under others is looked through, once.
@@ -331,10 +309,10 @@ impl<P: Port> Worker<P> {
     }
 
     /// The first room.
-    fn receive(&mut self, ingress: PortId, turn: usize) -> (usize, Ready) {
+    fn receive(&mut self, ingress: PortId) -> (usize, Ready) {
         match self.ports.get_mut(ingress.index()) {
             Some(Some(port)) => {
-                let ready = port.receive(turn, &mut self.pool, &mut self.batch);
+                let ready = port.receive(&mut self.pool, &mut self.batch);
                 (self.batch.len(), ready)
             }
             _ => (0, Ready::Empty),

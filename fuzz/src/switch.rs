@@ -81,12 +81,12 @@ impl FrailPort {
 }
 
 impl Port for FrailPort {
-    fn receive(&mut self, turn: usize, pool: &mut Pool, into: &mut Vec<Frame>) -> Ready {
+    fn receive(&mut self, pool: &mut Pool, into: &mut Vec<Frame>) -> Ready {
         if self.has(DOWN) {
             return Ready::Down;
         }
         let before = into.len();
-        let ready = self.inner.receive(turn, pool, into);
+        let ready = self.inner.receive(pool, into);
         self.note(|tally| tally.handed_in += (into.len() - before) as u64);
         ready
     }

@@ -180,8 +180,8 @@ impl NullPort {
 
 impl Port for NullPort {
     #[inline]
-    fn receive(&mut self, turn: usize, pool: &mut Pool, into: &mut Vec<Frame>) -> Ready {
-        for _ in 0..turn {
+    fn receive(&mut self, pool: &mut Pool, into: &mut Vec<Frame>) -> Ready {
+        for _ in 0..BURST_FRAMES {
             let Some(mut frame) = pool.take() else {
                 return Ready::More;
             };

@@ -34,8 +34,8 @@ macro_rules! each {
 
 impl Port for AnyPort {
     #[inline]
-    fn receive(&mut self, turn: usize, pool: &mut Pool, into: &mut Vec<Frame>) -> Ready {
-        each!(self, port => port.receive(turn, pool, into))
+    fn receive(&mut self, pool: &mut Pool, into: &mut Vec<Frame>) -> Ready {
+        each!(self, port => port.receive(pool, into))
     }
 
     #[inline]

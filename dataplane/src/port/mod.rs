@@ -24,11 +24,6 @@ use crate::verdict::DropReason;
 /// Frames a port may hand in at one turn, so that one busy port does not starve the rest.
 pub const BURST_FRAMES: usize = 64;
 
-/// The same while a port floods and others have little to say: each of theirs waits for such a
-/// turn. Sixteen small frames are 15 to 30 microseconds of a TAP's time, and still enough in one
-/// call that the call costs little.
-pub const BURST_SHORT: usize = 16;
-
 /// Bytes a port may hand in at one turn: four super-frames. A burst stays in the second-level
 /// cache (1 MB and more on the machines this runs on) from receiving until it is sent on.
 pub const BURST_BYTES: usize = 256 << 10;
@@ -95,9 +90,9 @@ impl Capabilities {
 
 /// A place where frames come in and go out.
 pub trait Port {
-    /// Moves frames in, onto the end of `into`: at most `turn`, which is from 1 to
-    /// [`BURST_FRAMES`], and none further after [`BURST_BYTES`]. Never blocks.
-    fn receive(&mut self, turn: usize, pool: &mut Pool, into: &mut Vec<Frame>) -> Ready;
+    /// Moves frames in, onto the end of `into`: at most [`BURST_FRAMES`], and none further after
+    /// [`BURST_BYTES`]. Never blocks.
+    fn receive(&mut self, pool: &mut Pool, into: &mut Vec<Frame>) -> Ready;
 
     /// Offers a frame, which stays the caller's. Never blocks. A frame that is taken for
     /// [`Taken::Later`] must not be edited or released before [`Port::flush`].

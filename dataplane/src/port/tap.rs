@@ -18,7 +18,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use rustix::io::Errno;
 
 use super::sys::uring::{BATCH_MAX, Outcome, Ring, Run};
-use super::{Flushed, Port, Ready, Taken, sys};
+use super::{BURST_FRAMES, Flushed, Port, Ready, Taken, sys};
 use crate::buffer::{Frame, Pool};
 use crate::frame::offload::{HEADER_LEN, Offload};
 use crate::verdict::DropReason;
@@ -136,10 +136,10 @@ impl TapPort {
         accept(read, frame, pool, into)
     }
 
-    /// As many small frames as there are, up to `turn`, and a guess at how many come next.
-    fn read_crowd(&mut self, turn: usize, pool: &mut Pool, into: &mut Vec<Frame>) -> Ready {
+    /// As many small frames as there are, up to a burst, and a guess at how many come next.
+    fn read_crowd(&mut self, pool: &mut Pool, into: &mut Vec<Frame>) -> Ready {
         let before = into.len();
-        let ready = self.read_many(turn, pool, into);
+        let ready = self.read_many(pool, into);
         let got = &into[before..];
         let large = got.iter().any(|frame| frame.len() > SMALL_MAX);
         self.eager = if large {
@@ -151,12 +151,12 @@ impl TapPort {
         ready
     }
 
-    /// Up to `self.eager` frames and up to `turn`, in one call.
-    fn read_many(&mut self, turn: usize, pool: &mut Pool, into: &mut Vec<Frame>) -> Ready {
+    /// Up to `self.eager` frames, in one call.
+    fn read_many(&mut self, pool: &mut Pool, into: &mut Vec<Frame>) -> Ready {
         let Some(ring) = &mut self.ring else {
             return Ready::More;
         };
-        for _ in 0..self.eager.min(turn) {
+        for _ in 0..self.eager {
             let Some(frame) = pool.take() else { break };
             self.runs.push(pool.room_run(&frame));
             self.empty.push(frame);
@@ -208,13 +208,13 @@ impl TapPort {
 }
 
 impl Port for TapPort {
-    fn receive(&mut self, turn: usize, pool: &mut Pool, into: &mut Vec<Frame>) -> Ready {
+    fn receive(&mut self, pool: &mut Pool, into: &mut Vec<Frame>) -> Ready {
         if self.ring.is_some() && self.eager > 1 {
-            return self.read_crowd(turn, pool, into);
+            return self.read_crowd(pool, into);
         }
         let before = into.len();
         let mut bytes = 0;
-        while into.len() - before < turn && bytes < LARGE_BYTES {
+        while into.len() - before < BURST_FRAMES && bytes < LARGE_BYTES {
             match self.read_one(pool, into) {
                 // A lone frame is sent on before another is looked for.
                 Ok(len) if len <= SMALL_MAX && self.ring.is_some() => {

@@ -21,7 +21,7 @@ use crate::addr::PortId;
 use crate::capture::Capture;
 use crate::clock::Monotonic;
 use crate::conflict::Conflicts;
-use crate::port::{BURST_FRAMES, BURST_SHORT, Port};
+use crate::port::{BURST_FRAMES, Port};
 use crate::stats::Board;
 use crate::sync::Arc;
 use crate::tables::neighbour::Entry;
@@ -31,8 +31,9 @@ use crate::worker::Worker;
 /// port that becomes ready waits for at most so many turns of each busy one.
 const BREATHS_MAX: usize = 4;
 
-/// Frames between two looks at the readiness queue, which costs about as much as reading one.
-const FRAMES_MAX: usize = BURST_SHORT;
+/// Frames between two looks at the readiness queue, which costs about as much as reading one: so
+/// nobody waits for more than a burst of each port that floods.
+const FRAMES_MAX: usize = BURST_FRAMES;
 
 /// Rounds of a spinning thread between two looks at the readiness queue; in the others it asks the
 /// ports that spoke lately, where the next frame most likely is.
@@ -283,7 +284,7 @@ impl<P: Port> Runner<P> {
                 // Frames of theirs may wait for just this.
                 self.others.iter().for_each(|other| drop(other.wake()));
             }
-            if !breath.more || breath.crowded || round.frames >= BURST_FRAMES {
+            if !breath.more || round.frames >= FRAMES_MAX {
                 break;
             }
         }
