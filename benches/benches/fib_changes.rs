@@ -113,6 +113,7 @@ fn spec(routes: &[IpNet]) -> TablesSpec {
         },
         policy: Policy::None,
         unknown: Unknown::Drop,
+        guards: Vec::new(),
     }
 }
 

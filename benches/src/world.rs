@@ -77,6 +77,7 @@ fn node(pods: usize, net: [u8; 2], host: Mac) -> TablesSpec {
         crossing: Crossing::Bridged,
         policy: Policy::None,
         unknown: Unknown::Drop,
+        guards: Vec::new(),
     };
     for pod in 0..pods {
         let (id, mac) = (POD + pod, station(pod));

@@ -24,6 +24,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use dataplane::addr::{Mac, PortId, Station};
 use dataplane::tables::fib::NextHop;
+use dataplane::tables::guard::{Mode, PortGuard};
 use dataplane::tables::{Addresses, Crossing, Owner, PortRole, PortSpec, TablesSpec, Unknown};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
@@ -107,6 +108,7 @@ impl NodeSpec {
                 Plugin::Azure => Unknown::Drop,
                 Plugin::Kubenet => Unknown::Flood,
             },
+            guards: guards(pods),
         }
     }
 
@@ -252,6 +254,17 @@ fn ports(node: &NodeSpec, pods: &[PodPort]) -> Vec<PortSpec> {
         ..row(pod.port, PortRole::Pod, pod.mac, pod.hairpin)
     });
     fixed.into_iter().chain(pods).collect()
+}
+
+/// The guards of a node's ports: all, on every pod; on the host port those that its kernel, which
+/// speaks for everybody, cannot feel. What comes in by the uplink is the fabric's to check: Azure
+/// lets no NIC send from another's address, unless the VNet's owner says so.
+fn guards(pods: &[PodPort]) -> Vec<(PortId, PortGuard)> {
+    let host = (HOST_PORT, PortGuard::host(Mode::Enforce));
+    let pods = pods
+        .iter()
+        .map(|pod| (pod.port, PortGuard::pod(Mode::Enforce)));
+    std::iter::once(host).chain(pods).collect()
 }
 
 fn owners(node: &NodeSpec, pods: &[PodPort]) -> Vec<(IpAddr, Owner)> {

@@ -12,7 +12,7 @@
 //!
 //! | file | what it knows |
 //! |---|---|
-//! | [`addr`], [`clock`] | bare numbers with a meaning |
+//! | [`addr`], [`clock`], [`bucket`] | bare numbers with a meaning, and how often something may happen |
 //! | [`frame`] | bytes to facts |
 //! | [`tables`] | what the world looks like |
 //! | [`forward`] | where a frame goes: `decide`, which is pure |
@@ -30,6 +30,7 @@
 //! is never named by it.
 
 pub mod addr;
+pub mod bucket;
 pub mod buffer;
 pub mod capture;
 pub mod clock;

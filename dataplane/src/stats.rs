@@ -1,6 +1,7 @@
 //! Counters: every frame in, every frame out, every death by its reason, for each port.
 //!
 //! In: increments by the one worker that owns the board. Out: [`Counts`] for anyone who reads.
+//! Beside them stands what guards only observed: those frames went on, so they are no part of the law.
 //! Never: loses the law: received + originated + copied = transmitted + dropped + punted + queued.
 //!
 //! A refusal by decision is booked on the port the frame came in by; a refusal at the door out
@@ -33,6 +34,7 @@ struct PortBoard {
     transmitted: Counter,
     transmitted_bytes: Counter,
     dropped: Deaths,
+    observed: Deaths,
 }
 
 /// The counters of one worker: it alone writes, anybody reads.
@@ -47,6 +49,7 @@ pub struct Board {
     super_frames: Counter,
     errors_suppressed: Counter,
     dropped: Deaths,
+    observed: Deaths,
     ports: Box<[CachePadded<PortBoard>]>,
 }
 
@@ -62,6 +65,7 @@ impl Default for Board {
             super_frames: Counter::default(),
             errors_suppressed: Counter::default(),
             dropped: Deaths::default(),
+            observed: Deaths::default(),
             ports: (0..PortId::COUNT_MAX)
                 .map(|_| CachePadded::default())
                 .collect(),
@@ -94,6 +98,13 @@ impl Board {
     pub(crate) fn dropped(&self, port: PortId, reason: DropReason) {
         self.dropped.0[reason as usize].add(1);
         self.ports[port.index()].dropped.0[reason as usize].add(1);
+    }
+
+    /// A guard that only observes would have refused a frame that came in by `port`.
+    #[cold]
+    pub(crate) fn observed_one(&self, port: PortId, reason: DropReason) {
+        self.observed.0[reason as usize].add(1);
+        self.ports[port.index()].observed.0[reason as usize].add(1);
     }
 
     #[inline]
@@ -136,6 +147,13 @@ impl Board {
         }
     }
 
+    /// What guards objected to and let pass, since they only observe: frames by the reason for
+    /// which they would have died.
+    #[must_use]
+    pub fn observed(&self) -> Drops {
+        Drops(std::array::from_fn(|at| self.observed.0[at].get()))
+    }
+
     /// Frames received that stood for several segments.
     #[must_use]
     pub fn super_frames(&self) -> u64 {
@@ -158,6 +176,7 @@ impl Board {
             transmitted: board.transmitted.get(),
             transmitted_bytes: board.transmitted_bytes.get(),
             dropped: Drops(std::array::from_fn(|at| board.dropped.0[at].get())),
+            observed: Drops(std::array::from_fn(|at| board.observed.0[at].get())),
         }
     }
 
@@ -211,7 +230,7 @@ impl Drops {
             .filter(|(_, n)| *n > 0)
     }
 
-    fn plus(&self, other: &Drops) -> Drops {
+    pub(crate) fn plus(&self, other: &Drops) -> Drops {
         Drops(std::array::from_fn(|at| self.0[at] + other.0[at]))
     }
 
@@ -313,6 +332,8 @@ pub struct PortCounts {
     pub transmitted_bytes: u64,
     /// Deaths booked here.
     pub dropped: Drops,
+    /// What came in here, and would have died if its guards did more than observe.
+    pub observed: Drops,
 }
 
 impl PortCounts {
@@ -325,6 +346,7 @@ impl PortCounts {
             transmitted: self.transmitted + other.transmitted,
             transmitted_bytes: self.transmitted_bytes + other.transmitted_bytes,
             dropped: self.dropped.plus(&other.dropped),
+            observed: self.observed.plus(&other.observed),
         }
     }
 }

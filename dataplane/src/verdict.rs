@@ -50,6 +50,13 @@ drop_reasons! {
     SourceIsZero, "source_is_zero", "the all-zero address cannot send";
     BadOffload, "bad_offload", "the offload header does not fit the frame";
     NotAttached, "not_attached", "the ingress port has no row in the tables yet";
+    SpoofedMac, "spoofed_mac", "the source is not a station of the pod that sent it";
+    StationElsewhere, "station_elsewhere", "the source is a station of another port, or the switch's own: an impostor, or a frame that went in a circle";
+    SpoofedIp, "spoofed_ip", "the source address is not one of the pod that sent it";
+    SpoofedArp, "spoofed_arp", "an ARP packet whose sender is not the pod that sent it";
+    SpoofedNd, "spoofed_nd", "neighbour discovery that speaks for another, or hides what it says behind extension headers (RFC 6980)";
+    RogueRouter, "rogue_router", "a router advertisement or a redirect, or what may hide one, from a pod (RFC 6105, RFC 7113)";
+    HiddenByTags, "hidden_by_tags", "behind more 802.1Q tags than the guards look through";
     ReservedGroup, "reserved_group", "a link-local control frame, which no bridge forwards (IEEE 802.1D table 7-10)";
     SamePort, "same_port", "the target lives on the ingress port, and hairpin is off";
     NoEgress, "no_egress", "flooded where no other port takes floods";

@@ -22,7 +22,7 @@ use crate::buffer::{FRAME_MAX, Frame, Pool};
 use crate::capture::{Capture, Fate};
 use crate::clock::Tick;
 use crate::conflict::{Conflicts, Reporter};
-use crate::forward::{self, World};
+use crate::forward::{self, Observed, World};
 use crate::frame::{FrameView, Kind};
 use crate::gossip::{Gossip, Heard};
 use crate::port::{BURST_FRAMES, Flushed, Port, Ready, Taken};
@@ -344,9 +344,13 @@ impl<P: Port> Worker<P> {
             neighbours: &self.neighbours,
             returns: &self.returns,
         };
-        let verdict = forward::decide(&view, frame.offload, ingress, world);
+        let mut seen = Observed::default();
+        let verdict = forward::decide_before(&view, frame.offload, ingress, world, &mut seen);
         self.remember(&view, verdict, ingress, tables, now);
         let (source, kind) = (view.source, view.kind);
+        if !seen.is_empty() {
+            self.note_observed(seen, ingress);
+        }
         self.learn(source, verdict, ingress, tables, now);
         if !matches!(verdict, Verdict::Drop(_)) {
             self.show(&frame, Some(ingress), verdict.into());
@@ -359,6 +363,13 @@ impl<P: Port> Worker<P> {
             Verdict::Flood => self.flood(frame, ingress, tables),
             Verdict::Punt(punt) => self.punt(frame, punt, ingress, tables, now),
             Verdict::Drop(reason) => self.refuse(frame, reason, ingress, tables, now),
+        }
+    }
+
+    #[cold]
+    fn note_observed(&self, seen: Observed, ingress: PortId) {
+        for reason in seen.reasons() {
+            self.board.observed_one(ingress, reason);
         }
     }
 

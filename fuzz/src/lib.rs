@@ -553,6 +553,7 @@ fn azure() -> TablesSpec {
         crossing: Crossing::Bridged,
         policy: Policy::None,
         unknown: Unknown::Drop,
+        guards: Vec::new(),
     }
 }
 
@@ -588,5 +589,6 @@ fn kubenet() -> TablesSpec {
         },
         policy: Policy::None,
         unknown: Unknown::Flood,
+        guards: Vec::new(),
     }
 }

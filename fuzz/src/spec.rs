@@ -5,13 +5,15 @@
 //!
 //! A spec is lists, each a byte of length and its rows, in the order of the fields of
 //! [`TablesSpec`]: ports, owners, router MACs, routes, groups; then the crossing and a byte for
-//! unknown stations (its lowest bit) and policy (the next).
+//! unknown stations (its lowest bit), policy (the next), and what the guards of all ports do (two
+//! more).
 
 use std::net::IpAddr;
 
-use dataplane::addr::Station;
+use dataplane::addr::{PortId, Station};
 use dataplane::tables::fib::NextHop;
 use dataplane::tables::fib::group::{Group, GroupId};
+use dataplane::tables::guard::{Mode, PortGuard};
 use dataplane::tables::{
     Addresses, Crossing, Owner, Policy, PortRole, PortSpec, TablesSpec, Unknown,
 };
@@ -33,6 +35,7 @@ pub(crate) fn spec(input: &mut Input<'_>) -> TablesSpec {
     let routes = list(input, |input| (input.prefix(), next_hop(input)));
     let groups = list(input, |input| Group::new(&list(input, next_hop)).ok());
     let (crossing, last) = (crossing(input), input.byte());
+    let guards = guards(&ports, last >> 2 & 0b11);
     TablesSpec {
         ports,
         owners,
@@ -48,7 +51,23 @@ pub(crate) fn spec(input: &mut Input<'_>) -> TablesSpec {
             0 => Unknown::Flood,
             _ => Unknown::Drop,
         },
+        guards,
     }
+}
+
+/// The guards of a plan, all in one mode, for whatever ports there are.
+fn guards(ports: &[PortSpec], mode: u8) -> Vec<(PortId, PortGuard)> {
+    let mode = match mode {
+        0 => return Vec::new(),
+        1 => Mode::Observe,
+        _ => Mode::Enforce,
+    };
+    let guard = |port: &PortSpec| match port.role {
+        PortRole::Pod => Some((port.id, PortGuard::pod(mode))),
+        PortRole::Host => Some((port.id, PortGuard::host(mode))),
+        PortRole::Uplink => None,
+    };
+    ports.iter().filter_map(guard).collect()
 }
 
 fn list<T>(input: &mut Input<'_>, row: impl Fn(&mut Input<'_>) -> T) -> Vec<T> {

@@ -263,7 +263,7 @@ fn addresses(bytes: &[u8]) -> Option<&[u8]> {
     match view.kind {
         Kind::Ipv4 => view.payload().get(12..20),
         Kind::Ipv6 => view.payload().get(8..40),
-        Kind::Arp | Kind::Other => None,
+        Kind::Arp | Kind::Tagged | Kind::Other => None,
     }
 }
 

@@ -425,6 +425,7 @@ fn families() -> &'static [(TablesSpec, Arc<Tables>); 5] {
 fn without(mut spec: TablesSpec, gone: PortId) -> TablesSpec {
     use dataplane::tables::fib::NextHop;
     spec.ports.retain(|row| row.id != gone);
+    spec.guards.retain(|(port, _)| *port != gone);
     spec.owners.retain(|(_, owner)| owner.port != gone);
     let goes = |hop: &NextHop| matches!(hop, NextHop::Station { port, .. } if *port == gone);
     spec.routes.retain(|(_, hop)| !goes(hop));
@@ -433,6 +434,7 @@ fn without(mut spec: TablesSpec, gone: PortId) -> TablesSpec {
 
 fn without_ports(mut spec: TablesSpec) -> TablesSpec {
     spec.ports.clear();
+    spec.guards.clear();
     spec.owners.clear();
     spec.routes.clear();
     spec

@@ -100,6 +100,7 @@ fn spec(groups: Vec<Group>) -> TablesSpec {
         },
         policy: Policy::None,
         unknown: Unknown::Flood,
+        guards: Vec::new(),
     }
 }
 

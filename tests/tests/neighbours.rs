@@ -110,6 +110,7 @@ fn spec() -> TablesSpec {
         },
         policy: Policy::None,
         unknown: Unknown::Flood,
+        guards: Vec::new(),
         groups: Vec::new(),
     }
 }

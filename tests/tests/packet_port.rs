@@ -148,6 +148,7 @@ fn tables() -> Tables {
         crossing: Crossing::Bridged,
         policy: Policy::None,
         unknown: Unknown::Drop,
+        guards: Vec::new(),
     };
     Tables::build(&spec).expect("sound")
 }

@@ -60,6 +60,7 @@ fn tables(number: u16) -> Tables {
         crossing: Crossing::Bridged,
         policy: Policy::None,
         unknown: Unknown::Flood,
+        guards: Vec::new(),
     })
     .expect("they have no faults")
 }

@@ -301,6 +301,7 @@ fn spec(second: PortRole, routes: Vec<(IpNet, NextHop)>, crossing: Crossing) -> 
         crossing,
         policy: Policy::None,
         unknown: Unknown::Flood,
+        guards: Vec::new(),
     }
 }
 

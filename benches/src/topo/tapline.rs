@@ -251,5 +251,6 @@ fn tables(pods: &[Pod]) -> TablesSpec {
         crossing: Crossing::Bridged,
         policy: Policy::None,
         unknown: Unknown::Flood,
+        guards: Vec::new(),
     }
 }

@@ -54,6 +54,7 @@ pub fn row(frame: &Carried) -> FrameRow {
         }
         Network::Malformed(reason) => reason.label().replace('_', " "),
         Network::Opaque => match view.kind {
+            Kind::Tagged => "behind an 802.1Q tag".to_owned(),
             Kind::Other => "neither ARP nor IP".to_owned(),
             _ => "not read".to_owned(),
         },

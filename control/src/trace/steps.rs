@@ -9,8 +9,10 @@ use dataplane::addr::{Mac, PortId};
 use dataplane::forward::{Known, Step};
 use dataplane::frame::tuple::{Ports, Tuple};
 use dataplane::tables::fib::NextHop;
+use dataplane::tables::guard::Mode;
 use dataplane::tables::returns::Known as Carried;
 use dataplane::tables::{Crossing, Owner, Unknown};
+use dataplane::verdict::DropReason;
 use serde_json::{Map, Value, json};
 
 use super::network::Network;
@@ -33,6 +35,7 @@ pub(super) fn row(step: &'static str, text: String, facts: Value) -> StepRow {
 pub fn tell(network: &Network, at: usize, step: Step, segments: bool) -> StepRow {
     let port = |port: PortId| network.port_name(at, port);
     match step {
+        Step::Guard { reason, mode } => guard(reason, mode),
         Step::ForRouter { mac } => {
             let who = router(network, at, mac);
             let text = format!("{mac} is {who}, so the IP address decides");
@@ -94,6 +97,17 @@ pub fn tell(network: &Network, at: usize, step: Step, segments: bool) -> StepRow
         Step::Return { answers, known } => return_row(answers, known),
         step => routed(network, at, step, segments),
     }
+}
+
+fn guard(reason: DropReason, mode: Mode) -> StepRow {
+    let (what, label) = match mode {
+        Mode::Enforce => ("refuses it", "enforce"),
+        Mode::Observe => ("would refuse it, and only observes", "observe"),
+        Mode::Off => ("does not look", "off"),
+    };
+    let text = format!("a guard of the port {what}: {}", reason.meaning());
+    let facts = json!({"reason": reason.label(), "mode": label});
+    row("guard", text, facts)
 }
 
 fn owner_row(network: &Network, at: usize, address: IpAddr, owner: Option<Owner>) -> StepRow {

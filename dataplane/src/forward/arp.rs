@@ -10,7 +10,7 @@
 //! `ebtables.SetDnatForArpReplies`, which floods where we unicast).
 
 use super::witness::note;
-use super::{Known, Step, Witness, conflict, owner, told_to};
+use super::{Known, Step, Witness, conflict, guard, owner, told_to};
 use crate::addr::Station;
 use crate::frame::arp::{ArpView, Operation};
 use crate::frame::{FrameView, Network};
@@ -37,6 +37,9 @@ pub(super) fn decide<W: Witness>(
     };
     if let Some(verdict) = conflict(claimed.into(), ingress, tables, witness) {
         return verdict;
+    }
+    if let Err(reason) = guard::arp(&packet, ingress, tables, witness) {
+        return Verdict::Drop(reason);
     }
     match (packet.operation, ingress.role) {
         (Operation::Reply, PortRole::Uplink) => reply_from_uplink(&packet, tables, witness),

@@ -8,6 +8,7 @@
 //!
 //! | question | where it is answered |
 //! |---|---|
+//! | may it come in here? | [`guard`]: what the port may say |
 //! | who has this protocol address? | [`arp`], [`nd`]: whoever is configured to hold it |
 //! | a frame for the router, or from the uplink | [`route`]: by IP address |
 //! | any other frame | [`bridge`]: by MAC address |
@@ -15,11 +16,13 @@
 
 mod arp;
 mod bridge;
+mod guard;
 mod host;
 mod nd;
 mod route;
 mod witness;
 
+pub(crate) use witness::Observed;
 use witness::note;
 pub use witness::{Known, Step, Witness};
 
@@ -75,6 +78,9 @@ pub fn decide_before<W: Witness>(
     let Some(port) = world.tables.port(ingress) else {
         return Verdict::Drop(DropReason::NotAttached);
     };
+    if let Err(reason) = guard::admit(view, port, world.tables, witness) {
+        return Verdict::Drop(reason);
+    }
     if view.kind == Kind::Arp {
         return arp::decide(view, port, world.tables, witness);
     }

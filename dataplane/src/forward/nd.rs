@@ -11,7 +11,7 @@
 use std::net::Ipv6Addr;
 
 use super::witness::note;
-use super::{Step, Witness, World, bridge, conflict, owner, told_to};
+use super::{Step, Witness, World, bridge, conflict, guard, owner, told_to};
 use crate::frame::FrameView;
 use crate::frame::nd::{Message, NdView};
 use crate::frame::offload::Offload;
@@ -38,6 +38,9 @@ pub(super) fn decide<W: Witness>(
     };
     if let Some(verdict) = conflict(claimed(&packet).into(), ingress, tables, witness) {
         return verdict;
+    }
+    if let Err(reason) = guard::discovery(&packet, ingress, tables, witness) {
+        return Verdict::Drop(reason);
     }
     let answered = match (packet.message, ingress.role) {
         (Message::Solicitation, _) => solicited(&packet, ingress, tables, witness),

@@ -77,6 +77,7 @@ fn spec(routed: bool) -> TablesSpec {
         } else {
             Unknown::Drop
         },
+        guards: Vec::new(),
     }
 }
 

@@ -10,12 +10,21 @@ use crate::addr::{Mac, PortId};
 use crate::frame::tuple::Tuple;
 use crate::tables::fib::NextHop;
 use crate::tables::fib::group::GroupId;
+use crate::tables::guard::Mode;
 use crate::tables::returns::Known as Carried;
 use crate::tables::{Crossing, Owner, Unknown};
+use crate::verdict::DropReason;
 
 /// One thing that `decide` looked at, and what it found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
+    /// A guard of the ingress port objects to the frame.
+    Guard {
+        /// To what.
+        reason: DropReason,
+        /// What comes of it.
+        mode: Mode,
+    },
     /// The target MAC is one of the router's, so the IP address decides.
     ForRouter {
         /// The target MAC.
@@ -140,6 +149,41 @@ pub trait Witness {
 
     /// `decide` has taken `step`.
     fn note(&mut self, step: Step);
+
+    /// A guard that only observes would have refused the frame.
+    #[inline(always)]
+    fn observe(&mut self, _: DropReason) {}
+}
+
+/// The worker's witness: it is told no step, and remembers what was observed, a bit for each reason.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Observed(u64);
+
+const _: () = assert!(DropReason::COUNT <= u64::BITS as usize);
+
+impl Observed {
+    /// True if nothing was.
+    #[inline(always)]
+    pub(crate) fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// What was, each reason once.
+    pub(crate) fn reasons(self) -> impl Iterator<Item = DropReason> {
+        let seen = move |reason: &DropReason| self.0 & 1 << *reason as u8 != 0;
+        DropReason::ALL.iter().copied().filter(seen)
+    }
+}
+
+impl Witness for Observed {
+    const LISTENS: bool = false;
+
+    #[inline(always)]
+    fn note(&mut self, _: Step) {}
+
+    fn observe(&mut self, reason: DropReason) {
+        self.0 |= 1 << reason as u8;
+    }
 }
 
 /// Nobody listens, and nothing is said: this is what the worker compiles.

@@ -14,6 +14,12 @@ pub const IPV4: u16 = 0x0800;
 pub const ARP: u16 = 0x0806;
 /// EtherType of IPv6.
 pub const IPV6: u16 = 0x86dd;
+/// EtherType of an 802.1Q tag.
+pub const TAG: u16 = 0x8100;
+/// EtherType of a provider's tag (802.1ad).
+pub const PROVIDER_TAG: u16 = 0x88a8;
+/// EtherType of a provider's tag before 802.1ad, which Linux does not strip and others do.
+pub const OLD_PROVIDER_TAG: u16 = 0x9100;
 
 /// The addresses to which IEEE 802.1D table 7-10 forbids forwarding, `01:80:c2:00:00:00` to
 /// `..:0f`, share their first 44 bits.

@@ -176,7 +176,7 @@ impl Chain {
 /// True for the headers of RFC 7045's registry whose length can be read. What is encrypted (ESP)
 /// ends the chain, as does "no next header".
 #[inline]
-const fn is_extension(protocol: u8) -> bool {
+pub(crate) const fn is_extension(protocol: u8) -> bool {
     matches!(
         protocol,
         HOP_BY_HOP

@@ -49,8 +49,25 @@ pub enum Kind {
     Ipv4,
     /// IPv6.
     Ipv6,
-    /// An 802.1Q tag, or another type.
+    /// An 802.1Q tag (or 802.1ad's), behind which the rest stands.
+    Tagged,
+    /// Another type.
     Other,
+}
+
+impl Kind {
+    /// What this EtherType announces.
+    #[inline(always)]
+    #[must_use]
+    pub const fn of(ether_type: u16) -> Kind {
+        match ether_type {
+            ethernet::IPV4 => Kind::Ipv4,
+            ethernet::IPV6 => Kind::Ipv6,
+            ethernet::ARP => Kind::Arp,
+            ethernet::TAG | ethernet::PROVIDER_TAG | ethernet::OLD_PROVIDER_TAG => Kind::Tagged,
+            _ => Kind::Other,
+        }
+    }
 }
 
 /// A frame whose Ethernet header has been checked. The header behind it is checked when somebody
@@ -75,12 +92,7 @@ impl<'a> FrameView<'a> {
     pub fn parse(bytes: &'a [u8]) -> Result<FrameView<'a>, DropReason> {
         let (header, payload) = ethernet::split(bytes).ok_or(DropReason::TooShort)?;
         let source = Station::new(header.source)?;
-        let kind = match header.ether_type {
-            ethernet::IPV4 => Kind::Ipv4,
-            ethernet::IPV6 => Kind::Ipv6,
-            ethernet::ARP => Kind::Arp,
-            _ => Kind::Other,
-        };
+        let kind = Kind::of(header.ether_type);
         Ok(FrameView {
             target: header.target,
             source,
@@ -121,7 +133,7 @@ impl<'a> FrameView<'a> {
             Kind::Ipv4 => Ipv4View::parse(payload).map_or_else(Network::Malformed, Network::Ipv4),
             Kind::Ipv6 => Ipv6View::parse(payload).map_or_else(Network::Malformed, Network::Ipv6),
             Kind::Arp => ArpView::parse(payload).map_or_else(Network::Malformed, Network::Arp),
-            Kind::Other => Network::Opaque,
+            Kind::Tagged | Kind::Other => Network::Opaque,
         }
     }
 }

@@ -14,6 +14,10 @@ use crate::verdict::DropReason;
 
 /// ICMPv6 type of a neighbour solicitation (RFC 4861 4.3).
 pub(crate) const SOLICITATION: u8 = 135;
+/// Type of a router advertisement (RFC 4861 4.2).
+pub(crate) const ROUTER_ADVERTISEMENT: u8 = 134;
+/// Type of a redirect (RFC 4861 4.5).
+pub(crate) const REDIRECT: u8 = 137;
 /// ICMPv6 type of a neighbour advertisement (RFC 4861 4.4).
 pub(crate) const ADVERTISEMENT: u8 = 136;
 /// Option of the sender's hardware address (RFC 4861 4.6.1).

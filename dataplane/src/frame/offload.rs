@@ -120,7 +120,7 @@ impl Offload {
     pub fn fits(self, len: usize, kind: Kind) -> bool {
         let start_min = match kind {
             Kind::Ipv6 => CSUM_START_MIN_V6,
-            Kind::Ipv4 | Kind::Arp | Kind::Other => CSUM_START_MIN,
+            Kind::Ipv4 | Kind::Arp | Kind::Tagged | Kind::Other => CSUM_START_MIN,
         };
         let checksum_end = usize::from(self.csum_start) + usize::from(self.csum_offset) + 2;
         (!self.needs_checksum() || (self.csum_start >= start_min && checksum_end <= len))

@@ -14,25 +14,23 @@
 
 use std::net::IpAddr;
 
+use crate::bucket::{Bucket, Rate};
 use crate::clock::Tick;
 use crate::frame::flow::mixed;
 
-/// All errors but those of path MTU discovery: one a millisecond, 50 at once.
+/// All errors but those of path MTU discovery.
 const ANY: Rate = Rate {
-    cost_ms: 1,
+    per_second: 1000,
     burst: 50,
 };
 
-/// Path MTU discovery: one a millisecond; at once as many as a whole second brings, since many
-/// connections may meet a small MTU together.
-const PATH_MTU: Rate = Rate {
-    cost_ms: 1,
-    burst: 1000,
-};
+/// Path MTU discovery: at once as many as a whole second brings, since many connections may meet a
+/// small MTU together.
+const PATH_MTU: Rate = Rate::per_second(1000);
 
-/// Errors to one host: one a second, six at once.
+/// Errors to one host.
 const HOST: Rate = Rate {
-    cost_ms: 1000,
+    per_second: 1,
     burst: 6,
 };
 
@@ -48,44 +46,6 @@ pub(crate) enum Use {
     Other,
 }
 
-/// How fast a bucket fills, and how much it holds.
-#[derive(Clone, Copy)]
-struct Rate {
-    cost_ms: u64,
-    burst: u64,
-}
-
-/// A token bucket, whose tokens are counted in the milliseconds that they take to come back.
-#[derive(Clone, Copy, Debug)]
-struct Bucket {
-    credit_ms: u64,
-    at: Tick,
-}
-
-impl Bucket {
-    const fn full(rate: Rate) -> Bucket {
-        Bucket {
-            credit_ms: rate.cost_ms * rate.burst,
-            at: Tick(0),
-        }
-    }
-
-    /// Fills up for the time that has passed; then, is there enough for one?
-    fn has_one(&mut self, rate: Rate, now: Tick) -> bool {
-        let most = rate.cost_ms * rate.burst;
-        let grown = self.credit_ms.saturating_add(now.since(self.at));
-        *self = Bucket {
-            credit_ms: grown.min(most),
-            at: now,
-        };
-        self.credit_ms >= rate.cost_ms
-    }
-
-    fn take_one(&mut self, rate: Rate) {
-        self.credit_ms -= rate.cost_ms;
-    }
-}
-
 /// The limits of one worker.
 #[derive(Debug)]
 pub(crate) struct Limits {
@@ -97,9 +57,9 @@ pub(crate) struct Limits {
 impl Limits {
     pub(crate) fn new() -> Limits {
         Limits {
-            any: Bucket::full(ANY),
-            path_mtu: Bucket::full(PATH_MTU),
-            hosts: Box::new([Bucket::full(HOST); HOSTS]),
+            any: Bucket::FULL,
+            path_mtu: Bucket::FULL,
+            hosts: Box::new([Bucket::FULL; HOSTS]),
         }
     }
 
@@ -107,17 +67,17 @@ impl Limits {
     /// nothing under another.
     pub(crate) fn allow(&mut self, host: IpAddr, needed: Use, now: Tick) -> bool {
         if needed == Use::PathMtu {
-            let may = self.path_mtu.has_one(PATH_MTU, now);
+            let may = self.path_mtu.has(1, PATH_MTU, now);
             if may {
-                self.path_mtu.take_one(PATH_MTU);
+                self.path_mtu.take(1);
             }
             return may;
         }
         let bucket = &mut self.hosts[place(host)];
-        let may = self.any.has_one(ANY, now) && bucket.has_one(HOST, now);
+        let may = self.any.has(1, ANY, now) && bucket.has(1, HOST, now);
         if may {
-            self.any.take_one(ANY);
-            bucket.take_one(HOST);
+            self.any.take(1);
+            bucket.take(1);
         }
         may
     }

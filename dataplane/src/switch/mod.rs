@@ -22,7 +22,7 @@ use crate::conflict::Conflict;
 use crate::gossip::Gossip;
 use crate::port::Port;
 use crate::snapshot::Publisher;
-use crate::stats::{Board, Counts, PortCounts};
+use crate::stats::{Board, Counts, Drops, PortCounts};
 use crate::sync::Arc;
 use crate::tables::Tables;
 use crate::tables::fdb::{CAPACITY_DEFAULT, Fdb};
@@ -250,6 +250,15 @@ impl Boards {
     #[must_use]
     pub fn super_frames(&self) -> u64 {
         self.0.iter().map(|board| board.super_frames()).sum()
+    }
+
+    /// What guards objected to and let pass, since they only observe.
+    #[must_use]
+    pub fn observed(&self) -> Drops {
+        self.0
+            .iter()
+            .map(|board| board.observed())
+            .fold(Drops::default(), |all, one| all.plus(&one))
     }
 
     /// ICMP errors that were due, and not sent: a rate limit said so, or no buffer was free.

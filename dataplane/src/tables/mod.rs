@@ -6,6 +6,7 @@
 
 pub mod fdb;
 pub mod fib;
+pub mod guard;
 pub mod live;
 pub mod neighbour;
 pub mod returns;
@@ -22,6 +23,7 @@ use crate::frame::flow::Flow;
 use crate::sync::Arc;
 use fib::group::{GROUPS_MAX, Group, GroupId};
 use fib::{Fib, NextHop, Refusal};
+use guard::{Guarded, PortGuard};
 use live::LiveTables;
 use stations::Stations;
 
@@ -133,6 +135,8 @@ pub struct TablesSpec {
     pub policy: Policy,
     /// What becomes of frames for unknown stations.
     pub unknown: Unknown,
+    /// The guards of ports; a port that is not named has none.
+    pub guards: Vec<(PortId, PortGuard)>,
 }
 
 /// A row that names a port.
@@ -142,6 +146,8 @@ pub enum Namer {
     Owner(IpAddr),
     /// A route.
     Route(IpNet),
+    /// A guard.
+    Guard,
 }
 
 impl fmt::Display for Namer {
@@ -149,6 +155,7 @@ impl fmt::Display for Namer {
         match self {
             Namer::Owner(address) => write!(f, "the holder of {address}"),
             Namer::Route(prefix) => write!(f, "route {prefix}"),
+            Namer::Guard => f.write_str("a guard"),
         }
     }
 }
@@ -159,6 +166,9 @@ pub enum Fault {
     /// Two rows for one port.
     #[error("{0:?} is given twice")]
     PortTwice(PortId),
+    /// Two guards for one port.
+    #[error("{0:?} has two guards")]
+    GuardTwice(PortId),
     /// Two host ports or two uplinks.
     #[error("{0:?} and {1:?} are both {2:?}, and a switch has at most one")]
     RoleTwice(PortId, PortId, PortRole),
@@ -204,6 +214,7 @@ pub type PortRow = PortSpec;
 #[derive(Clone, Debug)]
 pub struct Tables {
     rows: Vec<Option<PortRow>>,
+    guards: Vec<Option<Guarded>>,
     floods: Vec<PortId>,
     host: Option<PortRow>,
     uplink: Option<PortRow>,
@@ -233,7 +244,8 @@ impl Tables {
         let rows = rows(&spec.ports, faults);
         let has = |port: PortId| rows.get(port.index()).is_some_and(Option::is_some);
         let owners = owners(&spec.owners, has, faults);
-        let stations = stations(&spec.ports, faults);
+        let stations = stations(spec, faults);
+        let guards = guards(spec, &rows, faults);
         let host = only(&spec.ports, PortRole::Host, faults);
         let uplink = only(&spec.ports, PortRole::Uplink, faults);
         let floods = spec
@@ -244,6 +256,7 @@ impl Tables {
             .collect();
         Tables {
             rows,
+            guards,
             floods,
             host,
             uplink,
@@ -264,6 +277,7 @@ impl Tables {
     pub fn empty() -> Tables {
         Tables {
             rows: Vec::new(),
+            guards: Vec::new(),
             floods: Vec::new(),
             host: None,
             uplink: None,
@@ -284,6 +298,13 @@ impl Tables {
     #[must_use]
     pub fn port(&self, port: PortId) -> Option<&PortRow> {
         self.rows.get(port.index())?.as_ref()
+    }
+
+    /// The guards of `port`, if it has any.
+    #[inline(always)]
+    #[must_use]
+    pub fn guard(&self, port: PortId) -> Option<&Guarded> {
+        self.guards.get(port.index())?.as_ref()
     }
 
     /// The ports that take floods: pods and host, never the uplink, since the fabric has no
@@ -462,16 +483,41 @@ fn only(ports: &[PortSpec], role: PortRole, faults: &mut Vec<Fault>) -> Option<P
 
 /// Stations of pods and host. The uplink's MAC is not one: on an azure node the host port has the
 /// same address, and that is where frames to it belong.
-fn stations(ports: &[PortSpec], faults: &mut Vec<Fault>) -> Stations {
+fn stations(spec: &TablesSpec, faults: &mut Vec<Fault>) -> Stations {
+    let ports = spec.ports.iter().filter(|p| p.role != PortRole::Uplink);
+    let own = ports.map(|port| (port.mac, port.id));
+    let more = spec.guards.iter().flat_map(|(port, guard)| {
+        let stations = guard.more_stations.iter();
+        stations.map(|station| (*station, *port))
+    });
     let mut stations = Stations::default();
-    for port in ports.iter().filter(|p| p.role != PortRole::Uplink) {
-        if let Some(other) = stations.insert(port.mac.mac(), port.id)
-            && other != port.id
+    for (station, port) in own.chain(more) {
+        if let Some(other) = stations.insert(station.mac(), port)
+            && other != port
         {
-            faults.push(Fault::StationTwice(port.mac, other, port.id));
+            faults.push(Fault::StationTwice(station, other, port));
         }
     }
     stations
+}
+
+fn guards(
+    spec: &TablesSpec,
+    rows: &[Option<PortRow>],
+    faults: &mut Vec<Fault>,
+) -> Vec<Option<Guarded>> {
+    let mut guards: Vec<Option<Guarded>> = vec![None; rows.len()];
+    for (id, guard) in &spec.guards {
+        let Some(Some(port)) = rows.get(id.index()) else {
+            faults.push(Fault::NoSuchPort(Namer::Guard, *id));
+            continue;
+        };
+        let guarded = Guarded::new(guard, port, &spec.owners);
+        if guards[id.index()].replace(guarded).is_some() {
+            faults.push(Fault::GuardTwice(*id));
+        }
+    }
+    guards
 }
 
 fn owners(
@@ -547,6 +593,7 @@ mod tests {
             crossing: Crossing::Bridged,
             policy: Policy::None,
             unknown: Unknown::Flood,
+            guards: Vec::new(),
         };
         let faults = Tables::build(&spec).expect_err("it is full of faults");
         assert!(faults.contains(&Fault::PortTwice(one)));
@@ -574,6 +621,7 @@ mod tests {
                 crossing: Crossing::Bridged,
                 policy: Policy::None,
                 unknown: Unknown::Flood,
+                guards: Vec::new(),
             };
             let faults = Tables::build(&spec).expect_err("nobody holds it");
             assert_eq!(faults, [Fault::NoHolder(address, mac)]);
@@ -606,6 +654,7 @@ mod tests {
             crossing: Crossing::Bridged,
             policy: Policy::None,
             unknown: Unknown::Flood,
+            guards: Vec::new(),
         };
         let mut faults = Tables::build(&spec).expect_err("none is whole");
         let no_port = |role| Fault::NoPortFor(routes[1], role);

@@ -20,6 +20,7 @@ use std::net::Ipv4Addr;
 mod errors;
 mod finish;
 mod fragments;
+mod guards;
 mod law;
 mod neighbours;
 mod returns;
@@ -101,6 +102,7 @@ fn azure() -> TablesSpec {
         crossing: Crossing::Bridged,
         policy: Policy::None,
         unknown: Unknown::Drop,
+        guards: Vec::new(),
     }
 }
 
@@ -141,6 +143,7 @@ fn kubenet() -> TablesSpec {
         },
         policy: Policy::None,
         unknown: Unknown::Flood,
+        guards: Vec::new(),
     }
 }
 

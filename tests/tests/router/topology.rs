@@ -558,5 +558,6 @@ pub(crate) fn tables(here: Side, there: Side, between: u16) -> TablesSpec {
         },
         policy: Policy::None,
         unknown: Unknown::Flood,
+        guards: Vec::new(),
     }
 }

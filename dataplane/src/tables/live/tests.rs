@@ -84,6 +84,7 @@ fn spec() -> TablesSpec {
         },
         policy: Policy::None,
         unknown: Unknown::Drop,
+        guards: Vec::new(),
     }
 }
 

@@ -1,0 +1,214 @@
+//! Guards: what a port may send, as configured, and what is done about the rest.
+//!
+//! In: a [`PortGuard`] for each port that has one, and the stations and addresses of that port.
+//! Out: [`Guarded`], which tells in a compare or two that a frame is beyond suspicion.
+//! Never: state. What only a history can tell (storms, quotas, stations that flap) is the worker's.
+//!
+//! A pod that speaks from its configured station and address is the case that every frame pays
+//! for, so the few words it is compared with stand together in one cache line. All else is asked
+//! of the guard behind them, by `forward::guard`.
+
+use ipnet::IpNet;
+
+use super::{Owner, PortSpec};
+use crate::addr::{Mac, Station};
+use crate::bucket::Rate;
+use crate::frame::transport::{TCP, UDP};
+use crate::frame::{FrameView, Kind};
+
+/// Stations that may be learned behind one pod: 250 ports with as many each, and a host port with
+/// [`LEARNED_HOST`], fill an FDB of the default capacity and do not overfill it.
+pub const LEARNED_POD: u32 = 32;
+/// Stations that may be learned behind the host port. The kernel has one, which is configured;
+/// what it bridges itself is more.
+pub const LEARNED_HOST: u32 = 128;
+
+const _: () = assert!(250 * LEARNED_POD + LEARNED_HOST <= super::fdb::CAPACITY_DEFAULT as u32);
+
+/// What is done about frames that a guard objects to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Mode {
+    /// Nothing; the guard does not look.
+    #[default]
+    Off,
+    /// They are counted as observed, and go on.
+    Observe,
+    /// They die.
+    Enforce,
+}
+
+/// How many frames a second one port may send to all, in frames as they are on a wire: a
+/// super-frame counts its segments. Each worker counts for itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rates {
+    /// To the broadcast address. A kernel asks for an address once a second, and for at most 1,024
+    /// of them, since its neighbour table holds no more (`gc_thresh3`).
+    pub broadcast: Rate,
+    /// To other groups: 4,096 frames of 1,500 bytes are 49 Mbit/s, two streams of video.
+    pub multicast: Rate,
+    /// To stations that nobody has heard. One that exists answers the first frame.
+    pub unknown: Rate,
+}
+
+impl Default for Rates {
+    fn default() -> Rates {
+        Rates {
+            broadcast: Rate::per_second(1024),
+            multicast: Rate::per_second(4096),
+            unknown: Rate::per_second(1024),
+        }
+    }
+}
+
+/// The guards of one port. By default none looks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PortGuard {
+    /// The source MAC is the port's own, or one of `more_stations`.
+    pub stations: Mode,
+    /// The source IP address, and what ARP and neighbour discovery claim, is one that the port
+    /// holds, or in `more_addresses`; or no address yet; or a link-local IPv6 one of nobody else.
+    pub addresses: Mode,
+    /// Nobody here sends router advertisements or redirects (RFC 6105, CVE-2020-10749).
+    pub routers: Mode,
+    /// A station of another port, or of the switch, does not come in here: its frames would have
+    /// gone in a circle.
+    pub loops: Mode,
+    /// A station that moves too often between ports stays where it was.
+    pub flaps: Mode,
+    /// No more than `learned_max` stations are learned here.
+    pub quota: Mode,
+    /// Stations that may be learned here.
+    pub learned_max: u32,
+    /// No more than `rates` go to all.
+    pub storms: Mode,
+    /// How many frames may go to all.
+    pub rates: Rates,
+    /// Stations beside the port's own. They count as configured here.
+    pub more_stations: Vec<Station>,
+    /// Addresses beside those that the port holds.
+    pub more_addresses: Vec<IpNet>,
+}
+
+impl PortGuard {
+    /// All guards that a pod cannot feel unless it does harm.
+    #[must_use]
+    pub fn pod(mode: Mode) -> PortGuard {
+        PortGuard {
+            stations: mode,
+            addresses: mode,
+            routers: mode,
+            loops: mode,
+            flaps: mode,
+            quota: mode,
+            learned_max: LEARNED_POD,
+            storms: mode,
+            ..PortGuard::default()
+        }
+    }
+
+    /// Those for the node's own kernel, which sends in everybody's name, and may be a router.
+    #[must_use]
+    pub fn host(mode: Mode) -> PortGuard {
+        PortGuard {
+            loops: mode,
+            flaps: mode,
+            quota: mode,
+            learned_max: LEARNED_HOST,
+            ..PortGuard::default()
+        }
+    }
+}
+
+/// What a frame beyond suspicion is compared with.
+#[derive(Clone, Copy, Debug)]
+struct Plain {
+    /// Somebody looks at source MACs.
+    looks: bool,
+    /// Somebody looks at what the frame carries.
+    reads: bool,
+    mac: Mac,
+    /// The IPv4 address; above 32 bits where there is none.
+    v4: u64,
+    v6: Option<[u8; 16]>,
+}
+
+/// The guards of one port, ready for use.
+#[derive(Clone, Debug)]
+#[repr(align(64))]
+pub struct Guarded {
+    plain: Plain,
+    guard: Box<PortGuard>,
+}
+
+impl Guarded {
+    pub(super) fn new(
+        guard: &PortGuard,
+        port: &PortSpec,
+        owners: &[(std::net::IpAddr, Owner)],
+    ) -> Guarded {
+        let own = || owners.iter().filter(|(_, owner)| owner.port == port.id);
+        let v4 = own().find_map(|(address, _)| match address {
+            std::net::IpAddr::V4(v4) => Some(u64::from(v4.to_bits())),
+            std::net::IpAddr::V6(_) => None,
+        });
+        let v6 = own().find_map(|(address, _)| match address {
+            std::net::IpAddr::V6(v6) => Some(v6.octets()),
+            std::net::IpAddr::V4(_) => None,
+        });
+        let reads = guard.addresses.max(guard.routers) > Mode::Off;
+        Guarded {
+            plain: Plain {
+                looks: reads || guard.stations.max(guard.loops) > Mode::Off,
+                reads,
+                mac: port.mac.mac(),
+                v4: v4.unwrap_or(u64::MAX),
+                v6,
+            },
+            guard: Box::new(guard.clone()),
+        }
+    }
+
+    /// The guards themselves.
+    #[inline]
+    #[must_use]
+    pub fn guard(&self) -> &PortGuard {
+        &self.guard
+    }
+
+    /// True if `mac` is a station of the port.
+    #[must_use]
+    pub fn has_station(&self, station: Station) -> bool {
+        station.mac() == self.plain.mac || self.guard.more_stations.contains(&station)
+    }
+
+    /// True if no guard that looks at single frames could object to this one: it comes from the
+    /// port's own station and address, and is of a kind that says no more than that.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_plain(&self, view: &FrameView<'_>) -> bool {
+        let plain = &self.plain;
+        if !plain.looks {
+            return true;
+        }
+        if view.source.mac() != plain.mac {
+            return false;
+        }
+        if !plain.reads {
+            return true;
+        }
+        let packet = view.payload();
+        match view.kind {
+            Kind::Ipv4 => match packet.get(12..16).and_then(|four| four.first_chunk::<4>()) {
+                Some(source) => u64::from(u32::from_be_bytes(*source)) == plain.v4,
+                None => true, // no packet, and nobody will take it for one
+            },
+            Kind::Ipv6 => {
+                matches!(packet.get(6), Some(&(TCP | UDP)))
+                    && packet.get(8..24) == plain.v6.as_ref().map(|own| &own[..])
+            }
+            // What ARP claims is asked where it is read.
+            Kind::Arp | Kind::Other => true,
+            Kind::Tagged => false,
+        }
+    }
+}
