@@ -577,6 +577,8 @@ impl Ports for Hands<'_> {
         if on {
             return self.core.raise_uplink().map_err(|error| error.to_string());
         }
+        // Else it would put back what is taken away now.
+        self.core.keeper = None;
         let uplink = self.core.uplink();
         uplink
             .detach(&self.core.net)

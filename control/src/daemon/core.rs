@@ -30,6 +30,7 @@ use super::store::{State, Store, StoreError};
 use crate::adopt::kept::Kept;
 use crate::api::types::{AddressFill, ApiError, ErrorKind, Interface, Key, StatusReply};
 use crate::compile::{HOST_PORT, NodeSpec, PodPort, UPLINK_PORT};
+use crate::config::PolicyMode;
 use crate::devices::attach::{ArpSteering, HostPort, Uplink};
 use crate::devices::error::DeviceError;
 use crate::devices::name::DeviceName;
@@ -38,7 +39,7 @@ use crate::devices::netns::Netns;
 use crate::devices::tap::TapSpec;
 use crate::ipam::Pool;
 use crate::plan::Plugin;
-use crate::steer::Cover;
+use crate::steer::{Cover, Keeper};
 
 /// Records of claims that are kept: enough to find a culprit by.
 const CONFLICTS_MAX: usize = 256;
@@ -65,6 +66,8 @@ pub struct Settings {
     pub workers: NonZeroU16,
     /// How long a worker looks again before it sleeps.
     pub spin: Duration,
+    /// What was said of policy, where pods' packets go through the kernel.
+    pub policy: PolicyMode,
 }
 
 impl Settings {
@@ -81,6 +84,7 @@ impl Settings {
             bandwidth: true,
             workers: NonZeroU16::MIN,
             spin: dataplane::switch::SPIN_DEFAULT,
+            policy: PolicyMode::Auto,
         }
     }
 
@@ -159,7 +163,9 @@ pub struct Core {
     pub(super) mourned: BTreeSet<Key>,
     /// Where to look first for a free port: a number rests as long as it can.
     pub(super) next_port: usize,
-    begun: Instant,
+    pub(super) begun: Instant,
+    /// Keeps the filters on the uplink.
+    pub(super) keeper: Option<Keeper>,
 }
 
 impl Core {
@@ -208,10 +214,12 @@ impl Core {
             mourned: BTreeSet::new(),
             next_port: 0,
             begun,
+            keeper: None,
         };
         core.open_in_haste()?;
         core.raise_fixed_ports()?;
         restore::repair(&mut core)?;
+        core.tell_policy();
         if found.lost > 0 {
             core.keep_or_complain();
         }
@@ -254,10 +262,20 @@ impl Core {
     }
 
     /// Makes the port to the network, or completes it, and opens it if it is not open.
-    pub(super) fn raise_uplink(&self) -> Result<(), DaemonError> {
+    pub(super) fn raise_uplink(&mut self) -> Result<(), DaemonError> {
         let uplink = self.uplink();
-        uplink.attach(&self.net)?;
-        self.ensure_open(UPLINK_PORT, &uplink.tap.name)
+        let tap = uplink.tap.name.clone();
+        self.keep_steering(uplink)?;
+        self.ensure_open(UPLINK_PORT, &tap)
+    }
+
+    /// Steers as `uplink` says, and keeps it so.
+    fn keep_steering(&mut self, uplink: Uplink) -> Result<(), DeviceError> {
+        if let Some(keeper) = &self.keeper {
+            return keeper.change(uplink);
+        }
+        self.keeper = Some(Keeper::start(self.net.namespace(), uplink)?);
+        Ok(())
     }
 
     /// Opens a port unless somebody has it open: this very process, a moment ago.
@@ -355,18 +373,21 @@ impl Core {
             .attach(&self.net)
             .and_then(|()| match self.beside {
                 Some(_) => Ok(()),
-                None => self.uplink().attach(&self.net),
+                None => self.keep_steering(self.uplink()),
             });
         if let Err(refused) = raised {
             (self.spec, self.settings) = (old_spec, old_settings);
             // What was there a moment ago can be there again.
-            let _ = self.uplink().attach(&self.net);
+            if self.beside.is_none() {
+                let _ = self.keep_steering(self.uplink());
+            }
             return Err(refused.into());
         }
         if let PodAddresses::Secondary(addresses) = pods {
             self.pool.relist(addresses);
         }
         self.switch.publish(tables);
+        self.tell_policy();
         Ok(())
     }
 
@@ -517,7 +538,9 @@ impl Core {
     ///
     /// # Errors
     /// What could not be taken away; the switch has stopped all the same.
-    pub fn stop(self) -> Result<Counts, DaemonError> {
+    pub fn stop(mut self) -> Result<Counts, DaemonError> {
+        // Else it would put back what is taken away now.
+        self.keeper = None;
         let detached = match self.beside {
             Some(_) => self.host_port().detach(&self.net),
             None => self.uplink().detach(&self.net),

@@ -7,8 +7,10 @@
 use std::collections::BTreeMap;
 
 use dataplane::addr::PortId;
+use dataplane::clock::Tick;
 use dataplane::conflict::Party;
 use dataplane::stats::Counts;
+use dataplane::tables::Policy;
 use dataplane::verdict::DropReason;
 
 use super::attachment::Attachment;
@@ -18,9 +20,57 @@ use crate::api::views::{
     WorkerRow,
 };
 use crate::compile::{HOST_PORT, PodPort, UPLINK_PORT};
+use crate::config::PolicyMode;
 use crate::devices::netlink::link::Link;
+use crate::steer::Keeper;
+use crate::steer::agents::{self, Agents};
+use crate::steer::policy::InForce;
+use crate::steer::view::{Sources, SteeringView};
 
 impl Core {
+    /// Which prefix and which flow goes where, and why.
+    #[must_use]
+    pub fn steering(&self) -> SteeringView {
+        let agents = agents::look(self.net.namespace());
+        let policy = self.policy_in_force(&agents);
+        let pods: Vec<PodPort> = self
+            .attachments
+            .values()
+            .filter_map(Attachment::pod_port)
+            .collect();
+        let kept = self.keeper.as_ref().map(Keeper::kept).unwrap_or_default();
+        SteeringView::of(Sources {
+            node: &self.spec,
+            tables: &self.spec.tables(&pods),
+            uplink: &self.uplink(),
+            kept: &kept,
+            policy: &policy,
+            agents: &agents,
+            returns: self.switch.returns(),
+            now: Tick::of(self.begun.elapsed()),
+        })
+    }
+
+    fn policy_in_force(&self, agents: &Agents) -> InForce {
+        let mode = match self.spec.policy {
+            Policy::None => PolicyMode::None,
+            Policy::ViaHost => self.settings.policy,
+        };
+        InForce::of(mode, self.spec.plugin, agents)
+    }
+
+    /// Says in the log what holds between pods, and what it costs.
+    pub(super) fn tell_policy(&self) {
+        let policy = self.policy_in_force(&agents::look(self.net.namespace()));
+        match policy.cost {
+            Some(cost) => tracing::info!("policy via-host: {}; {cost}", policy.why),
+            None => tracing::info!("policy none: {}", policy.why),
+        }
+        for warning in &policy.warnings {
+            tracing::warn!("{warning}");
+        }
+    }
+
     /// What a port is called.
     #[must_use]
     pub fn port_name(&self, port: PortId) -> String {

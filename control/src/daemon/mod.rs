@@ -155,7 +155,8 @@ impl Daemon {
                 View::Drops => Answer::of(&core.drop_rows()),
                 View::Workers => Answer::of(&core.worker_rows()),
                 View::Conflicts => Answer::of(&core.conflict_rows()),
-                View::Flows | View::Steering => {
+                View::Steering => Answer::of(&core.steering()),
+                View::Flows => {
                     let why = format!("this daemon has no view of {view:?}");
                     return Err(ApiError::new(ErrorKind::NotFound, why));
                 }

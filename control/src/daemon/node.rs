@@ -127,6 +127,7 @@ pub fn settings(config: &NodeConfig) -> Settings {
         bandwidth: config.pods.bandwidth,
         workers: config.workers,
         spin: config.spin,
+        policy: config.policy,
     }
 }
 

@@ -387,6 +387,34 @@ fn services(plugin: Plugin) {
         "{totals:?}"
     );
     println!("{plugin:?}: {totals:?}");
+    let view = bench.cluster.nodes[0]
+        .daemon
+        .with(|core| core.steering())
+        .expect("it serves");
+    assert_eq!((view.policy.in_force, view.policy.cost), ("none", None));
+    let goes = |prefix: &str| {
+        let row = view
+            .prefixes
+            .iter()
+            .find(|row| row.prefix.to_string() == prefix);
+        row.map(|row| (row.to, row.why.as_str()))
+    };
+    let services = ("host", "services, which the kernel translates");
+    assert_eq!(goes("10.0.0.0/16"), Some(services));
+    let client = view
+        .flows
+        .iter()
+        .find(|flow| flow.target.is_none() && flow.protocol == TCP);
+    let client = client.expect("pod-a has asked for services");
+    assert_eq!(
+        (client.source, client.answers_to),
+        (IpAddr::V4(a_ip), "host")
+    );
+    assert!(
+        view.filters.failures == 0 && view.filters.looks > 0,
+        "{:?}",
+        view.filters
+    );
     bench.cluster.stop().expect("books that balance");
 }
 

@@ -75,17 +75,13 @@ impl Uplink {
     /// already is left alone.
     ///
     /// # Errors
-    /// As [`Uplink::attach`].
+    /// As [`Uplink::attach`], and [`DeviceError::Missing`] without the TAP: whoever has it open must
+    /// make it anew.
     pub fn restore(&self, node: &Netlink) -> Result<usize, DeviceError> {
-        let missing = match node.find_link(&self.tap.name)? {
-            Some(tap) => {
-                let steering = self.rules(tap.index);
-                let out = [out(node.index(&self.device)?)];
-                node.missing_rules(&self.device, &steering)?
-                    + node.missing_rules(&self.tap.name, &out)?
-            }
-            None => self.rules(0).len() + 1,
-        };
+        let steering = self.rules(node.index(&self.tap.name)?);
+        let out = [out(node.index(&self.device)?)];
+        let missing = node.missing_rules(&self.device, &steering)?
+            + node.missing_rules(&self.tap.name, &out)?;
         if missing > 0 {
             self.attach(node)?;
         }
