@@ -19,6 +19,7 @@
 //! | [`verdict`] | the verdicts, and the one table of drop reasons |
 //! | [`mod@rewrite`] | the edits a verdict asks for |
 //! | [`segment`] | what a sender left undone, for ports that cannot take it so |
+//! | [`facility`] | what newer kernels offer, and whether it may be used |
 //! | [`port`] | where frames come from and go to; `port/sys` has all `unsafe` |
 //! | [`worker`] | one breath: the five rooms in order |
 //! | [`switch`] | workers on threads of their own, that sleep when there is nothing to do |
@@ -35,6 +36,7 @@ pub mod buffer;
 pub mod capture;
 pub mod clock;
 pub mod conflict;
+pub mod facility;
 pub mod forward;
 pub mod fragment;
 pub mod frame;

@@ -5,6 +5,7 @@
 pub mod adopt;
 pub mod cluster;
 pub mod config;
+pub mod doctor;
 pub mod lab;
 pub mod plan;
 mod routes;
@@ -57,6 +58,8 @@ pub enum Command {
     Plan(plan::PlanArgs),
     /// Write a node's configuration from the plan, or check one.
     Config(config::ConfigArgs),
+    /// Examine the node that this runs on, and say what to do.
+    Doctor(doctor::DoctorArgs),
     /// Build the planned cluster in network namespaces, and walk it.
     Lab(lab::LabArgs),
     /// Run the daemon: the switch of this node, and whoever attaches pods to it.
@@ -85,6 +88,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Confirm(args) => adopt::confirm(&args).into(),
         Command::Release(args) => adopt::release(&args).into(),
         Command::Rescue(args) => adopt::rescue(&args).into(),
+        Command::Doctor(args) => doctor::run(&args).into(),
         Command::Lab(args) => lab::run(&args).into(),
         Command::Run(args) => run::run(&args).into(),
         Command::Reload(args) => run::reload(&args).into(),

@@ -18,6 +18,7 @@ pub mod schema;
 mod shape;
 mod write;
 
+pub use crate::api::types::SOCKET_DEFAULT as SOCKET_PATH;
 pub use checked::{
     Expected, GuardModes, HostMac, HostPort, LogLevel, NodeConfig, Pods, Surroundings, Truth,
     TruthSource, Uplink, Via, ViaRow,
@@ -31,9 +32,6 @@ use crate::model::{Document, Faults, Report, Source};
 pub const CONFIG_PATH: &str = "/etc/tapline/tapline.json";
 /// Where the daemon keeps who is attached.
 pub const STATE_DIR: &str = "/var/lib/tapline";
-/// Where the daemon listens for its own commands and for the CNI plugin.
-pub const SOCKET_PATH: &str = "/run/tapline/tapline.sock";
-
 /// Reads and checks a configuration.
 ///
 /// # Errors

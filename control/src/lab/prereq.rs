@@ -161,6 +161,15 @@ pub fn check(entered: &Result<PrivateNet, EnterError>, open_tap: OpenTap<'_>) ->
     checks
 }
 
+/// What a node needs of its machine: the same, tried where namespaces may be made.
+#[must_use]
+pub fn on_this_machine(open_tap: OpenTap<'_>) -> Vec<Check> {
+    let around = Surroundings::look();
+    let mut checks = vec![linux(&around), tun_node(&around)];
+    checks.extend(devices(&around, open_tap));
+    checks
+}
+
 /// True if all are met.
 #[must_use]
 pub fn all_met(checks: &[Check]) -> bool {

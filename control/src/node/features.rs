@@ -1,11 +1,23 @@
-//! Facilities of newer kernels: each can be switched off, and the switch works without it.
+//! Facilities of newer kernels: each is tried at start, can be switched off, and is done without
+//! where it is missing.
 //!
-//! In: names. Out: [`Feature`]. Never: makes the switch depend on one.
+//! In: what the configuration forbids, and a namespace to try things in. Out: what the kernel has and
+//! what will be used. Never: guesses from a version number; leaves a device behind.
 
+use std::collections::BTreeSet;
 use std::fmt;
+use std::num::NonZeroU16;
 
+use dataplane::facility::Facility;
+use dataplane::port::tap::{Queues, TapPort};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use crate::devices::tap::{self, TapSpec};
+use crate::devices::{DeviceError, DeviceName, Netlink, Netns};
+
+/// `TUN_F_USO4` of linux/if_tun.h.
+const USO4: u32 = 0x20;
 
 /// A facility that newer kernels have and older ones lack.
 #[derive(
@@ -13,11 +25,11 @@ use serde::{Deserialize, Serialize};
 )]
 #[serde(rename_all = "snake_case")]
 pub enum Feature {
-    /// TAPs with a queue for each worker.
+    /// TAPs with a queue for each worker. Without it there is one worker.
     MultiQueue,
-    /// Many small frames in one system call, by `io_uring` on TAPs.
+    /// Many small frames in one system call, by `io_uring` on TAPs. Without it: one call for each.
     IoUring,
-    /// Super-frames of UDP on TAPs.
+    /// Super-frames of UDP on TAPs. Without it pods send each datagram by itself.
     Uso,
 }
 
@@ -27,11 +39,25 @@ impl Feature {
 
     /// Its name in the configuration.
     #[must_use]
-    pub fn name(self) -> &'static str {
+    pub const fn name(self) -> &'static str {
+        self.facility().name()
+    }
+
+    /// Since which kernel it is there, and by what.
+    #[must_use]
+    pub const fn since(self) -> &'static str {
         match self {
-            Feature::MultiQueue => "multi_queue",
-            Feature::IoUring => "io_uring",
-            Feature::Uso => "uso",
+            Feature::MultiQueue => "Linux 3.8, IFF_MULTI_QUEUE",
+            Feature::IoUring => "Linux 6.4, FMODE_NOWAIT of TAPs",
+            Feature::Uso => "Linux 6.2, TUN_F_USO4",
+        }
+    }
+
+    const fn facility(self) -> Facility {
+        match self {
+            Feature::MultiQueue => Facility::MultiQueue,
+            Feature::IoUring => Facility::IoUring,
+            Feature::Uso => Facility::Uso,
         }
     }
 }
@@ -39,5 +65,122 @@ impl Feature {
 impl fmt::Display for Feature {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.name())
+    }
+}
+
+/// What became of one facility.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// Which.
+    pub feature: Feature,
+    /// The kernel has it. Nobody knows of one that is switched off: it was not tried.
+    pub kernel: Option<bool>,
+    /// It is used.
+    pub used: bool,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let how = match self.kernel {
+            Some(true) => "used",
+            Some(false) => "the kernel has none; done without",
+            None => "switched off",
+        };
+        write!(f, "{}: {how}", self.feature)
+    }
+}
+
+/// Does without these from now on. To be called before the first port is opened.
+pub fn switch_off(features: &BTreeSet<Feature>) {
+    for feature in features {
+        feature.facility().forbid();
+    }
+}
+
+/// Tries each facility that is not switched off, on TAPs of a namespace that exists for nothing else.
+///
+/// # Errors
+/// What making the namespace or an ordinary TAP says.
+pub fn probe() -> Result<Vec<Finding>, DeviceError> {
+    let within = |source| DeviceError::Inside {
+        attempt: "make a namespace to try the kernel's facilities in".to_owned(),
+        namespace: "probe".into(),
+        source,
+    };
+    let namespace = Netns::create("probe").map_err(within)?;
+    let net = Netlink::open(&namespace)?;
+    let plain = open(&net, "probe1", NonZeroU16::MIN)?;
+    let two = NonZeroU16::new(2).expect("two is not zero");
+    let several = || open(&net, "probe2", two).is_ok();
+    let find = |feature: Feature, has: &dyn Fn() -> bool| {
+        let kernel = feature.facility().is_allowed().then(has);
+        Finding {
+            feature,
+            kernel,
+            used: kernel == Some(true),
+        }
+    };
+    Ok(vec![
+        find(Feature::MultiQueue, &several),
+        find(Feature::IoUring, &|| plain.batches()),
+        find(Feature::Uso, &|| plain.offloads() & USO4 != 0),
+    ])
+}
+
+fn open(net: &Netlink, name: &str, queues: NonZeroU16) -> Result<TapPort, DeviceError> {
+    let name = DeviceName::new(name).expect("our own names are names");
+    let spec = TapSpec {
+        queues,
+        ..TapSpec::new(name.clone(), 1500)
+    };
+    tap::ensure(net, &spec)?;
+    let kind = match queues.get() {
+        1 => Queues::Single,
+        _ => Queues::Multi,
+    };
+    let opened = net.namespace().run(|| TapPort::open(name.as_str(), kind));
+    opened.map_err(|source| DeviceError::Inside {
+        attempt: format!("open the TAP {name}"),
+        namespace: net.namespace().name().into(),
+        source,
+    })
+}
+
+/// How many workers there can be: one where TAPs have one queue.
+#[must_use]
+pub fn workers(wanted: NonZeroU16, findings: &[Finding]) -> NonZeroU16 {
+    let several = |finding: &Finding| finding.feature == Feature::MultiQueue && finding.used;
+    match findings.iter().any(several) {
+        true => wanted,
+        false => NonZeroU16::MIN,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_probe_finds_what_ports_will_use_and_leaves_nothing() {
+        let findings = probe().expect("the right to make a namespace and a TAP");
+        let found: Vec<Feature> = findings.iter().map(|finding| finding.feature).collect();
+        assert_eq!(found, Feature::ALL);
+        for finding in &findings {
+            let allowed = finding.feature.facility().is_allowed();
+            assert_eq!(finding.kernel.is_some(), allowed, "{finding}");
+            assert_eq!(finding.used, finding.kernel == Some(true), "{finding}");
+        }
+        let four = NonZeroU16::new(4).expect("four");
+        let several = findings[0].used;
+        let wanted = if several { four } else { NonZeroU16::MIN };
+        assert_eq!(workers(four, &findings), wanted);
+    }
+
+    #[test]
+    fn the_names_are_those_of_the_configuration() {
+        for feature in Feature::ALL {
+            let json = serde_json::to_value(feature).expect("a text");
+            assert_eq!(json, feature.name());
+        }
     }
 }

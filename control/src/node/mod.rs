@@ -1,8 +1,27 @@
-//! The node as it is: what its kernel can do.
+//! The node as it is: which addresses its pods may have, and what its kernel can do.
 //!
-//! In: the running kernel. Out: facts. Never: takes a plan for the truth.
+//! In: the node's own sources, asked one by one. Out: its truth, and how the plan differs from it.
+//! Never: takes a plan for the truth: where nobody knows, no pod is attached.
+//!
+//! | file | room |
+//! |---|---|
+//! | `documents` | what Azure, Kubernetes and the runtime write, read with suspicion |
+//! | `truth` | what holds together, and the differences to the plan; pure |
+//! | `learn` | who is asked, and for how long |
+//! | `spec` | configuration and truth in the words of [`crate::compile`] |
+//! | `standin` | Azure's two services for the lab and for tests |
+//! | `features` | facilities of newer kernels |
 
+pub mod documents;
 pub mod features;
+mod learn;
+pub mod spec;
+pub mod standin;
+mod truth;
+
+pub use learn::{Silence, Told, Unknown, learn};
+pub use spec::{Misfit, Seen};
+pub use truth::{Difference, NicAddresses, NodeTruth, PodCidrs, Unbelievable, differences};
 
 /// Azure's interface document, as azure-vnet-ipam asks for it (azure-container-networking,
 /// `ipam/azure.go`).
@@ -29,3 +48,7 @@ pub fn check_url(url: &str) -> Result<(), &'static str> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;

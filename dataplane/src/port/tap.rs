@@ -20,6 +20,7 @@ use rustix::io::Errno;
 use super::sys::uring::{BATCH_MAX, Outcome, Ring, Run};
 use super::{BURST_FRAMES, Flushed, Port, Ready, Taken, sys};
 use crate::buffer::{Frame, Pool};
+use crate::facility::Facility;
 use crate::frame::offload::{HEADER_LEN, Offload};
 use crate::verdict::DropReason;
 
@@ -91,8 +92,8 @@ impl TapPort {
     pub fn open_with(name: &str, queues: Queues, batching: Batching) -> io::Result<TapPort> {
         let (queue, offloads) = sys::tun::open(name, queues == Queues::Multi)?;
         let ring = match batching {
-            Batching::Auto => Ring::for_tap(queue.as_fd()),
-            Batching::Off => None,
+            Batching::Auto if Facility::IoUring.is_allowed() => Ring::for_tap(queue.as_fd()),
+            Batching::Auto | Batching::Off => None,
         };
         Ok(TapPort {
             queue,

@@ -11,6 +11,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 
 use super::check;
+use crate::facility::Facility;
 use crate::frame::offload::HEADER_LEN;
 
 /// Checksums and TCP and UDP segmentation, and then ever fewer of them: a kernel before 6.2 knows
@@ -67,7 +68,9 @@ pub(crate) fn open(name: &str, multi_queue: bool) -> io::Result<(OwnedFd, u32)> 
         )
     })?;
     let mut refused = io::Error::from(io::ErrorKind::Unsupported);
-    for offloads in OFFLOADS {
+    let uso = libc::TUN_F_USO4 | libc::TUN_F_USO6;
+    let allowed = |offloads: &u32| Facility::Uso.is_allowed() || offloads & uso == 0;
+    for offloads in OFFLOADS.into_iter().filter(allowed) {
         let mask = libc::c_ulong::from(offloads);
         // SAFETY: as above; TUNSETOFFLOAD takes its mask by value and touches no memory.
         match check(unsafe { libc::ioctl(queue.as_raw_fd(), libc::TUNSETOFFLOAD, mask) }) {
