@@ -6,14 +6,14 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use dataplane::addr::Station;
-use dataplane::tables::Addresses;
 use dataplane::tables::fib::NextHop;
+use dataplane::tables::{Addresses, Policy};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::truth::{NodeTruth, PodCidrs};
 use crate::compile::spec::{Remote, by_fabric, station_of};
 use crate::compile::{NodeMacs, NodeSpec, first_host_v6};
-use crate::config::{HostMac, NodeConfig, Via};
+use crate::config::{HostMac, NodeConfig, PolicyMode, Via};
 use crate::devices::{DeviceError, DeviceName, Netlink};
 use crate::ipam::{Given, Pool, PoolFault, REST_DEFAULT};
 
@@ -146,6 +146,11 @@ pub fn spec(config: &NodeConfig, seen: &Seen, truth: &NodeTruth) -> Result<NodeS
         services: config.surroundings.services.clone(),
         via_host: config.surroundings.via_host.clone(),
         remote,
+        // An agent may start after the pods, so only an explicit word turns this off.
+        policy: match config.policy {
+            PolicyMode::None => Policy::None,
+            PolicyMode::Auto | PolicyMode::ViaHost => Policy::ViaHost,
+        },
     })
 }
 
@@ -285,6 +290,17 @@ mod tests {
                 };
                 let found = spec(&config, &seen, &truth_of(&plan, node)).unwrap();
                 let macs = found.macs;
+                let planned = NodeSpec {
+                    policy: Policy::ViaHost,
+                    ..NodeSpec::planned(&plan, node, macs)
+                };
+                assert_eq!(found, planned);
+                let unwatched = NodeConfig {
+                    policy: PolicyMode::None,
+                    ..config.clone()
+                };
+                let truth = truth_of(&plan, node);
+                let found = spec(&unwatched, &seen, &truth).unwrap();
                 assert_eq!(found, NodeSpec::planned(&plan, node, macs));
                 assert_eq!(macs.nic, seen.mac.unwrap());
             }
