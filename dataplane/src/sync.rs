@@ -9,11 +9,11 @@
 pub use loom::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 #[cfg(loom)]
 pub use loom::sync::{Arc, Mutex};
-pub use std::sync::{OnceLock, PoisonError};
 #[cfg(not(loom))]
 pub use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 #[cfg(not(loom))]
 pub use std::sync::{Arc, Mutex};
+pub use std::sync::{OnceLock, PoisonError};
 
 /// A counter with one writer and any number of readers. Adding is a load, an add and a store: no
 /// locked instruction, since nobody else writes.

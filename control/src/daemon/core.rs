@@ -159,6 +159,8 @@ pub struct Core {
     pub(super) adoption: Option<Kept>,
     /// Claims of others' addresses, the latest last.
     pub(super) conflicts: VecDeque<Conflict>,
+    /// How many there were, those forgotten included.
+    conflicts_seen: u64,
     /// Pods of which it has been said that their devices are gone.
     pub(super) mourned: BTreeSet<Key>,
     /// Where to look first for a free port: a number rests as long as it can.
@@ -211,6 +213,7 @@ impl Core {
             beside,
             adoption,
             conflicts: VecDeque::new(),
+            conflicts_seen: 0,
             mourned: BTreeSet::new(),
             next_port: 0,
             begun,
@@ -434,6 +437,7 @@ impl Core {
                 self.port_name(conflict.claimer.port),
                 conflict.claimer.mac
             );
+            self.conflicts_seen += 1;
             if self.conflicts.len() == CONFLICTS_MAX {
                 self.conflicts.pop_front();
             }
@@ -444,6 +448,12 @@ impl Core {
     /// Where its state is kept.
     pub(super) fn state_folder(&self) -> Option<&Path> {
         self.store.as_ref().map(Store::folder)
+    }
+
+    /// Claims of others' addresses since the start.
+    #[must_use]
+    pub fn conflicts_seen(&self) -> u64 {
+        self.conflicts_seen
     }
 
     /// Time since the start, on a clock that no operator sets.

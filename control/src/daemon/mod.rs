@@ -12,7 +12,7 @@
 //! | `adopt` | the way from a Linux bridge, and back |
 //! | `attach` | ADD, DEL, CHECK and GC |
 //! | `attachment` | one pod's port, as it is remembered |
-//! | `look` | the views |
+//! | `look`, `measure` | the views, and the metrics |
 //! | `node`, `truth` | what the node is, and from whom that is known |
 //! | `process`, `log` | the daemon as a process: signals, reload, systemd, log lines |
 //! | `restore` | what a daemon finds that was there before it |
@@ -27,11 +27,12 @@ pub mod attachment;
 mod core;
 pub mod log;
 mod look;
+mod measure;
 pub mod node;
 pub mod process;
 mod restore;
 pub mod store;
-mod truth;
+pub(crate) mod truth;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

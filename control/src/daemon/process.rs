@@ -10,7 +10,9 @@
 //! | `SIGHUP`, `tapline reload` | the configuration is read again; a bad one changes nothing |
 //! | a dead thread of the switch | the process ends at once, for its supervisor to start it anew |
 
+use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -18,17 +20,20 @@ use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::level_filters::LevelFilter;
 
-use super::core::{Core, DaemonError, system};
+use super::core::{Core, DaemonError, Settings, system};
 use super::log;
 use super::node;
 use super::store::Store;
-use super::truth;
+use super::truth::{self, Known};
 use super::{Daemon, empty};
 use crate::api::server::Bound;
 use crate::api::{Answer, ApiError, Call, ErrorKind, Handler, Limits};
 use crate::config::{self, LogLevel, NodeConfig};
 use crate::devices::netns::Netns;
+use crate::metrics::serve::Exporter;
+use crate::metrics::{self, Sample};
 use crate::model::{Faults, Source};
+use crate::node::features;
 
 /// How often the process looks after itself.
 const TICK: Duration = Duration::from_secs(1);
@@ -61,6 +66,12 @@ struct Process {
     config: Mutex<NodeConfig>,
     level: log::Level,
     netns: Netns,
+    /// How many workers there can be here, of those configured.
+    workers: NonZeroU16,
+    /// In how many things the plan differs from the node.
+    differences: AtomicU64,
+    /// Configurations that a reload refused.
+    refused: AtomicU64,
 }
 
 /// Runs until told to stop.
@@ -73,6 +84,8 @@ pub fn run(path: &Path) -> Result<(), RunError> {
         RunError::Daemon(system("starting the log")(std::io::Error::other(error)))
     })?;
     rights()?;
+    let workers = facilities(&config)?;
+    let metrics_at = config.metrics;
     let store = Store::open(&config.state_dir).map_err(DaemonError::from)?;
     let bound = Bound::at(&config.socket)
         .map_err(system(format!("listening at {}", config.socket.display())))?;
@@ -83,19 +96,28 @@ pub fn run(path: &Path) -> Result<(), RunError> {
         config: Mutex::new(config),
         level,
         netns,
+        workers,
+        differences: AtomicU64::new(0),
+        refused: AtomicU64::new(0),
     });
     let users = vec![0, rustix::process::geteuid().as_raw()];
     let handler: Arc<dyn Handler> = Arc::<Process>::clone(&process);
     let server = bound
         .serve(handler, users, Limits::default())
         .map_err(system("serving the control socket"))?;
+    let exporter = metrics_at.map(|at| {
+        let of = Arc::clone(&process);
+        let text: metrics::serve::Render = Arc::new(move || metrics::text(&of.sample()));
+        Exporter::start(at, text).map_err(system(format!("serving metrics at {at}")))
+    });
+    let exporter = exporter.transpose()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(system("starting a reactor"))?;
     let ended = runtime.block_on(process.live(store));
     let _ = sd_notify::notify(&[NotifyState::Stopping]);
-    drop(server);
+    drop((server, exporter));
     drop(runtime);
     let stopped = process.stop();
     ended.and(stopped.map_err(RunError::from))
@@ -128,6 +150,22 @@ fn rights() -> Result<(), RunError> {
         }
     }
     Ok(())
+}
+
+/// Tries what newer kernels have, does without what the configuration forbids, and says so. Gives
+/// how many workers there can be.
+fn facilities(config: &NodeConfig) -> Result<NonZeroU16, RunError> {
+    features::switch_off(&config.features_off);
+    let findings = features::probe().map_err(DaemonError::from)?;
+    for finding in &findings {
+        tracing::info!("{finding}");
+    }
+    let workers = features::workers(config.workers, &findings);
+    if workers != config.workers {
+        let wanted = config.workers;
+        tracing::warn!("one worker instead of {wanted}: TAPs have one queue here");
+    }
+    Ok(workers)
 }
 
 fn filter(level: LogLevel) -> LevelFilter {
@@ -177,9 +215,10 @@ impl Process {
     fn begin(&self, store: &mut Option<Store>) -> Result<(), RunError> {
         let config = self.config();
         let known = truth::ask(&config, &self.netns);
-        let known = known.and_then(|truth| {
-            let spec = node::spec(&config, &truth).map_err(|unfit| unfit.to_string())?;
-            let pool = node::pool(&truth).map_err(|unfit| unfit.to_string())?;
+        let known = known.and_then(|known| {
+            self.compare(&known);
+            let spec = node::spec(&config, &known.truth).map_err(|unfit| unfit.to_string())?;
+            let pool = node::pool(&known.truth).map_err(|unfit| unfit.to_string())?;
             Ok((spec, pool))
         });
         match known {
@@ -191,7 +230,7 @@ impl Process {
             Ok((spec, pool)) => {
                 let core = Core::start(
                     spec,
-                    node::settings(&config),
+                    self.settings(&config),
                     pool,
                     store.take(),
                     &self.netns,
@@ -204,6 +243,35 @@ impl Process {
             }
         }
         Ok(())
+    }
+
+    /// Tells each difference between the plan and the node. The node is right.
+    fn compare(&self, known: &Known) {
+        tracing::info!("the pods' addresses are known from {}", known.source);
+        for difference in &known.differences {
+            tracing::warn!("the plan is wrong: {difference}");
+        }
+        let count = known.differences.len() as u64;
+        self.differences.store(count, Ordering::Relaxed);
+    }
+
+    fn settings(&self, config: &NodeConfig) -> Settings {
+        Settings {
+            workers: self.workers,
+            ..node::settings(config)
+        }
+    }
+
+    /// Everything that is exported.
+    fn sample(&self) -> Sample {
+        let running = self.daemon.with(|core| core.sample());
+        Sample {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            plan_differences: self.differences.load(Ordering::Relaxed),
+            reloads_refused: self.refused.load(Ordering::Relaxed),
+            // Before it serves there is nothing to count.
+            ..running.unwrap_or_default()
+        }
     }
 
     fn look_after(&self) -> Result<(), RunError> {
@@ -225,7 +293,10 @@ impl Process {
         let reloaded = self.apply_anew();
         match &reloaded {
             Ok(()) => tracing::info!("{} was read again", self.path.display()),
-            Err(error) => tracing::error!("the old configuration stays: {error}"),
+            Err(error) => {
+                self.refused.fetch_add(1, Ordering::Relaxed);
+                tracing::error!("the old configuration stays: {error}");
+            }
         }
         let _ = sd_notify::notify(&[NotifyState::Ready]);
         reloaded
@@ -243,9 +314,11 @@ impl Process {
         }
         // Before it serves there is nothing to change: the next try goes by the new one.
         if self.daemon.status().node.is_some() {
-            let truth = truth::ask(&new, &self.netns).map_err(refused)?;
+            let known = truth::ask(&new, &self.netns).map_err(refused)?;
+            self.compare(&known);
+            let truth = known.truth;
             let spec = node::spec(&new, &truth).map_err(|unfit| refused(unfit.to_string()))?;
-            let settings = node::settings(&new);
+            let settings = self.settings(&new);
             let applied = self
                 .daemon
                 .with(|core| core.reload(spec, settings, &truth.pods))?;
@@ -292,6 +365,10 @@ fn fixed(old: &NodeConfig, new: &NodeConfig) -> Vec<&'static str> {
 impl Handler for Process {
     fn handle(&self, call: Call) -> Result<Answer, ApiError> {
         match call {
+            Call::Metrics => {
+                let text = metrics::text(&self.sample());
+                Ok(Answer::Text(metrics::CONTENT_TYPE, text))
+            }
             Call::Reload => self.reload().map(|()| Answer::of(&empty())),
             other => self.daemon.handle(other),
         }

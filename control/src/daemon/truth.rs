@@ -1,79 +1,219 @@
 //! Asking the node what it is.
 //!
-//! In: a configuration's sources. Out: a [`NodeTruth`], or why there is none yet.
+//! In: a configuration, and the node's namespace. Out: a [`NodeTruth`] and how the plan differs from
+//! it, or why there is none yet.
 //! Never: takes the plan's word.
 
-use std::net::IpAddr;
-
-use dataplane::addr::Station;
 use dataplane::tables::Addresses;
 use ipnet::IpNet;
 
 use super::node::{NodeTruth, PodAddresses};
-use crate::config::{NodeConfig, TruthSource};
-use crate::devices::error::DeviceError;
-use crate::devices::name::DeviceName;
+use crate::config::NodeConfig;
 use crate::devices::netlink::Netlink;
-use crate::devices::netlink::link::Link;
 use crate::devices::netns::Netns;
+use crate::node::{self, Difference, Seen};
 
-/// The node's addresses: those of its NIC, or of the bridge that the NIC hangs on, which took them.
-fn node_addresses(net: &Netlink, nic: &Link) -> Result<Vec<IpNet>, DeviceError> {
-    let mut names = vec![nic.name.clone()];
-    if let Some(controller) = nic.controller {
-        let mut links = net.links()?.into_iter();
-        names.extend(
-            links
-                .find(|link| link.index == controller)
-                .map(|link| link.name),
-        );
-    }
-    let mut found = Vec::new();
-    for name in names.iter().filter_map(|name| DeviceName::new(name).ok()) {
-        found.extend(net.addresses(&name)?);
-    }
-    Ok(found)
+/// What is known of the node.
+#[derive(Clone, Debug)]
+pub(crate) struct Known {
+    /// The truth.
+    pub(crate) truth: NodeTruth,
+    /// Who said it.
+    pub(crate) source: String,
+    /// In what the plan differs.
+    pub(crate) differences: Vec<Difference>,
 }
 
-/// Asks the sources in their order; the first that knows, counts.
+/// Asks the sources in their order, in the namespace of the calling thread, which is `node`; the
+/// first that knows, counts.
 ///
 /// # Errors
 /// What each of them says, in words.
-pub(super) fn ask(config: &NodeConfig, node: &Netns) -> Result<NodeTruth, String> {
+pub(crate) fn ask(config: &NodeConfig, node: &Netns) -> Result<Known, String> {
     let net = Netlink::open(node).map_err(|error| error.to_string())?;
+    let seen = Seen::look(&net, &config.uplink.device).map_err(|error| error.to_string())?;
+    let nic = seen.mac.map(dataplane::addr::Station::mac);
+    let told = node::learn(config, &net, nic).map_err(|unknown| unknown.to_string())?;
+    let expected = config.expected.clone().unwrap_or_default();
+    Ok(Known {
+        truth: assemble(config, &seen, &told.truth)?,
+        source: told.source,
+        differences: node::differences(&expected, &told.truth, &seen.addresses),
+    })
+}
+
+/// The uplink and what its node was told, together.
+///
+/// # Errors
+/// Why they, or the configuration, do not go together.
+pub(crate) fn assemble(
+    config: &NodeConfig,
+    seen: &Seen,
+    told: &node::NodeTruth,
+) -> Result<NodeTruth, String> {
     let uplink = &config.uplink.device;
-    let link = net.link(uplink).map_err(|error| error.to_string())?;
-    let nic = link.mac.and_then(|mac| Station::new(mac).ok());
-    let nic = nic.ok_or_else(|| format!("{uplink} has no MAC address"))?;
+    let nic = seen
+        .mac
+        .ok_or_else(|| format!("{uplink} has no MAC that one station can have"))?;
     if let Some(wanted) = config.uplink.mac.filter(|wanted| *wanted != nic) {
+        return Err(format!("{uplink} has the MAC {nic}, not {wanted}"));
+    }
+    if let Some(wanted) = config
+        .uplink
+        .mtu
+        .filter(|wanted| u32::from(*wanted) > seen.mtu)
+    {
+        let has = seen.mtu;
         return Err(format!(
-            "{uplink} has the MAC {}, not {}",
-            nic.mac(),
-            wanted.mac()
+            "an MTU of {wanted} is configured, and {uplink} has {has}"
         ));
     }
-    let mtu = u16::try_from(link.mtu).unwrap_or(u16::MAX);
     let mut own = Addresses::default();
-    for net in node_addresses(&net, &link).map_err(|error| error.to_string())? {
-        match net.addr() {
-            IpAddr::V4(v4) => own.v4 = own.v4.or(Some(v4)),
-            IpAddr::V6(v6) if v6.is_unicast_link_local() => {}
-            IpAddr::V6(v6) => own.v6 = own.v6.or(Some(v6)),
+    for net in &seen.addresses {
+        match net {
+            IpNet::V4(net) => own.v4 = own.v4.or(Some(net.addr())),
+            IpNet::V6(net) => own.v6 = own.v6.or(Some(net.addr())),
         }
     }
-    let mut silent = Vec::new();
-    for source in &config.truth.sources {
-        match source {
-            TruthSource::PodCidr(nets) => {
-                return Ok(NodeTruth {
-                    nic,
-                    mtu,
-                    own,
-                    pods: PodAddresses::Cidrs(nets.clone()),
-                });
+    let pods = match told {
+        node::NodeTruth::Azure(addresses) => {
+            own.v4 = Some(addresses.primary);
+            PodAddresses::Secondary(node::secondary(addresses))
+        }
+        node::NodeTruth::Kubenet(cidrs) => PodAddresses::Cidrs(cidrs.iter().collect()),
+    };
+    Ok(NodeTruth {
+        nic,
+        // A TAP takes no more than this.
+        mtu: u16::try_from(seen.mtu).unwrap_or(u16::MAX).min(65_521),
+        own,
+        pods,
+    })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::net::IpAddr;
+
+    use dataplane::addr::Station;
+    use dataplane::tables::Policy;
+
+    use super::*;
+    use crate::compile::NodeSpec;
+    use crate::compile::spec::Remote;
+    use crate::config::PolicyMode;
+    use crate::daemon::node::spec;
+    use crate::node::{NicAddresses, PodCidrs};
+    use crate::plan::{LoadOptions, Plan, Plugin, load};
+
+    fn plan(plugin: Plugin, dual_stack: bool) -> Plan {
+        let options = match dual_stack {
+            true => LoadOptions::built_in_dual_stack(),
+            false => LoadOptions::built_in(),
+        };
+        load(&LoadOptions {
+            plugin: Some(plugin),
+            ..options
+        })
+        .unwrap()
+    }
+
+    fn station(text: &str) -> Station {
+        Station::new(text.parse().unwrap()).unwrap()
+    }
+
+    fn told_by(plan: &Plan, node: &crate::plan::Node) -> node::NodeTruth {
+        match plan.plugin {
+            Plugin::Azure => {
+                let pods = node.pod_ips.as_ref().unwrap().iter().map(|a| (a, false));
+                let all: Vec<_> = std::iter::once((node.primary_ip, true))
+                    .chain(pods)
+                    .collect();
+                let nic = NicAddresses::new(None, node.subnet_prefix, &all).unwrap();
+                node::NodeTruth::Azure(nic)
             }
-            other => silent.push(format!("{other:?} does not answer")),
+            Plugin::Kubenet => {
+                let v4 = node.pod_cidr.map(IpNet::V4).into_iter();
+                let nets: Vec<IpNet> = v4.chain(node.pod_cidr_v6.map(IpNet::V6)).collect();
+                node::NodeTruth::Kubenet(PodCidrs::new(&nets).unwrap())
+            }
         }
     }
-    Err(silent.join("; "))
+
+    fn seen(node: &crate::plan::Node) -> Seen {
+        let own_v6 = node.primary_ip_v6.map(|ip| IpNet::from(IpAddr::V6(ip)));
+        let own = IpNet::from(IpAddr::V4(node.primary_ip));
+        Seen {
+            mac: Some(station("00:0d:3a:21:af:12")),
+            mtu: node.mtu.into(),
+            addresses: std::iter::once(own).chain(own_v6).collect(),
+        }
+    }
+
+    fn config_of(plan: &Plan, node: &crate::plan::Node) -> NodeConfig {
+        let text = crate::config::for_node(plan, node, Some(&node.name));
+        crate::config::parse("tapline.json", text.as_bytes()).unwrap()
+    }
+
+    /// Where plan and node agree, the daemon's tables are the lab's, apart from who says so, and
+    /// policy, which on a node fails closed.
+    #[test]
+    fn a_node_that_is_as_planned_has_the_tables_that_the_plan_gives_it() {
+        for plan in [
+            plan(Plugin::Azure, false),
+            plan(Plugin::Kubenet, false),
+            plan(Plugin::Kubenet, true),
+        ] {
+            for node in &plan.nodes {
+                let config = config_of(&plan, node);
+                let truth = assemble(&config, &seen(node), &told_by(&plan, node)).unwrap();
+                let found = spec(&config, &truth).unwrap();
+                let planned = NodeSpec::planned(&plan, node, found.macs);
+                let told = |remote: &Remote| Remote {
+                    source: "configuration".to_owned(),
+                    ..remote.clone()
+                };
+                let wanted = NodeSpec {
+                    policy: Policy::ViaHost,
+                    remote: planned.remote.iter().map(told).collect(),
+                    ..planned
+                };
+                assert_eq!(found, wanted);
+                let unwatched = NodeConfig {
+                    policy: PolicyMode::None,
+                    ..config
+                };
+                let found = spec(&unwatched, &truth).unwrap();
+                assert_eq!(found.policy, Policy::None);
+            }
+        }
+    }
+
+    #[test]
+    fn what_does_not_go_together_is_refused_by_name() {
+        let plan = plan(Plugin::Kubenet, false);
+        let node = &plan.nodes[0];
+        let config = config_of(&plan, node);
+        let told = told_by(&plan, node);
+        let says = |config: &NodeConfig, seen: &Seen| assemble(config, seen, &told).unwrap_err();
+        let bare = Seen {
+            mac: None,
+            ..seen(node)
+        };
+        assert_eq!(
+            says(&config, &bare),
+            "eth0 has no MAC that one station can have"
+        );
+        let small = Seen {
+            mtu: 1400,
+            ..seen(node)
+        };
+        let why = "an MTU of 1500 is configured, and eth0 has 1400";
+        assert_eq!(says(&config, &small), why);
+        let mut other = config;
+        other.uplink.mac = Some(station("00:0d:3a:00:00:01"));
+        let why = "eth0 has the MAC 00:0d:3a:21:af:12, not 00:0d:3a:00:00:01";
+        assert_eq!(says(&other, &seen(node)), why);
+    }
 }

@@ -22,6 +22,7 @@ pub use finding::{Finding, State, to_json, to_text};
 
 use crate::api::client::Client;
 use crate::config::NodeConfig;
+use crate::daemon;
 use crate::devices::{Netlink, Netns};
 use crate::node::{self, Seen, Told};
 use crate::plan::Plan;
@@ -46,7 +47,7 @@ pub fn examine(patient: &Patient<'_>) -> Vec<Finding> {
     let mut found = host::kernel();
     found.push(host::rights(&patient.root));
     found.extend(host::facilities());
-    let running = daemon(config);
+    let running = answers(config);
     let is_running = running.state == State::Good;
     found.push(running);
     match Netlink::open(patient.namespace) {
@@ -70,7 +71,7 @@ pub fn examine(patient: &Patient<'_>) -> Vec<Finding> {
     found
 }
 
-fn daemon(config: &NodeConfig) -> Finding {
+fn answers(config: &NodeConfig) -> Finding {
     const NAME: &str = "daemon";
     let socket = &config.socket;
     match Client::new(socket).version() {
@@ -124,9 +125,12 @@ fn of_truth(config: &NodeConfig, seen: &Seen, told: &Told) -> Vec<Finding> {
             format!("{}: {count} addresses for pods", told.source),
         ),
     }];
-    if let Err(misfit) = node::spec::spec(config, seen, &told.truth) {
+    let fits = daemon::truth::assemble(config, seen, &told.truth);
+    let fits = fits
+        .and_then(|truth| daemon::node::spec(config, &truth).map_err(|unfit| unfit.to_string()));
+    if let Err(why) = fits {
         let advice = "correct the configuration, or the device";
-        found.push(Finding::bad("uplink_fits", misfit.to_string(), advice));
+        found.push(Finding::bad("uplink_fits", why, advice));
     }
     let Some(expected) = &config.expected else {
         let advice =

@@ -26,7 +26,7 @@ pub struct Sample {
     /// An ADD would be served.
     pub ready: bool,
     /// For how many seconds the daemon has served.
-    pub serving_seconds: f64,
+    pub serving_seconds: u64,
     /// The switch's books, all workers together.
     pub counts: Counts,
     /// Frames received that stood for several segments.
@@ -137,8 +137,12 @@ fn daemon(page: &mut Page, sample: &Sample) {
         "1 if a pod could be attached now.",
         is(sample.ready),
     );
-    page.gauge("tapline_serving_seconds", "How long the daemon has served.");
-    let _ = writeln!(page.0, "tapline_serving_seconds {}", sample.serving_seconds);
+    page.one(
+        GAUGE,
+        "tapline_serving_seconds",
+        "How long the daemon has served.",
+        sample.serving_seconds,
+    );
     page.one(
         GAUGE,
         "tapline_workers",

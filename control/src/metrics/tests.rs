@@ -20,7 +20,7 @@ fn sample() -> Sample {
     Sample {
         version: "0.1.0".to_owned(),
         ready: true,
-        serving_seconds: 1.5,
+        serving_seconds: 1,
         counts: Counts {
             received: 10,
             originated: 2,

@@ -8,19 +8,19 @@
 //! | `documents` | what Azure, Kubernetes and the runtime write, read with suspicion |
 //! | `truth` | what holds together, and the differences to the plan; pure |
 //! | `learn` | who is asked, and for how long |
-//! | `spec` | configuration and truth in the words of [`crate::compile`] |
+//! | `seen` | the uplink as it is |
 //! | `standin` | Azure's two services for the lab and for tests |
 //! | `features` | facilities of newer kernels |
 
 pub mod documents;
 pub mod features;
 mod learn;
-pub mod spec;
+mod seen;
 pub mod standin;
 mod truth;
 
 pub use learn::{Silence, Told, Unknown, learn};
-pub use spec::{Misfit, Seen};
+pub use seen::{Seen, secondary};
 pub use truth::{Difference, NicAddresses, NodeTruth, PodCidrs, Unbelievable, differences};
 
 /// Azure's interface document, as azure-vnet-ipam asks for it (azure-container-networking,
