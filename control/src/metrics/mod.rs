@@ -273,7 +273,7 @@ fn ports(page: &mut Page, roles: &Roles) {
         ("uplink", &roles.uplink),
         ("pod", &roles.pod),
     ];
-    let families: [(&str, &str, &str, fn(&Role) -> u64); 5] = [
+    let families: [Family; 5] = [
         (
             GAUGE,
             "tapline_ports",
@@ -312,6 +312,9 @@ fn ports(page: &mut Page, roles: &Roles) {
         }
     }
 }
+
+/// Kind, name, help, and what of a role it exports.
+type Family = (&'static str, &'static str, &'static str, fn(&Role) -> u64);
 
 const GAUGE: &str = "gauge";
 const COUNTER: &str = "counter";
