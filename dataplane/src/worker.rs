@@ -35,7 +35,7 @@ use crate::tables::fdb::Fdb;
 use crate::tables::neighbour::{Entry, Neighbours, Question, WAITING_TOTAL_MAX, Waiting};
 use crate::tables::returns::Returns;
 use crate::tables::{PortRole, Tables};
-use crate::verdict::{DropReason, Rewrite, Verdict};
+use crate::verdict::{DropReason, Punt, Rewrite, Verdict};
 
 /// Slots of a worker's pool: one burst, every frame that may wait for a neighbour, and a few for
 /// what the switch makes itself in between.
@@ -390,7 +390,10 @@ impl<P: Port> Worker<P> {
         // Most often a pod speaks for itself, and then there is nothing to look up.
         let itself = row.mac == source;
         let outside = row.role == PortRole::Uplink;
-        let refused = matches!(verdict, Verdict::Drop(_));
+        let refused = matches!(
+            verdict,
+            Verdict::Drop(_) | Verdict::Punt(Punt::Defend { .. })
+        );
         if itself || outside || refused || tables.station(source.mac()).is_some() {
             return;
         }

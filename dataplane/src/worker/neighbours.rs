@@ -151,7 +151,10 @@ impl<P: Port> Worker<P> {
             let fresh = new
                 .owners()
                 .filter(|(address, owner)| old.owner(*address) != Some(*owner));
-            self.announcements.extend(fresh.map(|(address, _)| address));
+            let mut fresh: Vec<IpAddr> = fresh.map(|(address, _)| address).collect();
+            // The map has another order in each run, and a run that goes wrong must go so again.
+            fresh.sort_unstable();
+            self.announcements.extend(fresh);
         }
         self.flush();
     }

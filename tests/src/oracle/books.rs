@@ -1,0 +1,45 @@
+//! What the oracle counts, in the switch's own terms.
+//!
+//! In: one event at a time. Out: [`Books`], to be compared with the counters of the real switch.
+//! Never: a sum that could hide a term: each reason at each port has a number of its own.
+
+use std::collections::BTreeMap;
+
+use dataplane::addr::PortId;
+use dataplane::verdict::DropReason;
+
+/// Numbers of frames since the start.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Books {
+    /// Frames that came in.
+    pub received: u64,
+    /// Frames that the switch made itself.
+    pub originated: u64,
+    /// Frames beyond the first that were made of one.
+    pub copied: u64,
+    /// Frames that went out.
+    pub transmitted: u64,
+    /// Frames that the slow path consumed.
+    pub punted: u64,
+    /// Frames that wait now.
+    pub queued: u64,
+    /// ICMP errors that were due, and not sent.
+    pub suppressed: u64,
+    /// Deaths, where and why.
+    pub dropped: BTreeMap<(PortId, DropReason), u64>,
+}
+
+impl Books {
+    /// One death.
+    pub(super) fn drop(&mut self, port: PortId, reason: DropReason) {
+        *self.dropped.entry((port, reason)).or_default() += 1;
+    }
+
+    /// Every frame that came into being is accounted for.
+    #[must_use]
+    pub fn is_balanced(&self) -> bool {
+        let deaths: u64 = self.dropped.values().sum();
+        self.received + self.originated + self.copied
+            == self.transmitted + deaths + self.punted + self.queued
+    }
+}

@@ -1,0 +1,34 @@
+//! The real switch beside the oracle, in short; `cargo run --release -p tapline-tests --bin oracle`
+//! is the long form.
+//!
+//! In: seeds. Out: a failure that names the seed, the step and the difference.
+//! Never: a device, or the time of day.
+
+use proptest::prelude::*;
+use tapline_tests::oracle::campaign::{Campaign, history};
+use tapline_tests::oracle::universe::Universe;
+
+#[test]
+fn ten_thousand_random_frames_go_where_the_oracle_says() {
+    let mut campaign = Campaign::new();
+    for seed in 0..20 {
+        campaign.frames(seed, 500).expect("no difference");
+    }
+    campaign.conclude();
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: 60,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
+    /// Of a history that fails, proptest looks for the shortest beginning that fails.
+    #[test]
+    fn histories_of_frames_time_tables_and_ports_go_as_the_oracle_says(
+        seed in any::<u64>(), steps in 1_usize..120,
+    ) {
+        let told = history(&mut Universe::new(seed, &[]), steps);
+        prop_assert!(told.is_ok(), "seed {}: {}", seed, told.err().unwrap_or_default());
+    }
+}
