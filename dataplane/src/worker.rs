@@ -333,6 +333,24 @@ impl<P: Port> Worker<P> {
     /// View, decide, rewrite, transmit.
     #[inline]
     fn pass(&mut self, frame: Frame, ingress: PortId, tables: &Tables, now: Tick) {
+        self.walk::<true>(frame, ingress, tables, now);
+    }
+
+    /// The same for a frame that has waited. It has taught all it could when it came: by now another
+    /// station may be behind its port.
+    #[cold]
+    fn pass_again(&mut self, frame: Frame, ingress: PortId, tables: &Tables, now: Tick) {
+        self.walk::<false>(frame, ingress, tables, now);
+    }
+
+    #[inline(always)]
+    fn walk<const TEACHES: bool>(
+        &mut self,
+        frame: Frame,
+        ingress: PortId,
+        tables: &Tables,
+        now: Tick,
+    ) {
         let view = match FrameView::parse(self.pool.bytes(&frame)) {
             Ok(view) if frame.offload.fits(frame.len(), view.kind) => view,
             Ok(_) => return self.drop(frame, ingress, DropReason::BadOffload),
@@ -351,7 +369,9 @@ impl<P: Port> Worker<P> {
         if !seen.is_empty() {
             self.note_observed(seen, ingress);
         }
-        self.learn(source, verdict, ingress, tables, now);
+        if TEACHES {
+            self.learn(source, verdict, ingress, tables, now);
+        }
         if !matches!(verdict, Verdict::Drop(_)) {
             self.show(&frame, Some(ingress), verdict.into());
         }

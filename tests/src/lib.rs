@@ -5,3 +5,4 @@
 //! Never: a device, a clock, or a test: those are in `tests/`, and in `src/bin/`.
 
 pub mod oracle;
+pub mod sim;

@@ -11,8 +11,8 @@ use tapline_tests::oracle::universe::Universe;
 #[test]
 fn ten_thousand_random_frames_go_where_the_oracle_says() {
     let mut campaign = Campaign::new();
-    for seed in 0..20 {
-        campaign.frames(seed, 500).expect("no difference");
+    for seed in 0..40 {
+        campaign.frames(seed, 250).expect("no difference");
     }
     campaign.conclude();
 }

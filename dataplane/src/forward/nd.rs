@@ -11,7 +11,11 @@
 use std::net::Ipv6Addr;
 
 use super::witness::note;
+<<<<<<< HEAD
 use super::{Step, Witness, World, bridge, conflict, guard, owner, told_to};
+=======
+use super::{Step, Witness, World, bridge, conflict, group, is_kept_apart, owner, told_to};
+>>>>>>> d602f8e (The bridge was never held against the kernel's, and neighbour discovery went round the node's rules)
 use crate::frame::FrameView;
 use crate::frame::nd::{Message, NdView};
 use crate::frame::offload::Offload;
@@ -52,7 +56,10 @@ pub(super) fn decide<W: Witness>(
     match answered {
         Some(verdict) => verdict,
         None if ingress.role == PortRole::Uplink => Verdict::Drop(DropReason::UplinkNotOurs),
-        None if view.target.is_group() => bridge::flood(view.target),
+        // Where the host's rules hold between pods, what is for neither is the host's.
+        None if view.target.is_group() || is_kept_apart(ingress, tables) => {
+            group(view.target, ingress, tables)
+        }
         None => bridge::decide(view, ingress, world, witness),
     }
 }

@@ -36,7 +36,7 @@ impl<P: Port> Worker<P> {
         now: Tick,
     ) {
         match self.neighbours.wait(next_hop, egress, frame, now) {
-            Waited::Go(Waiting { frame, ingress }) => self.pass(frame, ingress, tables, now),
+            Waited::Go(Waiting { frame, ingress }) => self.pass_again(frame, ingress, tables, now),
             Waited::Held(None) => {}
             Waited::Held(Some(question)) => self.ask(&question, tables),
             Waited::Displaced(Waiting { frame, ingress })
@@ -49,7 +49,7 @@ impl<P: Port> Worker<P> {
     /// A neighbour told its address: what waited for it goes through `decide` once more.
     pub(super) fn hear(&mut self, address: IpAddr, told: Told, tables: &Tables, now: Tick) {
         for Waiting { frame, ingress } in self.neighbours.hear(address, told, now) {
-            self.pass(frame, ingress, tables, now);
+            self.pass_again(frame, ingress, tables, now);
         }
     }
 
@@ -144,7 +144,7 @@ impl<P: Port> Worker<P> {
         let gone = |address| moved || new.owner(address).is_some();
         self.neighbours.forget(gone, &mut stranded);
         for Waiting { frame, ingress } in stranded.drain(..) {
-            self.pass(frame, ingress, new, now);
+            self.pass_again(frame, ingress, new, now);
         }
         self.failed = stranded;
         if self.gossip.speaks_for_all() {

@@ -10,7 +10,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use tapline_tests::oracle::campaign::Campaign;
 
 /// Frames into one world; then comes another.
-const FRAMES: usize = 1000;
+const FRAMES: usize = 250;
 /// Steps of one history, of which some bring forty frames.
 const STEPS: usize = 100;
 

@@ -17,7 +17,7 @@ use dataplane::frame::offload::Offload;
 use dataplane::frame::transport::Transport;
 use dataplane::frame::{FrameView, Kind, Network, options};
 use dataplane::tables::fib::NextHop;
-use dataplane::tables::{Crossing, Owner, PortRole, PortSpec, Unknown};
+use dataplane::tables::{Crossing, Owner, Policy, PortRole, PortSpec, Unknown};
 use dataplane::verdict::DropReason;
 use ipnet::IpNet;
 
@@ -57,7 +57,7 @@ impl Oracle {
             Ok(view) => view,
             Err(reason) => return Fate::Unfit(reason),
         };
-        if !arrival.frame.offload.fits(bytes.len()) {
+        if !arrival.frame.offload.fits(bytes.len(), view.kind) {
             return Fate::Unfit(DropReason::BadOffload);
         }
         let Some(port) = self.row(arrival.ingress) else {
@@ -69,20 +69,42 @@ impl Oracle {
             Network::Arp(packet) => self.arp(view.source.mac(), &packet, &port),
             Network::Malformed(reason) if view.kind == Kind::Arp => Fate::Dead(reason),
             _ if view.target.is_group() && from_uplink => Fate::Dead(DropReason::UplinkNotOurs),
-            _ if view.target.is_group() => group(view.target),
-            network if from_uplink || self.is_router(view.target) => {
-                self.route(&network, view.payload(), arrival.frame.offload, &port)
+            _ if view.target.is_group() => self.group(view.target, &port),
+            network if from_uplink || self.is_router(view.target) || self.is_kept_apart(&port) => {
+                self.route(&view, &network, arrival.frame.offload, &port)
             }
-            _ => self.bridge(view.target, &port),
+            _ => self.bridge(&view, &port),
         }
     }
 
-    fn bridge(&self, target: Mac, port: &PortSpec) -> Fate {
+    /// Where the host's rules hold between pods, a pod speaks to nobody but through the host.
+    fn is_kept_apart(&self, port: &PortSpec) -> bool {
+        self.spec.policy == Policy::ViaHost && port.role == PortRole::Pod
+    }
+
+    /// To everybody, and from a pod that is kept apart to the host alone.
+    fn group(&self, target: Mac, port: &PortSpec) -> Fate {
+        match (group(target), self.role(PortRole::Host)) {
+            (Fate::ToAll, Some(host)) if self.is_kept_apart(port) => {
+                Fate::To(host.id, Edits::default())
+            }
+            (Fate::ToAll, None) if self.is_kept_apart(port) => Fate::Dead(DropReason::NoEgress),
+            (fate, _) => fate,
+        }
+    }
+
+    fn bridge(&self, view: &FrameView<'_>, port: &PortSpec) -> Fate {
+        let target = view.target;
+        let by_host = |egress| {
+            let row = self.row(egress);
+            row.is_some_and(|egress| self.is_for_host(view, port, &egress))
+        };
         let heard = || self.learned.get(&target).map(|(port, _)| *port);
         match (self.station(target).or_else(heard), self.spec.unknown) {
             (Some(egress), _) if egress == port.id && !port.hairpin => {
                 Fate::Dead(DropReason::SamePort)
             }
+            (Some(egress), _) if by_host(egress) => self.to_host(port),
             (Some(egress), _) => Fate::To(egress, Edits::default()),
             (None, Unknown::Flood) => Fate::ToAll,
             (None, Unknown::Drop) => Fate::Dead(DropReason::UnknownUnicast),
@@ -253,8 +275,10 @@ impl Oracle {
         match (port.role, asks) {
             (PortRole::Uplink, false) => self.advertised_outside(&packet),
             (PortRole::Uplink, true) => Fate::Dead(DropReason::UplinkNotOurs),
-            _ if view.target.is_group() => group(view.target),
-            _ => self.bridge(view.target, port),
+            _ if view.target.is_group() || self.is_kept_apart(port) => {
+                self.group(view.target, port)
+            }
+            _ => self.bridge(view, port),
         }
     }
 
@@ -285,7 +309,14 @@ impl Oracle {
         Fate::Dead(DropReason::UplinkNotOurs)
     }
 
-    fn route(&self, network: &Network, packet: &[u8], offload: Offload, port: &PortSpec) -> Fate {
+    fn route(
+        &self,
+        view: &FrameView<'_>,
+        network: &Network,
+        offload: Offload,
+        port: &PortSpec,
+    ) -> Fate {
+        let packet = view.payload();
         let found = match network {
             Network::Ipv4(ip) => self.route_v4(ip, packet, offload),
             Network::Ipv6(ip) => self.route_v6(ip, packet, offload, port),
@@ -296,7 +327,17 @@ impl Oracle {
             Network::Arp(_) | Network::Opaque => return self.to_host(port),
         };
         match found {
-            Ok((hop, measures)) => self.onwards(hop, &measures, port),
+            Ok((hop, measures)) => {
+                let egress = match hop {
+                    NextHop::Station { port, .. } => self.row(port),
+                    NextHop::Neighbour(_) => self.role(PortRole::Uplink),
+                    _ => None,
+                };
+                match egress {
+                    Some(egress) if self.is_for_host(view, port, &egress) => self.to_host(port),
+                    _ => self.onwards(hop, &measures, port),
+                }
+            }
             Err(reason) => Fate::Dead(reason),
         }
     }

@@ -9,6 +9,7 @@
 //! |---|---|
 //! | `decide` | where a frame goes: each rule once, looked up by going through all rows |
 //! | `neighbours` | next hops, in the states of RFC 4861 |
+//! | `ways` | what came through the node's kernel, and goes back through it |
 //! | `errors` | who is told of a death, and how often |
 //! | `speech` | the bytes of what the switch says itself |
 //! | `books` | what is counted |
@@ -25,6 +26,7 @@ mod neighbours;
 mod speech;
 pub mod trial;
 pub mod universe;
+mod ways;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -68,6 +70,7 @@ pub struct Oracle {
     /// Where a station was heard, and in which second it was last.
     learned: BTreeMap<Mac, (PortId, u64)>,
     neighbours: Neighbours,
+    ways: ways::Ways,
     /// The order in which the real switch looks at neighbours, which is none that anybody promised.
     order: Vec<IpAddr>,
     /// Frames that a port still takes before it is emptied; none of a port that is not there.
@@ -89,6 +92,7 @@ impl Oracle {
             next: None,
             learned: BTreeMap::new(),
             neighbours: Neighbours::default(),
+            ways: ways::Ways::default(),
             order: Vec::new(),
             room: BTreeMap::new(),
             out: BTreeMap::new(),
@@ -109,6 +113,7 @@ impl Oracle {
     pub fn detach(&mut self, port: PortId) {
         self.room.remove(&port);
         self.learned.retain(|_, (at, _)| *at != port);
+        self.ways.forget_port(port);
     }
 
     /// Other tables, from the next breath on.
@@ -123,6 +128,12 @@ impl Oracle {
             .iter()
             .map(|(mac, (port, _))| (*mac, *port))
             .collect()
+    }
+
+    /// Conversations of which it is known who carries them.
+    #[must_use]
+    pub fn ways(&self) -> usize {
+        self.ways.count()
     }
 
     /// What was counted.
@@ -218,12 +229,27 @@ impl Oracle {
         all
     }
 
-    /// A frame goes its way.
+    /// A frame that came in goes its way.
     fn pass(&mut self, arrival: Arrival) {
         let fate = self.decide(&arrival);
         let refused = matches!(fate, Fate::Dead(_) | Fate::Unfit(_) | Fate::Defend { .. });
         if !refused {
             self.learn(&arrival);
+        }
+        self.obey(fate, arrival);
+    }
+
+    /// A frame that waited goes its way. It taught all it could when it came in.
+    fn pass_again(&mut self, arrival: Arrival) {
+        let fate = self.decide(&arrival);
+        self.obey(fate, arrival);
+    }
+
+    fn obey(&mut self, fate: Fate, arrival: Arrival) {
+        if let (Fate::To(egress, _) | Fate::InPieces(egress, _), Ok(view)) =
+            (&fate, FrameView::parse(&arrival.frame.bytes))
+        {
+            self.remember(&view, arrival.ingress, *egress);
         }
         match fate {
             Fate::To(egress, edits) => {
@@ -242,7 +268,7 @@ impl Oracle {
             Fate::Heard(address, news) => {
                 self.books.punted += 1;
                 for waited in self.neighbours.hear(address, news, self.now) {
-                    self.pass(waited);
+                    self.pass_again(waited);
                 }
             }
             Fate::Wait(next_hop, egress) => self.wait(next_hop, egress, arrival),
@@ -258,7 +284,7 @@ impl Oracle {
 
     fn wait(&mut self, next_hop: IpAddr, egress: PortId, arrival: Arrival) {
         match self.neighbours.wait(next_hop, egress, arrival, self.now) {
-            Waited::Go(arrival) => self.pass(arrival),
+            Waited::Go(arrival) => self.pass_again(arrival),
             Waited::Held(None) => {}
             Waited::Held(Some((address, egress, last))) => self.ask(address, egress, last),
             Waited::Crowded(oldest) => {
@@ -352,6 +378,7 @@ impl Oracle {
         let second = self.now / 1000;
         self.learned
             .retain(|_, (_, heard)| second.saturating_sub(*heard) < AGE_SECONDS);
+        self.ways.age(self.now);
         let order = self.neighbours_in_order();
         let (questions, failed) = self.neighbours.tick(self.now, &order);
         for (address, egress, last) in questions {
@@ -395,7 +422,7 @@ impl Oracle {
             .collect();
         fresh.sort_unstable();
         for arrival in self.neighbours.forget(&order, gone) {
-            self.pass(arrival);
+            self.pass_again(arrival);
         }
         for address in fresh {
             let ports = self.floods();

@@ -215,6 +215,13 @@ impl Trial {
         if found != learned {
             return Err(format!("the switch learned {found:?}, and not {learned:?}"));
         }
+        let ways = (self.worker.returns().totals().live, oracle.ways() as u64);
+        if ways.0 != ways.1 {
+            return Err(format!(
+                "{} conversations are known, not {}",
+                ways.0, ways.1
+            ));
+        }
         Ok(())
     }
 

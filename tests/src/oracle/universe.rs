@@ -9,7 +9,9 @@ use dataplane::addr::{Mac, PortId, Station};
 use dataplane::frame::offload::{GSO_TCPV4, GSO_TCPV6, NEEDS_CSUM, Offload};
 use dataplane::port::memory::WireFrame;
 use dataplane::tables::fib::NextHop;
-use dataplane::tables::{Addresses, Crossing, Owner, PortRole, PortSpec, TablesSpec, Unknown};
+use dataplane::tables::{
+    Addresses, Crossing, Owner, Policy, PortRole, PortSpec, TablesSpec, Unknown,
+};
 use fastrand::Rng;
 use ipnet::IpNet;
 
@@ -72,6 +74,7 @@ pub struct Universe {
     /// Their addresses may change hands.
     turn: usize,
     unknown: Unknown,
+    policy: Policy,
     hairpin: bool,
     mtu: u16,
 }
@@ -89,6 +92,11 @@ impl Universe {
                 Unknown::Flood
             } else {
                 Unknown::Drop
+            },
+            policy: if rng.u8(..5) == 0 {
+                Policy::ViaHost
+            } else {
+                Policy::None
             },
             hairpin: rng.u8(..4) == 0,
             mtu: one(&mut rng, &[1500, 1500, 1400, 576, 9000]),
@@ -131,6 +139,8 @@ impl Universe {
             routes: Vec::new(),
             groups: Vec::new(),
             crossing: self.crossing(),
+            policy: self.policy,
+            guards: Vec::new(),
             unknown: self.unknown,
         };
         for pod in (0..PODS).filter(|pod| self.pods[*pod]) {
@@ -220,7 +230,9 @@ impl Universe {
     /// Control changes something.
     fn change(&mut self) -> TablesSpec {
         let pod = self.rng.usize(..PODS);
-        match self.rng.u8(..6) {
+        match self.rng.u8(..8) {
+            6 => self.policy = Policy::ViaHost,
+            7 => self.policy = Policy::None,
             0 => self.turn = self.rng.usize(..PODS),
             1 => self.unknown = Unknown::Drop,
             2 => self.unknown = Unknown::Flood,
