@@ -11,11 +11,9 @@
 use std::net::Ipv6Addr;
 
 use super::witness::note;
-<<<<<<< HEAD
-use super::{Step, Witness, World, bridge, conflict, guard, owner, told_to};
-=======
-use super::{Step, Witness, World, bridge, conflict, group, is_kept_apart, owner, told_to};
->>>>>>> d602f8e (The bridge was never held against the kernel's, and neighbour discovery went round the node's rules)
+use super::{
+    Step, Witness, World, bridge, conflict, group, guard, is_kept_apart, owner, told_to,
+};
 use crate::frame::FrameView;
 use crate::frame::nd::{Message, NdView};
 use crate::frame::offload::Offload;
