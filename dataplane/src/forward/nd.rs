@@ -11,9 +11,7 @@
 use std::net::Ipv6Addr;
 
 use super::witness::note;
-use super::{
-    Step, Witness, World, bridge, conflict, group, guard, is_kept_apart, owner, told_to,
-};
+use super::{Step, Witness, World, bridge, conflict, group, guard, is_kept_apart, owner, told_to};
 use crate::frame::FrameView;
 use crate::frame::nd::{Message, NdView};
 use crate::frame::offload::Offload;

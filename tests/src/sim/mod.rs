@@ -16,6 +16,7 @@ pub mod node;
 pub mod plant;
 pub mod port;
 pub mod site;
+pub mod soak;
 pub mod traffic;
 
 use std::cell::Cell;

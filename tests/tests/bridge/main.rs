@@ -19,6 +19,7 @@ use std::collections::BTreeMap;
 
 use dataplane::addr::Mac;
 use tapline_tests::oracle::campaign::corpus;
+use tapline_tests::oracle::checksum;
 use tapline_tests::oracle::universe::Universe;
 
 use differences::{Findings, is_tried};
@@ -46,6 +47,20 @@ fn word(source: Mac, number: u64) -> Vec<u8> {
     frame.extend(b"after frame ");
     frame.extend(number.to_be_bytes());
     frame.resize(60, 0);
+    frame
+}
+
+/// A host says that it joins a group: IGMP version 2 (RFC 2236), from the station at port 0.
+fn report() -> Vec<u8> {
+    let mut frame = vec![0x01, 0x00, 0x5e, 1, 2, 3];
+    frame.extend(topology::pod(0).octets());
+    frame.extend([0x08, 0, 0x45, 0, 0, 28, 0, 1, 0, 0, 1, 2, 0, 0]);
+    frame.extend([10, 244, 1, 6, 239, 1, 2, 3]);
+    frame.extend([0x16, 0, 0, 0, 239, 1, 2, 3]);
+    for (from, to, at) in [(14, 34, 24), (34, 42, 36)] {
+        let sum = checksum(&frame[from..to]);
+        frame[at..at + 2].copy_from_slice(&sum.to_be_bytes());
+    }
     frame
 }
 
@@ -87,7 +102,8 @@ fn deliveries(bench: &mut Bench, port: usize, sent: &[(Vec<u8>, Vec<u8>)]) -> Ve
 
 #[test]
 fn what_comes_out_of_the_linux_bridge_comes_out_of_tapline() {
-    let (all, named) = (frames(), corpus());
+    let (all, mut named) = (frames(), corpus());
+    named.insert(0, report());
     let mut kernel = Bench::new(Kind::Kernel);
     let mut tapline = Bench::new(Kind::Tapline);
     let mut universe = Universe::new(1, &named);
