@@ -9,10 +9,12 @@
 //! a byte is read.
 
 use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener as StdListener, UnixStream as StdStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -23,6 +25,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use rustix::fs::{Mode, OFlags};
 use serde::de::DeserializeOwned;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{UnixListener, UnixStream};
@@ -170,6 +173,8 @@ impl Default for Limits {
 pub struct Bound {
     listener: StdListener,
     path: PathBuf,
+    /// The socket itself, where no folder has it.
+    held: Option<OwnedFd>,
 }
 
 impl Bound {
@@ -190,7 +195,28 @@ impl Bound {
         Ok(Bound {
             listener,
             path: path.to_owned(),
+            held: None,
         })
+    }
+
+    /// Listens at a socket that only this process and who is told its path can find: it is in no
+    /// folder, and so is gone with this process, however that ends.
+    ///
+    /// # Errors
+    /// What the folder for temporary files says.
+    pub fn nameless() -> io::Result<Bound> {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("tapline-{}-{count}.sock", std::process::id());
+        let mut bound = Bound::at(&std::env::temp_dir().join(name))?;
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        let held = rustix::fs::open(&bound.path, flags, Mode::empty())?;
+        std::fs::remove_file(&bound.path)?;
+        // By number and process, because a thread's own `/proc/self` is the same.
+        let number = held.as_raw_fd();
+        bound.path = PathBuf::from(format!("/proc/{}/fd/{number}", std::process::id()));
+        bound.held = Some(held);
+        Ok(bound)
     }
 
     /// Begins to answer, on a thread of its own, the users in `users`.
@@ -233,6 +259,7 @@ impl Bound {
             stop: Some(stop),
             thread: Some(thread),
             path: self.path,
+            held: self.held,
         })
     }
 }
@@ -261,6 +288,7 @@ pub struct Server {
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
     path: PathBuf,
+    held: Option<OwnedFd>,
 }
 
 impl Server {
@@ -273,7 +301,9 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.path);
+        if self.held.is_none() {
+            let _ = std::fs::remove_file(&self.path);
+        }
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();

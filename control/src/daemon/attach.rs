@@ -16,6 +16,7 @@ use sha1::{Digest, Sha1};
 
 use super::attachment::{ALIAS, Attachment, Held};
 use super::core::{CARRIER_WITHIN, Core, DaemonError};
+use super::systemd;
 use crate::api::types::{
     AddReply, AddRequest, ApiError, CheckRequest, DelRequest, ErrorKind, GcRequest, Key, Removed,
     RouteSpec, Valid,
@@ -156,6 +157,7 @@ impl Core {
             hairpin: request.hairpin,
             isolated: request.isolated,
             mac_spoof_check: request.mac_spoof_check,
+            ip_masq: request.ip_masq,
             bandwidth: request.bandwidth,
         };
         if one.bandwidth.is_some() && !self.settings.bandwidth {
@@ -231,6 +233,9 @@ impl Core {
         self.attachments.insert(one.key.clone(), one.clone());
         self.publish()?;
         self.settle_node_side(one)?;
+        if one.ip_masq {
+            self.settle_masquerade()?;
+        }
         self.net.wait_until_running(&one.tap, CARRIER_WITHIN)?;
         announce(pod, &ifname, one);
         veth.pod.raise(pod)?;
@@ -258,8 +263,15 @@ impl Core {
                 note(&error);
             }
             self.switch.fdb().forget_port(port);
+            self.opened.remove(&port);
+            systemd::forget(one.tap.as_str());
         }
         self.forget(one);
+        if one.ip_masq
+            && let Err(error) = self.settle_masquerade()
+        {
+            note(&error);
+        }
         for address in one.ips() {
             if let (Plugin::Azure, IpAddr::V4(v4)) = (self.spec.plugin, address)
                 && let Err(error) = del_pod_route(&self.net, &self.settings.host, v4)

@@ -56,6 +56,9 @@ pub struct Attachment {
     /// Are its frames checked for its own source address?
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mac_spoof_check: Option<bool>,
+    /// Does the node masquerade what it sends beyond its link?
+    #[serde(default)]
+    pub ip_masq: bool,
     /// Limits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bandwidth: Option<Bandwidth>,

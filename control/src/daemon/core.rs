@@ -27,6 +27,7 @@ use super::attachment::Attachment;
 use super::node::PodAddresses;
 use super::restore::{self, Found};
 use super::store::{State, Store, StoreError};
+use super::systemd::{self, Heirlooms};
 use crate::adopt::kept::Kept;
 use crate::api::types::{AddressFill, ApiError, ErrorKind, Interface, Key, StatusReply};
 use crate::compile::{HOST_PORT, NodeSpec, PodPort, UPLINK_PORT};
@@ -151,6 +152,10 @@ pub struct Core {
     pub(super) pool: Pool<Key>,
     pub(super) attachments: BTreeMap<Key, Attachment>,
     store: Option<Store>,
+    /// What an earlier daemon had systemd keep.
+    heirlooms: Heirlooms,
+    /// The ports that the switch has.
+    pub(super) opened: BTreeSet<PortId>,
     /// What was to be kept and could not be, in words.
     unsaved: Option<String>,
     /// The bridge that has the host port's name, if the daemon runs beside one.
@@ -181,6 +186,7 @@ impl Core {
         mut settings: Settings,
         mut pool: Pool<Key>,
         store: Option<Store>,
+        heirlooms: Heirlooms,
         node: &Netns,
     ) -> Result<Core, DaemonError> {
         let mut state = store
@@ -209,6 +215,8 @@ impl Core {
             pool,
             attachments: found.living,
             store,
+            heirlooms,
+            opened: BTreeSet::new(),
             unsaved: None,
             beside,
             adoption,
@@ -230,13 +238,17 @@ impl Core {
         Ok(core)
     }
 
+    /// The ports that are there whoever is attached. Beside a bridge the uplink is the bridge's.
+    pub(super) fn fixed_ports(&self) -> Vec<(PortId, DeviceName)> {
+        let uplink = self.beside.is_none();
+        let uplink = uplink.then(|| (UPLINK_PORT, self.settings.uplink_tap.clone()));
+        let host = (HOST_PORT, self.settings.host.clone());
+        std::iter::once(host).chain(uplink).collect()
+    }
+
     /// Every TAP that is there begins to be served.
-    fn open_in_haste(&self) -> Result<(), DaemonError> {
-        let host = Some((HOST_PORT, self.settings.host.clone()));
-        let uplink = (UPLINK_PORT, self.settings.uplink_tap.clone());
-        let fixed = host
-            .into_iter()
-            .chain(self.beside.is_none().then_some(uplink));
+    fn open_in_haste(&mut self) -> Result<(), DaemonError> {
+        let fixed = self.fixed_ports();
         let pods = self.attachments.values();
         let pods = pods.filter_map(|one| Some((one.port_id()?, one.tap.clone())));
         let links = self.net.links()?;
@@ -281,42 +293,55 @@ impl Core {
         Ok(())
     }
 
-    /// Opens a port unless somebody has it open: this very process, a moment ago.
-    pub(super) fn ensure_open(&self, port: PortId, tap: &DeviceName) -> Result<(), DaemonError> {
-        if !self.net.link(tap)?.running {
-            match self.open_ports(&[(port, tap.clone())]) {
-                // Its carrier is on the way.
-                Err(DaemonError::System { source, .. }) if is_busy(&source) => {}
-                other => other?,
-            }
+    /// Opens a port that the switch does not have yet, and waits for its carrier.
+    pub(super) fn ensure_open(
+        &mut self,
+        port: PortId,
+        tap: &DeviceName,
+    ) -> Result<(), DaemonError> {
+        if !self.opened.contains(&port) {
+            self.open_ports(&[(port, tap.clone())])?;
         }
         self.net.wait_until_running(tap, CARRIER_WITHIN)?;
         Ok(())
     }
 
     /// Opens TAPs and hands them to the switch, all from one visit to the node's namespace.
-    pub(super) fn open_ports(&self, ports: &[(PortId, DeviceName)]) -> Result<(), DaemonError> {
+    pub(super) fn open_ports(&mut self, ports: &[(PortId, DeviceName)]) -> Result<(), DaemonError> {
         let workers = self.settings.workers.get();
         let kind = if workers > 1 {
             Queues::Multi
         } else {
             Queues::Single
         };
-        let open = |(port, tap): &(PortId, DeviceName)| {
+        let (mut kept, mut closed) = (Vec::new(), Vec::new());
+        for (port, tap) in ports {
+            match self.heirlooms.take(tap.as_str(), workers.into()) {
+                Some(queues) => kept.push((*port, tap, Ok(queues))),
+                None => closed.push((*port, tap)),
+            }
+        }
+        let open = |(port, tap): &(PortId, &'_ DeviceName)| {
             let queues = (0..workers).map(|_| TapPort::open(tap.as_str(), kind));
             let queues: io::Result<Vec<TapPort>> = queues.collect();
-            queues.map(|queues| (*port, tap.clone(), queues))
+            (*port, queues)
         };
-        let opened: Vec<io::Result<_>> = self
+        let opened: Vec<(PortId, io::Result<Vec<TapPort>>)> = self
             .net
             .namespace()
-            .run(|| Ok(ports.iter().map(open).collect()))
+            .run(|| Ok(closed.iter().map(open).collect()))
             .map_err(system("entering the node's namespace"))?;
-        for (one, (_, tap)) in opened.into_iter().zip(ports) {
-            let (port, tap, queues) = one.map_err(system(format!("opening {tap}")))?;
-            let attached = self.switch.attach_queues(port, queues);
-            attached.map_err(system(format!("handing {tap} to the switch")))?;
+        let opened = opened.into_iter().zip(&closed);
+        let opened = opened.map(|((port, queues), (_, tap))| (port, *tap, queues));
+        let mut ready = Vec::with_capacity(ports.len());
+        for (port, tap, queues) in kept.into_iter().chain(opened) {
+            let queues = queues.map_err(system(format!("opening {tap}")))?;
+            systemd::keep(tap.as_str(), &queues);
+            ready.push((port, queues));
         }
+        let attached = self.switch.attach_all(ready);
+        attached.map_err(system("handing TAPs to the switch"))?;
+        self.opened.extend(ports.iter().map(|(port, _)| *port));
         Ok(())
     }
 
@@ -555,15 +580,15 @@ impl Core {
             Some(_) => self.host_port().detach(&self.net),
             None => self.uplink().detach(&self.net),
         };
+        let gone = match self.beside {
+            Some(_) => &self.settings.host,
+            None => &self.settings.uplink_tap,
+        };
+        systemd::forget(gone.as_str());
         let counts = self.switch.stop().map_err(system("stopping the switch"));
         detached?;
         counts
     }
-}
-
-/// A TAP whose queue somebody has.
-fn is_busy(error: &io::Error) -> bool {
-    error.raw_os_error() == Some(nix::libc::EBUSY)
 }
 
 /// The tables of a node with these pods.

@@ -14,7 +14,7 @@
 //! | `attachment` | one pod's port, as it is remembered |
 //! | `look`, `measure` | the views, and the metrics |
 //! | `node`, `truth` | what the node is, and from whom that is known |
-//! | `process`, `log` | the daemon as a process: signals, reload, systemd, log lines |
+//! | `process`, `log`, `systemd` | the daemon as a process: signals, reload, log lines, what systemd keeps |
 //! | `restore` | what a daemon finds that was there before it |
 //! | `store` | the state file |
 //!
@@ -32,6 +32,7 @@ pub mod node;
 pub mod process;
 mod restore;
 pub mod store;
+pub mod systemd;
 pub(crate) mod truth;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

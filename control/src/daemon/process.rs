@@ -24,6 +24,7 @@ use super::core::{Core, DaemonError, Settings, system};
 use super::log;
 use super::node;
 use super::store::Store;
+use super::systemd::Heirlooms;
 use super::truth::{self, Known};
 use super::{Daemon, empty};
 use crate::api::server::Bound;
@@ -233,6 +234,7 @@ impl Process {
                     self.settings(&config),
                     pool,
                     store.take(),
+                    Heirlooms::inherited(),
                     &self.netns,
                 )?;
                 let count = core.attachments().count();

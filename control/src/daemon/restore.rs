@@ -7,13 +7,17 @@
 //! way.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::time::Duration;
+
+use ipnet::IpNet;
 
 use super::attachment::{ALIAS, Attachment};
 use super::core::{Core, DaemonError};
 use super::store::State;
 use crate::api::types::Key;
 use crate::devices::attach::host::add_pod_route;
+use crate::devices::masquerade;
 use crate::devices::name::DeviceName;
 use crate::devices::netlink::link::Link;
 use crate::ipam::{Pool, Standing};
@@ -77,10 +81,13 @@ pub(super) fn repair(core: &mut Core) -> Result<(), DaemonError> {
             tracing::error!("{}: {error}", one.name());
         }
     }
+    if attached.iter().any(|one| one.ip_masq) {
+        core.settle_masquerade()?;
+    }
     sweep(core, &attached)
 }
 
-fn rewire(core: &Core, one: &Attachment) -> Result<(), DaemonError> {
+fn rewire(core: &mut Core, one: &Attachment) -> Result<(), DaemonError> {
     let (Some(port), Ok(ifname)) = (one.port_id(), DeviceName::new(&one.key.ifname)) else {
         return Ok(());
     };
@@ -98,11 +105,22 @@ fn rewire(core: &Core, one: &Attachment) -> Result<(), DaemonError> {
 }
 
 impl Core {
+    /// Has the node masquerade for those whose network asks for it, and for nobody else.
+    pub(super) fn settle_masquerade(&self) -> Result<(), DaemonError> {
+        let asking = || self.attachments.values().filter(|one| one.ip_masq);
+        let sources: Vec<IpAddr> = asking().flat_map(Attachment::ips).collect();
+        let links = asking().flat_map(|one| &one.addresses);
+        let links: BTreeSet<IpNet> = links.map(|held| held.address.trunc()).collect();
+        let spared: Vec<IpNet> = links.into_iter().collect();
+        masquerade::set(self.net.namespace(), &sources, &spared)?;
+        Ok(())
+    }
+
     /// What a pod's port has on the node beside its devices: the node's route to it, and limits.
     pub(super) fn settle_node_side(&self, one: &Attachment) -> Result<(), DaemonError> {
         if let (Plugin::Azure, Some(own)) = (self.spec.plugin, self.spec.own.v4) {
             for address in one.ips() {
-                if let std::net::IpAddr::V4(v4) = address {
+                if let IpAddr::V4(v4) = address {
                     add_pod_route(&self.net, &self.settings.host, v4, own)?;
                 }
             }
@@ -118,10 +136,13 @@ impl Core {
 pub(super) fn look_after(core: &mut Core) -> Result<(), DaemonError> {
     let links = core.net.links()?;
     let there = |name: &DeviceName| links.iter().any(|link| link.name == name.as_str());
-    let uplink = Some(&core.settings.uplink_tap).filter(|_| core.beside.is_none());
-    let mut fixed = std::iter::once(&core.settings.host).chain(uplink);
-    if !fixed.all(there) {
-        tracing::error!("a port of the switch was deleted, and is made again");
+    let fixed = core.fixed_ports();
+    let gone: Vec<_> = fixed.iter().filter(|(_, name)| !there(name)).collect();
+    for (port, name) in &gone {
+        tracing::error!("{name} was deleted, and is made again");
+        core.opened.remove(port);
+    }
+    if !gone.is_empty() {
         core.raise_fixed_ports()?;
     }
     let attached: Vec<Attachment> = core.attachments.values().cloned().collect();
@@ -136,6 +157,7 @@ pub(super) fn look_after(core: &mut Core) -> Result<(), DaemonError> {
             }
         } else if !there(&one.tap) {
             tracing::error!("{}: {} was deleted, and is made again", one.name(), one.tap);
+            core.opened.retain(|port| Some(*port) != one.port_id());
             rewire(core, one)?;
         }
     }

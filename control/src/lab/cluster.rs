@@ -6,20 +6,26 @@
 //! Never: makes a device in the namespace the process was started in.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroU16;
+use std::sync::Arc;
 use std::time::Duration;
 
 use dataplane::stats::Counts;
 use dataplane::switch::Boards;
 use dataplane::tables::Policy;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use serde_json::json;
 
 use super::fabric::{self, Fabric};
 use super::placement::{self, PlacedPod, device, nic, node_macs};
 use super::privilege::PrivateNet;
-use crate::api::types::{AddRequest, PodName};
+use crate::api::server::Bound;
+use crate::api::{Handler, Limits, Server};
+use crate::cni;
 use crate::compile::{self, NodeMacs, NodeSpec};
+use crate::daemon::systemd::Heirlooms;
 use crate::daemon::{Core, Daemon, Settings};
 use crate::devices::name::DeviceName;
 use crate::devices::netlink::Netlink;
@@ -77,7 +83,9 @@ pub struct LabNode {
     /// Its hardware.
     pub macs: NodeMacs,
     /// Its daemon.
-    pub daemon: Daemon,
+    pub daemon: Arc<Daemon>,
+    /// Where the daemon listens for the CNI plugin.
+    server: Server,
     /// The counters of its switch.
     pub board: Boards,
 }
@@ -194,16 +202,15 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// ADD, as a runtime would ask for it.
+    /// Attaches a pod, by way of the CNI plugin.
     fn add_pod(&mut self, placed: PlacedPod) -> Built<()> {
         let at = placed.node;
         let (node, name, address) = (&self.nodes[at], placed.name, placed.address);
         let what = format!("{name} on {}", node.plan.name);
         let netns = Netns::create(name).at(&what)?;
-        let request = add_request(&self.plan, &placed, &netns);
-        let reply = node.daemon.add(&request).at(&what)?;
-        if reply.interfaces[1].name != placed.host_end.as_str() {
-            return Err(format!("{} is not as placed", reply.interfaces[1].name)).at(&what);
+        let made = add(node, &self.plan, &placed, &netns).at(&what)?;
+        if made != placed.host_end.as_str() {
+            return Err(format!("its port is {made}, and not as placed")).at(&what);
         }
         self.pods.push(LabPod {
             name: name.to_owned(),
@@ -262,6 +269,7 @@ impl Cluster {
     /// The switch whose thread died of a broken law.
     pub fn stop(self) -> Built<Vec<(String, Counts)>> {
         let stop = |node: LabNode| {
+            drop(node.server);
             let core = node.daemon.end().expect("a lab's daemon serves");
             let counts = core.stop();
             let counts = counts.at(format!("stopping the switch of {}", node.plan.name));
@@ -296,40 +304,53 @@ fn build_node(plan: &Plan, node: &Node, fabric: &Fabric, wishes: &Wishes) -> Bui
     settings.workers = wishes.workers;
     settings.spin = wishes.spin.unwrap_or(settings.spin);
     let pool = placement::pool(plan, node).at(what("addresses"))?;
-    let core = Core::start(spec, settings, pool, None, &netns).at(what("daemon"))?;
+    let core =
+        Core::start(spec, settings, pool, None, Heirlooms::default(), &netns).at(what("daemon"))?;
+    let board = core.board();
+    let daemon = Arc::new(Daemon::serving(core));
+    let handler: Arc<dyn Handler> = Arc::<Daemon>::clone(&daemon);
+    let users = vec![rustix::process::geteuid().as_raw()];
+    let server = Bound::nameless()
+        .and_then(|bound| bound.serve(handler, users, Limits::default()))
+        .at(what("control socket"))?;
     Ok(LabNode {
         plan: node.clone(),
         netns,
         macs,
-        board: core.board(),
-        daemon: Daemon::serving(core),
+        daemon,
+        server,
+        board,
     })
 }
 
-fn add_request(plan: &Plan, pod: &PlacedPod, netns: &Netns) -> AddRequest {
-    AddRequest {
-        container_id: placement::container_id(pod.name),
-        ifname: pod.end.name.to_string(),
-        netns: netns.path(),
-        network: plan.plugin.to_string(),
-        pod: Some(PodName {
-            namespace: "default".into(),
-            name: pod.name.into(),
-        }),
-        mtu: None,
-        mac: None,
-        hairpin: false,
-        isolated: false,
-        mac_spoof_check: None,
-        requested: pod.port.addresses.clone(),
-        assigned: Vec::new(),
-        default_route: true,
-        routes: Vec::new(),
-        is_gateway: false,
-        ip_masq: false,
-        force_address: false,
-        bandwidth: None,
+/// What a container runtime does: it calls the CNI plugin, which asks the node's daemon. Gives the
+/// name of the host's end of the pod's veth.
+fn add(node: &LabNode, plan: &Plan, pod: &PlacedPod, netns: &Netns) -> Result<String, String> {
+    let configuration = json!({
+        "cniVersion": "1.1.0",
+        "name": plan.plugin.to_string(),
+        "type": "tapline-cni",
+        "socket": node.server.path(),
+        "isDefaultGateway": true,
+        "capabilities": {"ips": true},
+        "runtimeConfig": {"ips": pod.port.addresses},
+    });
+    let lookup = |name: &str| match name {
+        "CNI_COMMAND" => Some(OsString::from("ADD")),
+        "CNI_CONTAINERID" => Some(placement::container_id(pod.name).into()),
+        "CNI_IFNAME" => Some(pod.end.name.as_str().into()),
+        "CNI_NETNS" => Some(netns.path().into()),
+        "CNI_ARGS" => Some(format!("K8S_POD_NAMESPACE=default;K8S_POD_NAME={}", pod.name).into()),
+        _ => None,
+    };
+    let outcome = cni::run(&lookup, configuration.to_string().as_bytes());
+    if !outcome.success {
+        return Err(outcome.printed);
     }
+    let result: serde_json::Value =
+        serde_json::from_str(&outcome.printed).map_err(|error| error.to_string())?;
+    let host_end = result["interfaces"][1]["name"].as_str();
+    host_end.map(str::to_owned).ok_or(outcome.printed)
 }
 
 /// What Azure's DHCP would give: the address, and a default route by the subnet's first host. Of

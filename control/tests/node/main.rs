@@ -10,6 +10,7 @@ mod alone;
 mod faults;
 mod life;
 mod load;
+mod systemd;
 mod world;
 
 use std::process::ExitCode;
@@ -19,6 +20,10 @@ use std::time::Duration;
 const PATIENCE: Duration = Duration::from_secs(300);
 
 fn main() -> ExitCode {
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next().is_some_and(|word| word == systemd::HEIR) {
+        return systemd::become_heir(&arguments.next().expect("a configuration"));
+    }
     alone::main(
         &[
             (
@@ -56,6 +61,10 @@ fn main() -> ExitCode {
             (
                 "life::every_view_tells_of_the_pods",
                 life::every_view_tells_of_the_pods,
+            ),
+            (
+                "systemd::no_frame_is_lost_while_systemd_keeps_the_queues",
+                systemd::no_frame_is_lost_while_systemd_keeps_the_queues,
             ),
             (
                 "load::many_adds_and_dels_with_kills_end_with_exactly_the_right_pods",

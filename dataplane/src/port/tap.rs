@@ -13,7 +13,7 @@
 //! waiting for another.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use rustix::io::Errno;
 
@@ -91,13 +91,28 @@ impl TapPort {
     /// As [`TapPort::open`].
     pub fn open_with(name: &str, queues: Queues, batching: Batching) -> io::Result<TapPort> {
         let (queue, offloads) = sys::tun::open(name, queues == Queues::Multi)?;
+        Ok(TapPort::of(queue, name.to_owned(), offloads, batching))
+    }
+
+    /// Takes over a queue that was opened before, by this program in an earlier life; whoever
+    /// kept it meanwhile has kept the frames that wait in it.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a queue without `virtio_net_hdr`; `EBADFD` if its device is gone; what
+    /// the kernel says of a descriptor that is no TAP's.
+    pub fn adopt(queue: OwnedFd) -> io::Result<TapPort> {
+        let (queue, name, offloads) = sys::tun::adopt(queue)?;
+        Ok(TapPort::of(queue, name, offloads, Batching::Auto))
+    }
+
+    fn of(queue: OwnedFd, name: String, offloads: u32, batching: Batching) -> TapPort {
         let ring = match batching {
             Batching::Auto if Facility::IoUring.is_allowed() => Ring::for_tap(queue.as_fd()),
             Batching::Auto | Batching::Off => None,
         };
-        Ok(TapPort {
+        TapPort {
             queue,
-            name: name.to_owned(),
+            name,
             offloads,
             ring,
             eager: 0,
@@ -107,7 +122,7 @@ impl TapPort {
             waiting: Vec::with_capacity(BATCH_MAX),
             outcomes: Vec::with_capacity(BATCH_MAX),
             flushed: Vec::with_capacity(BATCH_MAX),
-        })
+        }
     }
 
     /// The device's name.
@@ -205,6 +220,12 @@ impl TapPort {
                 outcome,
             });
         }
+    }
+}
+
+impl AsFd for TapPort {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.queue.as_fd()
     }
 }
 

@@ -57,7 +57,7 @@ const WAKER: Token = Token(PortId::COUNT_MAX);
 
 /// What control may ask of the thread.
 enum Order<P> {
-    Attach(PortId, P, Sender<io::Result<()>>),
+    Attach(Vec<(PortId, P)>, Sender<io::Result<()>>),
     Detach(PortId, Sender<Option<P>>),
     Watch(Arc<Capture>, Sender<bool>),
     Unwatch(Arc<Capture>, Sender<()>),
@@ -124,9 +124,9 @@ impl<P: Port + Send + 'static> Lane<P> {
         Arc::clone(&self.board)
     }
 
-    pub(super) fn attach(&self, id: PortId, port: P) -> io::Result<()> {
+    pub(super) fn attach(&self, ports: Vec<(PortId, P)>) -> io::Result<()> {
         let (done, answer) = bounded(1);
-        self.send(Order::Attach(id, port, done))?;
+        self.send(Order::Attach(ports, done))?;
         self.wait(&answer)?
     }
 
@@ -325,8 +325,9 @@ impl<P: Port> Runner<P> {
     fn obey(&mut self) -> bool {
         while let Some(order) = self.orders.pop() {
             match order {
-                Order::Attach(id, port, done) => {
-                    let _ = done.send(self.attach(id, port));
+                Order::Attach(ports, done) => {
+                    let mut ports = ports.into_iter();
+                    let _ = done.send(ports.try_for_each(|(id, port)| self.attach(id, port)));
                 }
                 Order::Detach(id, done) => {
                     let _ = done.send(self.detach(id));

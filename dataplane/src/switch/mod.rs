@@ -123,15 +123,28 @@ impl<P: Port + Send + 'static> Switch<P> {
     /// `InvalidInput` for another number of queues than workers, what registering a descriptor
     /// says, or `BrokenPipe` if a thread is gone.
     pub fn attach_queues(&self, id: PortId, queues: Vec<P>) -> io::Result<()> {
-        if queues.len() != self.lanes.len() {
-            let why = format!("{} queues for {} workers", queues.len(), self.lanes.len());
+        self.attach_all(vec![(id, queues)])
+    }
+
+    /// Hands several ports to the switch at once: a worker moves no frame of one before it has them
+    /// all, so what waited in one for another is not lost.
+    ///
+    /// # Errors
+    /// As [`Switch::attach_queues`].
+    pub fn attach_all(&self, ports: Vec<(PortId, Vec<P>)>) -> io::Result<()> {
+        let workers = self.lanes.len();
+        if let Some((_, queues)) = ports.iter().find(|(_, queues)| queues.len() != workers) {
+            let why = format!("{} queues for {workers} workers", queues.len());
             return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
         }
-        let mut queues = queues.into_iter();
-        self.lanes
-            .iter()
-            .zip(&mut queues)
-            .try_for_each(|(lane, queue)| lane.attach(id, queue))
+        let mut shares: Vec<Vec<(PortId, P)>> = self.lanes.iter().map(|_| Vec::new()).collect();
+        for (id, queues) in ports {
+            for (share, queue) in shares.iter_mut().zip(queues) {
+                share.push((id, queue));
+            }
+        }
+        let mut lanes = self.lanes.iter().zip(shares);
+        lanes.try_for_each(|(lane, share)| lane.attach(share))
     }
 
     /// Takes a port back, with all its queues.

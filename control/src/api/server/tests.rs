@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::io::{Read, Write};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::time::Instant;
 
 use super::*;
@@ -124,6 +124,22 @@ fn a_request_is_answered_and_an_error_keeps_kind_and_code() {
     );
     let wrong = client.get::<serde_json::Value>("/v1/reload");
     assert!(matches!(wrong, Err(ClientError::Refused(e)) if e.kind == ErrorKind::BadMethod));
+}
+
+#[test]
+fn a_socket_without_a_name_is_found_by_who_is_told_and_leaves_nothing() {
+    let bound = Bound::nameless().unwrap();
+    let server = bound
+        .serve(Arc::<Echo>::default(), own(), Limits::default())
+        .unwrap();
+    let path = server.path().to_owned();
+    assert!(Client::new(&path).del(&del()).is_ok());
+    drop(server);
+    assert!(Client::new(&path).del(&del()).is_err());
+    let mark = format!("tapline-{}-", std::process::id());
+    let left = std::fs::read_dir(std::env::temp_dir()).unwrap().flatten();
+    let left = left.filter(|entry| entry.file_name().to_string_lossy().starts_with(&mark));
+    assert_eq!(left.count(), 0);
 }
 
 #[test]

@@ -58,6 +58,37 @@ pub(crate) fn open(name: &str, multi_queue: bool) -> io::Result<(OwnedFd, u32)> 
     // `request` is one in size and layout (asserted above) and lives until the call returns.
     // Checked by: tests/tests/namespaces.rs opens, re-opens and moves frames.
     check(unsafe { libc::ioctl(queue.as_raw_fd(), libc::TUNSETIFF, &raw mut request) })?;
+    let offloads = settle(&queue)?;
+    Ok((queue, offloads))
+}
+
+/// Takes over a queue that is open already; returns it with its device's name and the offloads that
+/// the kernel granted. Frames that wait in it stay.
+pub(crate) fn adopt(queue: OwnedFd) -> io::Result<(OwnedFd, String, u32)> {
+    let mut request = Request {
+        name: [0; libc::IFNAMSIZ],
+        flags: 0,
+        rest: [0; 22],
+    };
+    // SAFETY: `queue` is open for the whole call; TUNGETIFF writes one `ifreq`, and `request` is one
+    // in size and layout (asserted above) and lives until the call returns; on anything but a TAP's
+    // queue the call fails and writes nothing. Checked by: tests/tests/namespaces.rs adopts one.
+    check(unsafe { libc::ioctl(queue.as_raw_fd(), libc::TUNGETIFF, &raw mut request) })?;
+    let wanted = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
+    if libc::c_int::from(request.flags) & wanted != wanted {
+        let why = "this queue does not speak virtio_net_hdr";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+    }
+    let flags = rustix::fs::fcntl_getfl(&queue)?;
+    rustix::fs::fcntl_setfl(&queue, flags | OFlags::NONBLOCK)?;
+    let length = request.name.iter().take_while(|b| **b != 0).count();
+    let name = String::from_utf8_lossy(&request.name[..length]).into_owned();
+    let offloads = settle(&queue)?;
+    Ok((queue, name, offloads))
+}
+
+/// Sets the header's length and every offload that the kernel grants.
+fn settle(queue: &OwnedFd) -> io::Result<u32> {
     let header_len = HEADER_LEN as libc::c_int;
     // SAFETY: as above; TUNSETVNETHDRSZ reads one `int` through the pointer.
     check(unsafe {
@@ -74,7 +105,7 @@ pub(crate) fn open(name: &str, multi_queue: bool) -> io::Result<(OwnedFd, u32)> 
         let mask = libc::c_ulong::from(offloads);
         // SAFETY: as above; TUNSETOFFLOAD takes its mask by value and touches no memory.
         match check(unsafe { libc::ioctl(queue.as_raw_fd(), libc::TUNSETOFFLOAD, mask) }) {
-            Ok(()) => return Ok((queue, offloads)),
+            Ok(()) => return Ok(offloads),
             Err(error) => refused = error,
         }
     }

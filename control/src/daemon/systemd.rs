@@ -1,0 +1,84 @@
+//! What systemd keeps while there is no daemon: the queues of the TAPs (`FDSTORE`, sd_notify(3)).
+//!
+//! In: the environment of a process that systemd started. Out: the queues that an earlier one gave.
+//! Never: needs systemd: without it nothing is kept, and a restart opens the TAPs anew.
+//!
+//! A TAP that somebody has open keeps its carrier, and the kernel keeps what is sent by it in its
+//! ring: of a restart that takes less than the ring holds no frame is lost.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, OwnedFd};
+
+use dataplane::port::tap::TapPort;
+use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
+use sd_notify::NotifyState;
+
+/// Queues by the names of their TAPs.
+#[derive(Debug, Default)]
+pub struct Heirlooms(BTreeMap<String, Vec<OwnedFd>>);
+
+impl Heirlooms {
+    /// Those that systemd handed to this process; they are taken once.
+    #[must_use]
+    pub fn inherited() -> Heirlooms {
+        let mut kept: BTreeMap<String, Vec<OwnedFd>> = BTreeMap::new();
+        match sd_notify::listen_fds_with_names() {
+            Ok(given) => {
+                for (number, name) in given {
+                    match own(number) {
+                        Ok(queue) => kept.entry(name).or_default().push(queue),
+                        Err(error) => tracing::warn!("descriptor {number} ({name}): {error}"),
+                    }
+                }
+            }
+            Err(error) => tracing::warn!("descriptors from systemd: {error}"),
+        }
+        Heirlooms(kept)
+    }
+
+    /// The queues of a TAP, if they are as many as the switch has workers.
+    pub(super) fn take(&mut self, tap: &str, workers: usize) -> Option<Vec<TapPort>> {
+        let queues = self.0.remove(tap)?;
+        let adopted: std::io::Result<Vec<TapPort>> =
+            queues.into_iter().map(TapPort::adopt).collect();
+        match adopted {
+            Ok(ports) if ports.len() == workers && ports.iter().all(|p| p.name() == tap) => {
+                Some(ports)
+            }
+            Ok(ports) => {
+                let count = ports.len();
+                tracing::warn!("{tap}: {count} queues were kept, of which none fits; opened anew");
+                forget(tap);
+                None
+            }
+            Err(error) => {
+                tracing::warn!("{tap}: what was kept is of no use: {error}; opened anew");
+                forget(tap);
+                None
+            }
+        }
+    }
+}
+
+/// A descriptor that this process was given by number, as one that it owns.
+fn own(number: i32) -> std::io::Result<OwnedFd> {
+    let this = pidfd_open(getpid(), PidfdFlags::empty())?;
+    let owned = pidfd_getfd(&this, number, PidfdGetfdFlags::empty())?;
+    nix::unistd::close(number)?;
+    Ok(owned)
+}
+
+/// Has systemd keep a TAP's queues.
+pub(super) fn keep(tap: &str, ports: &[TapPort]) {
+    for port in ports {
+        let told = [NotifyState::FdStore, NotifyState::FdName(tap)];
+        if let Err(error) = sd_notify::notify_with_fds(&told, &[port.as_fd()]) {
+            tracing::warn!("{tap} cannot be kept over a restart: {error}");
+        }
+    }
+}
+
+/// Has systemd keep them no more.
+pub(super) fn forget(tap: &str) {
+    let _ = sd_notify::notify(&[NotifyState::FdStoreRemove, NotifyState::FdName(tap)]);
+}
