@@ -183,3 +183,33 @@ pub struct Claim {
     /// Its hardware address.
     pub mac: String,
 }
+
+/// `POST /v1/trace`: which packet, or which frame. Answered by the shape in docs/trace.md, with the one
+/// hop of this node; what leaves by the uplink ends as `sent`, what waits for its next hop as `queued`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TraceRequest {
+    /// Who sends: a pod's name or its container's id, `host` or `uplink`.
+    pub from: String,
+    /// To whom.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<IpAddr>,
+    /// Who sends from beyond the uplink.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<IpAddr>,
+    /// `icmp`, `tcp` or `udp`; the first without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<String>,
+    /// The target port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// Bytes of the IP packet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<usize>,
+    /// Set the DF bit.
+    #[serde(default)]
+    pub df: bool,
+    /// A frame in hexadecimal digits, instead of a packet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub frame: Option<String>,
+}

@@ -126,6 +126,7 @@ impl Core {
     fn settle(&mut self, request: &AddRequest) -> Result<Attachment, ApiError> {
         let key = request.key();
         let mtu = self.mtu_for(request.mtu)?;
+        self.check_gateways(request)?;
         let port = self.free_port()?;
         let addresses = self.addresses_for(request, &key)?;
         let v6 = addresses.iter().any(|held| held.address.addr().is_ipv6());
@@ -165,6 +166,22 @@ impl Core {
         }
         one.limits().map_err(|bad| invalid(bad.to_string()))?;
         Ok(one)
+    }
+
+    /// A gateway that an `ipam` plugin names and `isGateway` wants on the host port: under kubenet it
+    /// has to be the one that is there, which follows from the node's pod CIDR.
+    fn check_gateways(&self, request: &AddRequest) -> Result<(), ApiError> {
+        let held = |gateway: &IpAddr| self.spec.gateways.iter().any(|net| net.addr() == *gateway);
+        let named = request.assigned.iter().filter_map(|one| one.gateway);
+        let wanted = request.is_gateway && self.spec.plugin == Plugin::Kubenet;
+        match named.filter(|_| wanted).find(|gateway| !held(gateway)) {
+            None => Ok(()),
+            Some(gateway) => Err(invalid(format!(
+                "{:?} already has an IP address different from {gateway}: it follows from the \
+                 node's pod CIDR, and forceAddress does not change that",
+                self.settings.host.as_str()
+            ))),
+        }
     }
 
     fn mtu_for(&self, wanted: Option<u32>) -> Result<u16, ApiError> {

@@ -84,7 +84,7 @@ impl Core {
         }
     }
 
-    fn attached_at(&self, port: PortId) -> Option<&Attachment> {
+    pub(super) fn attached_at(&self, port: PortId) -> Option<&Attachment> {
         let mut all = self.attachments.values();
         all.find(|one| one.port_id() == Some(port))
     }

@@ -12,7 +12,7 @@
 //! | `adopt` | the way from a Linux bridge, and back |
 //! | `attach` | ADD, DEL, CHECK and GC |
 //! | `attachment` | one pod's port, as it is remembered |
-//! | `look`, `measure` | the views, and the metrics |
+//! | `look`, `measure`, `trace` | the views; the metrics; where a packet would go |
 //! | `node`, `truth` | what the node is, and from whom that is known |
 //! | `process`, `log`, `systemd` | the daemon as a process: signals, reload, log lines, what systemd keeps |
 //! | `restore` | what a daemon finds that was there before it |
@@ -33,6 +33,7 @@ pub mod process;
 mod restore;
 pub mod store;
 pub mod systemd;
+mod trace;
 pub(crate) mod truth;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -41,6 +42,7 @@ use crate::api::types::{
     AddReply, AddRequest, ApiError, CheckRequest, DelRequest, ErrorKind, GcRequest, Removed,
     StatusReply,
 };
+use crate::api::views::TraceRequest;
 use crate::api::{Answer, Call, Handler, View};
 
 pub use self::attachment::Attachment;
@@ -198,6 +200,12 @@ impl Handler for Daemon {
                 .map(|r| Answer::of(&r)),
             Call::Status => Ok(Answer::of(&self.status())),
             Call::View(view) => self.view(view),
+            Call::Trace(request) => {
+                let request: TraceRequest = serde_json::from_value(request)
+                    .map_err(|bad| ApiError::new(ErrorKind::BadRequest, bad.to_string()))?;
+                self.with(|core| core.trace(&request))?
+                    .map(|trace| Answer::of(&trace))
+            }
             other => Err(ApiError::new(
                 ErrorKind::NotFound,
                 format!("this daemon does not answer {other:?}"),

@@ -20,7 +20,7 @@ use crate::ipam::{Given, Pool, PoolFault, REST_DEFAULT};
 use crate::plan::{Node, Plan, Plugin, PodIps};
 use crate::routes::RouteTable;
 
-/// Nodes that one lab builds: each costs a namespace, three TAPs and two threads.
+/// Nodes that one lab builds: each costs a namespace, three TAPs and three threads.
 pub const NODES_MAX: usize = 16;
 
 /// The name of the host port, which the seed's tools look for.

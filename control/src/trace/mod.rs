@@ -14,12 +14,14 @@
 //! | `steps`, `sources`, `frame` | what was looked at, which route that was, what changed: in words and facts |
 //! | `report`, `words` | what is printed: for programs, and for people |
 
+pub mod board;
 pub mod frame;
 pub mod input;
 pub mod network;
 pub mod packet;
 pub mod pass;
 pub mod report;
+pub mod running;
 pub mod sources;
 pub mod steps;
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! A step of a decision, in words and in facts.
 //!
-//! In: what `decide` told its witness, and the network it speaks of.
+//! In: what `decide` told its witness, and the switch it speaks of.
 //! Out: one [`StepRow`]. Never: decides, or leaves a step out.
 
 use std::net::IpAddr;
@@ -15,11 +15,10 @@ use dataplane::tables::{Crossing, Owner, Unknown};
 use dataplane::verdict::DropReason;
 use serde_json::{Map, Value, json};
 
-use super::network::Network;
+use super::board::Board;
 use super::report::StepRow;
 use super::sources;
 use crate::compile::FABRIC_MAC;
-use crate::lab::placement::host_name;
 
 /// A row with facts; `facts` is an object.
 pub(super) fn row(step: &'static str, text: String, facts: Value) -> StepRow {
@@ -30,14 +29,14 @@ pub(super) fn row(step: &'static str, text: String, facts: Value) -> StepRow {
     StepRow { step, text, facts }
 }
 
-/// What the witness of node `at` was told. `segments`: the frame stands for several.
+/// What the witness of a switch was told. `segments`: the frame stands for several.
 #[must_use]
-pub fn tell(network: &Network, at: usize, step: Step, segments: bool) -> StepRow {
-    let port = |port: PortId| network.port_name(at, port);
+pub fn tell(board: &dyn Board, step: Step, segments: bool) -> StepRow {
+    let port = |port: PortId| board.port_name(port);
     match step {
         Step::Guard { reason, mode } => guard(reason, mode),
         Step::ForRouter { mac } => {
-            let who = router(network, at, mac);
+            let who = router(board, mac);
             let text = format!("{mac} is {who}, so the IP address decides");
             row("for_router", text, json!({"mac": mac.to_string()}))
         }
@@ -86,7 +85,7 @@ pub fn tell(network: &Network, at: usize, step: Step, segments: bool) -> StepRow
                 json!({"port": port(id), "allowed": allowed}),
             )
         }
-        Step::Owner { address, owner } => owner_row(network, at, address, owner),
+        Step::Owner { address, owner } => owner_row(board, address, owner),
         Step::Policy { egress } => {
             let text = format!(
                 "policy via-host: the node's rules come before port {}",
@@ -95,7 +94,7 @@ pub fn tell(network: &Network, at: usize, step: Step, segments: bool) -> StepRow
             row("policy", text, json!({"egress": port(egress)}))
         }
         Step::Return { answers, known } => return_row(answers, known),
-        step => routed(network, at, step, segments),
+        step => routed(board, step, segments),
     }
 }
 
@@ -110,8 +109,8 @@ fn guard(reason: DropReason, mode: Mode) -> StepRow {
     row("guard", text, facts)
 }
 
-fn owner_row(network: &Network, at: usize, address: IpAddr, owner: Option<Owner>) -> StepRow {
-    let holder = owner.map(|owner| network.port_name(at, owner.port));
+fn owner_row(board: &dyn Board, address: IpAddr, owner: Option<Owner>) -> StepRow {
+    let holder = owner.map(|owner| board.port_name(owner.port));
     let text = match (&holder, owner) {
         (Some(holder), Some(owner)) => format!("{address} is held by {holder}, at {}", owner.mac),
         _ => format!("nobody on this switch holds {address}"),
@@ -161,8 +160,8 @@ fn return_row(answers: Tuple, known: Carried) -> StepRow {
 }
 
 /// The steps of the router.
-fn routed(network: &Network, at: usize, step: Step, segments: bool) -> StepRow {
-    let port = |port: PortId| network.port_name(at, port);
+fn routed(board: &dyn Board, step: Step, segments: bool) -> StepRow {
+    let port = |port: PortId| board.port_name(port);
     match step {
         Step::Source { address, martian } => {
             let may = if martian { "may not" } else { "may" };
@@ -173,9 +172,9 @@ fn routed(network: &Network, at: usize, step: Step, segments: bool) -> StepRow {
                 json!({"address": address, "martian": martian}),
             )
         }
-        Step::Route { address, hop } => route(network, at, address, hop),
+        Step::Route { address, hop } => route(board, address, hop),
         Step::Member { group, hop } => {
-            let next = next_hop(network, at, hop);
+            let next = next_hop(board, hop);
             let text = format!("of {group} the packet's flow takes {next}");
             let facts = json!({"group": group.index(), "next_hop": next});
             row("member", text, facts)
@@ -226,15 +225,15 @@ fn routed(network: &Network, at: usize, step: Step, segments: bool) -> StepRow {
     }
 }
 
-fn route(network: &Network, at: usize, address: IpAddr, hop: Option<NextHop>) -> StepRow {
-    let held = sources::longest(&network.nodes[at].spec.routes, address);
+fn route(board: &dyn Board, address: IpAddr, hop: Option<NextHop>) -> StepRow {
+    let held = sources::longest(board.routes(), address);
     let (Some((prefix, _)), Some(hop)) = (held, hop) else {
         let text = format!("no prefix holds {address}");
         let facts = json!({"address": address, "prefix": null, "source": null, "next_hop": null});
         return row("route", text, facts);
     };
-    let source = sources::source(network, at, prefix);
-    let next = next_hop(network, at, hop);
+    let source = board.source(prefix);
+    let next = next_hop(board, hop);
     let text = format!("{prefix} holds {address}: {next}  ({source})");
     let facts = json!({
         "address": address,
@@ -245,21 +244,21 @@ fn route(network: &Network, at: usize, address: IpAddr, hop: Option<NextHop>) ->
     row("route", text, facts)
 }
 
-fn next_hop(network: &Network, at: usize, hop: NextHop) -> String {
+fn next_hop(board: &dyn Board, hop: NextHop) -> String {
     match hop {
         NextHop::Station { port, mac } => {
-            format!("to {mac} on port {}", network.port_name(at, port))
+            format!("to {mac} on port {}", board.port_name(port))
         }
-        NextHop::Host => format!("to the node's kernel, by {}", host_name(&network.plan)),
+        NextHop::Host => format!("to the node's kernel, by {}", board.host_device()),
         other => other.to_string(),
     }
 }
 
-fn router(network: &Network, at: usize, mac: Mac) -> &'static str {
-    let macs = network.nodes[at].macs;
+fn router(board: &dyn Board, mac: Mac) -> &'static str {
+    let macs = board.macs();
     match mac {
         FABRIC_MAC => "the fabric's router",
-        mac if mac == macs.host.mac() => match host_name(&network.plan) {
+        mac if mac == macs.host.mac() => match board.host_device() {
             "cbr0" => "cbr0's, the pods' gateway",
             _ => "the node's own",
         },

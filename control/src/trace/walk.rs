@@ -25,6 +25,7 @@ use dataplane::tables::returns::Returns;
 use dataplane::verdict::{DropReason, Punt};
 use serde_json::json;
 
+use super::board::{At, Board};
 use super::frame::{edits, row as frame_row};
 use super::network::Network;
 use super::packet::{Sender, question};
@@ -140,7 +141,7 @@ impl Walk<'_> {
         let segments = frame.offload.is_super_frame();
         for step in &passage.steps {
             let question = matches!(step, Step::Neighbour { .. });
-            let told = steps::tell(network, at, *step, segments);
+            let told = steps::tell(&At { network, at }, *step, segments);
             hop.steps.push(match &asked {
                 Some(asked) if question => asked.clone(),
                 _ => told,
@@ -178,7 +179,9 @@ impl Walk<'_> {
             Ok(mac) => {
                 let text = format!("{asks}: the fabric answers {mac}");
                 let asked = row("neighbour", text, facts(Some(mac)));
-                (look(&heard(next_hop, egress, mac)), Some(asked))
+                let mut known = Neighbours::default();
+                heard(&mut known, next_hop, egress, mac);
+                (look(&known), Some(asked))
             }
             Err(why) => {
                 let fate = Fate::Drop(DropReason::NeighbourFailed);
@@ -221,52 +224,28 @@ impl Walk<'_> {
     }
 
     fn obey(&mut self, at: usize, fate: Fate, before: &Carried, hop: &mut Hop) -> Next {
-        let network = self.network;
-        match fate {
-            Fate::Forward { egress, frame, .. } => {
-                hop.verdict = "forward";
-                hop.egress = vec![network.port_name(at, egress)];
-                hop.rewrite = edits(before, &frame);
-                hop.seen_out = network.sights_out(at, egress);
-                if egress == UPLINK_PORT {
-                    return Next::Fabric(at, frame);
-                }
+        let board = At {
+            network: self.network,
+            at,
+        };
+        match describe(&board, fate, before, hop) {
+            Onward::Out { egress, frame } if egress == UPLINK_PORT => Next::Fabric(at, frame),
+            Onward::Out { egress, frame } => {
                 let outcome = if egress == HOST_PORT {
                     "host"
                 } else {
                     "delivered"
                 };
-                let last = hop.seen_out.last().cloned();
-                arrival(outcome, last, frame)
+                arrival(outcome, hop.seen_out.last().cloned(), frame)
             }
-            Fate::Flood(ports) => {
-                hop.verdict = "flood";
-                hop.egress = names(network, at, &ports);
-                let sights = ports.iter().flat_map(|port| network.sights_out(at, *port));
-                hop.seen_out = sights.collect();
-                Next::End(end("flooded", hop.egress.clone()).into(), None)
-            }
-            Fate::Punt(Punt::AnswerArp { mac } | Punt::AnswerSolicitation { mac, .. }) => {
-                hop.verdict = "answer";
-                hop.egress = vec![hop.ingress.clone()];
-                let text = format!("the switch answers in the holder's name: {mac}");
-                let facts = json!({"mac": mac.to_string()});
-                hop.steps.push(row("answer", text, facts));
+            Onward::Flooded => Next::End(end("flooded", hop.egress.clone()).into(), None),
+            Onward::Answered(mac) => {
                 self.told = Some(mac);
                 Next::End(end("answered", vec![hop.at.clone()]).into(), None)
             }
-            Fate::Punt(Punt::HearNeighbour { address, told }) => {
-                hop.verdict = "learn";
-                let mac = told.mac.map(|mac| mac.to_string());
-                let place = mac.as_deref().unwrap_or("where it did");
-                let text = format!("{address} lives at {place}: frames that waited for it go on");
-                let facts = json!({"address": address, "mac": mac});
-                hop.steps.push(row("learn", text, facts));
-                Next::End(end("consumed", vec![hop.at.clone()]).into(), None)
-            }
-            Fate::Punt(Punt::Defend { .. }) => dead(hop, DropReason::AddressConflict),
-            Fate::Punt(Punt::Resolve { .. }) => dead(hop, DropReason::NeighbourFailed),
-            Fate::Drop(reason) => dead(hop, reason),
+            Onward::Consumed => Next::End(end("consumed", vec![hop.at.clone()]).into(), None),
+            Onward::Asked => dead(hop, DropReason::NeighbourFailed),
+            Onward::Dead => buried(hop),
         }
     }
 
@@ -384,21 +363,18 @@ pub(super) fn told_in(answer: &[u8]) -> Option<Mac> {
     }
 }
 
-/// The neighbours of a worker that has asked for `address` and heard `mac`.
-fn heard(address: IpAddr, egress: PortId, mac: Mac) -> Neighbours {
+/// Has `neighbours` know that `address` lives at `mac`, as a worker does that has asked and heard.
+pub fn heard(neighbours: &mut Neighbours, address: IpAddr, egress: PortId, mac: Mac) {
     let frame = Pool::new(1, 64).take().expect("the pool is new");
     let waiting = Waiting {
         frame,
         ingress: egress,
     };
-    let mut neighbours = Neighbours::default();
     let asked = neighbours.wait(address, egress, waiting, Tick::default());
-    assert!(matches!(asked, Waited::Held(_)), "one frame may wait");
-    // What is no station's address answers nothing.
-    if let Ok(mac) = Station::new(mac) {
+    // What is no station's address answers nothing; and a full table knows enough.
+    if let (Waited::Held(_), Ok(mac)) = (asked, Station::new(mac)) {
         drop(neighbours.hear(address, Told::by_arp_reply(mac), Tick::default()));
     }
-    neighbours
 }
 
 /// Does what a device without offload has the kernel do: one frame as it goes over a wire, and how
@@ -415,11 +391,6 @@ fn on_the_wire(frame: &mut Carried) -> Result<Option<usize>, DropReason> {
     piece.truncate(len);
     frame.bytes = piece;
     Ok(Some(cut.pieces()))
-}
-
-fn names(network: &Network, at: usize, ports: &[PortId]) -> Vec<String> {
-    let name = |port: &PortId| network.port_name(at, *port);
-    ports.iter().map(name).collect()
 }
 
 fn end(outcome: &'static str, at: Vec<String>) -> End {
@@ -442,16 +413,94 @@ fn arrival(outcome: &'static str, sight: Option<Sight>, frame: Carried) -> Next 
     Next::End(end.into(), Some(frame))
 }
 
+/// What becomes of a frame after a switch.
+#[derive(Clone, Debug)]
+pub enum Onward {
+    /// It leaves.
+    Out {
+        /// By this port.
+        egress: PortId,
+        /// As this frame.
+        frame: Carried,
+    },
+    /// It leaves by several.
+    Flooded,
+    /// It was a question, and this is the answer.
+    Answered(Mac),
+    /// The switch itself took it.
+    Consumed,
+    /// It waits until its next hop has answered.
+    Asked,
+    /// It died, for the reason in the hop.
+    Dead,
+}
+
+/// Writes what a switch does with a frame into its hop.
+pub fn describe(board: &dyn Board, fate: Fate, before: &Carried, hop: &mut Hop) -> Onward {
+    match fate {
+        Fate::Forward { egress, frame, .. } => {
+            hop.verdict = "forward";
+            hop.egress = vec![board.port_name(egress)];
+            hop.rewrite = edits(before, &frame);
+            hop.seen_out = board.sights_out(egress);
+            Onward::Out { egress, frame }
+        }
+        Fate::Flood(ports) => {
+            hop.verdict = "flood";
+            hop.egress = ports.iter().map(|port| board.port_name(*port)).collect();
+            let sights = ports.iter().flat_map(|port| board.sights_out(*port));
+            hop.seen_out = sights.collect();
+            Onward::Flooded
+        }
+        Fate::Punt(Punt::AnswerArp { mac } | Punt::AnswerSolicitation { mac, .. }) => {
+            hop.verdict = "answer";
+            hop.egress = vec![hop.ingress.clone()];
+            let text = format!("the switch answers in the holder's name: {mac}");
+            let facts = json!({"mac": mac.to_string()});
+            hop.steps.push(row("answer", text, facts));
+            Onward::Answered(mac)
+        }
+        Fate::Punt(Punt::HearNeighbour { address, told }) => {
+            hop.verdict = "learn";
+            let mac = told.mac.map(|mac| mac.to_string());
+            let place = mac.as_deref().unwrap_or("where it did");
+            let text = format!("{address} lives at {place}: frames that waited for it go on");
+            let facts = json!({"address": address, "mac": mac});
+            hop.steps.push(row("learn", text, facts));
+            Onward::Consumed
+        }
+        Fate::Punt(Punt::Resolve { .. }) => {
+            hop.verdict = "queue";
+            Onward::Asked
+        }
+        Fate::Punt(Punt::Defend { .. }) => died(hop, DropReason::AddressConflict),
+        Fate::Drop(reason) => died(hop, reason),
+    }
+}
+
+fn died(hop: &mut Hop, reason: DropReason) -> Onward {
+    hop.verdict = "drop";
+    hop.drop = Some(Death {
+        reason: reason.label(),
+        meaning: reason.meaning(),
+    });
+    Onward::Dead
+}
+
 fn dead(hop: &mut Hop, reason: DropReason) -> Next {
     dead_of(hop, reason.label(), reason.meaning())
 }
 
-fn dead_of(hop: &mut Hop, reason: &'static str, meaning: &'static str) -> Next {
-    hop.verdict = "drop";
-    hop.drop = Some(Death { reason, meaning });
+fn buried(hop: &Hop) -> Next {
     let end = End {
         drop: hop.drop.clone(),
         ..end("dropped", vec![hop.at.clone()])
     };
     Next::End(end.into(), None)
+}
+
+fn dead_of(hop: &mut Hop, reason: &'static str, meaning: &'static str) -> Next {
+    hop.verdict = "drop";
+    hop.drop = Some(Death { reason, meaning });
+    buried(hop)
 }

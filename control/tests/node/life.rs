@@ -11,6 +11,7 @@ use control::api::views::{
 use control::api::{ClientError, ErrorKind as Kind};
 use control::lab::privilege::PrivateNet;
 use nix::sys::signal::Signal;
+use serde_json::json;
 
 use crate::world::{Pod, Running, World, address, until};
 
@@ -221,6 +222,25 @@ pub(crate) fn every_view_tells_of_the_pods(_: PrivateNet) {
     assert_eq!(workers.len(), 1);
     assert!(workers[0].received > 0);
     assert!(get(&running, "/v1/version").contains("\"api\""));
+    let trace = |request: serde_json::Value| -> serde_json::Value {
+        running.client.post("/v1/trace", &request).expect("a trace")
+    };
+    let far = trace(json!({"from": "pod-a", "to": "10.244.0.7", "protocol": "tcp", "port": 80}));
+    assert_eq!(far["hops"][0]["ingress"], "default/pod-a");
+    let route = far["hops"][0]["steps"].as_array().expect("steps").iter();
+    let mut route = route.filter(|step| step["step"] == "route");
+    assert_eq!(route.next().expect("one")["source"], "configuration");
+    let own = trace(json!({"from": "host", "to": address(&to_a)}));
+    assert_eq!(
+        (&own["end"]["outcome"], &own["end"]["at"][0]),
+        (&json!("delivered"), &json!("default/pod-a"))
+    );
+    let nobody = trace(json!({"from": "uplink", "source": "10.244.0.7", "to": "10.244.1.99"}));
+    assert_eq!(nobody["end"]["drop"]["reason"], "no_such_pod");
+    let unknown = running
+        .client
+        .post::<serde_json::Value>("/v1/trace", &json!({"from": "pod-z"}));
+    assert!(matches!(unknown, Err(ClientError::Refused(e)) if e.kind == Kind::NotFound));
 }
 
 /// Datagrams from one pod to another, one a millisecond, each with its number.

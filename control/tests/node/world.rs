@@ -141,6 +141,8 @@ impl World {
                     let spec = PingSpec {
                         count: 100,
                         interval: Duration::from_millis(1),
+                        // Late is not lost: the machine may have much else to do.
+                        timeout: Duration::from_secs(10),
                         ..PingSpec::to(IpAddr::V4(self.other))
                     };
                     let some = ping(&self.node, &spec).expect("a socket");
