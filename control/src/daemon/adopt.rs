@@ -18,13 +18,14 @@ use ipnet::IpNet;
 use super::attachment::{Attachment, Held};
 use super::core::{Core, DaemonError, Settings, system};
 use super::store::{State, Store};
+use super::systemd;
 use crate::adopt::ipam::{self, Holder, Places};
 use crate::adopt::kept::{BRIDGE_ASIDE, HOST_ASIDE, Kept};
 use crate::adopt::observe::{BridgedPod, Observed, namespace_paths, observe};
 use crate::adopt::steps::{BridgeShape, PodShape, Step};
 use crate::adopt::walk::{Failure, NoSwitch, Ports, backwards, forwards};
 use crate::api::types::{ApiError, ErrorKind, HandoverReply, HandoverRequest, Key, PodName};
-use crate::compile::{FIRST_POD_PORT, NodeSpec};
+use crate::compile::{FIRST_POD_PORT, NodeSpec, UPLINK_PORT};
 use crate::devices::attach::{ArpSteering, Uplink};
 use crate::devices::name::{DeviceName, pod_devices};
 use crate::devices::netlink::Netlink;
@@ -264,6 +265,7 @@ impl Core {
                 hairpin: pod.hairpin,
                 isolated: pod.isolated,
                 mac_spoof_check: None,
+                ip_masq: false,
                 bandwidth: None,
                 key,
             };
@@ -553,6 +555,8 @@ impl Ports for Hands<'_> {
                 .detach(port)
                 .map_err(|error| error.to_string())?;
             self.core.switch.fdb().forget_port(port);
+            self.core.opened.remove(&port);
+            systemd::forget(one.tap.as_str());
         }
         Ok(())
     }
@@ -580,6 +584,8 @@ impl Ports for Hands<'_> {
         // Else it would put back what is taken away now.
         self.core.keeper = None;
         let uplink = self.core.uplink();
+        self.core.opened.remove(&UPLINK_PORT);
+        systemd::forget(uplink.tap.name.as_str());
         uplink
             .detach(&self.core.net)
             .map_err(|error| error.to_string())

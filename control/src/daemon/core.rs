@@ -260,7 +260,7 @@ impl Core {
                     .is_some_and(|tap| tap.persistent && tap.multi_queue == multi)
             })
         };
-        let ports = fixed.chain(pods);
+        let ports = fixed.into_iter().chain(pods);
         let there: Vec<_> = ports.filter(|(_, name)| ready(name)).collect();
         self.open_ports(&there)
     }

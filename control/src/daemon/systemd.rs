@@ -13,25 +13,28 @@ use dataplane::port::tap::TapPort;
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
 use sd_notify::NotifyState;
 
-/// Queues by the names of their TAPs.
+/// Queues by the names that their TAPs have now; one may have been renamed since it was kept.
 #[derive(Debug, Default)]
-pub struct Heirlooms(BTreeMap<String, Vec<OwnedFd>>);
+pub struct Heirlooms(BTreeMap<String, Vec<TapPort>>);
 
 impl Heirlooms {
     /// Those that systemd handed to this process; they are taken once.
     #[must_use]
     pub fn inherited() -> Heirlooms {
-        let mut kept: BTreeMap<String, Vec<OwnedFd>> = BTreeMap::new();
-        match sd_notify::listen_fds_with_names() {
-            Ok(given) => {
-                for (number, name) in given {
-                    match own(number) {
-                        Ok(queue) => kept.entry(name).or_default().push(queue),
-                        Err(error) => tracing::warn!("descriptor {number} ({name}): {error}"),
-                    }
+        let mut kept: BTreeMap<String, Vec<TapPort>> = BTreeMap::new();
+        let given = sd_notify::listen_fds_with_names().map(Iterator::collect::<Vec<_>>);
+        let given = given.unwrap_or_else(|error| {
+            tracing::warn!("descriptors from systemd: {error}");
+            Vec::new()
+        });
+        for (number, name) in given {
+            match own(number).and_then(TapPort::adopt) {
+                Ok(port) => kept.entry(port.name().to_owned()).or_default().push(port),
+                Err(error) => {
+                    tracing::warn!("{name}: what was kept is of no use: {error}");
+                    forget(&name);
                 }
             }
-            Err(error) => tracing::warn!("descriptors from systemd: {error}"),
         }
         Heirlooms(kept)
     }
@@ -39,24 +42,13 @@ impl Heirlooms {
     /// The queues of a TAP, if they are as many as the switch has workers.
     pub(super) fn take(&mut self, tap: &str, workers: usize) -> Option<Vec<TapPort>> {
         let queues = self.0.remove(tap)?;
-        let adopted: std::io::Result<Vec<TapPort>> =
-            queues.into_iter().map(TapPort::adopt).collect();
-        match adopted {
-            Ok(ports) if ports.len() == workers && ports.iter().all(|p| p.name() == tap) => {
-                Some(ports)
-            }
-            Ok(ports) => {
-                let count = ports.len();
-                tracing::warn!("{tap}: {count} queues were kept, of which none fits; opened anew");
-                forget(tap);
-                None
-            }
-            Err(error) => {
-                tracing::warn!("{tap}: what was kept is of no use: {error}; opened anew");
-                forget(tap);
-                None
-            }
+        if queues.len() == workers {
+            return Some(queues);
         }
+        let count = queues.len();
+        tracing::warn!("{tap}: {count} queues were kept for {workers} workers; opened anew");
+        forget(tap);
+        None
     }
 }
 
