@@ -2,16 +2,16 @@
 //! status, and what it prints; the daemon behind it is one that a test scripts.
 //!
 //! In: the right to make namespaces. Out: what the daemon was asked, and what the runtime reads.
-//! Never: makes a device. (control/tests/cni_node.rs has the real daemon.)
+//! Never: makes a device. (control/tests/node has the real daemon.)
+
+mod runtime;
 
 use std::collections::VecDeque;
 use std::fs;
-use std::io::{Read, Write};
-use std::os::fd::AsRawFd;
+use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -24,6 +24,8 @@ use control::api::types::{
 use control::api::{Answer, ApiError, Call, ErrorKind, Handler, Limits, Server};
 use control::devices::Netns;
 use serde_json::{Value, json};
+
+use runtime::{Called, call};
 
 const GATEWAY: &str = "10.244.0.1";
 const ADDRESS: &str = "10.244.0.5/24";
@@ -91,28 +93,6 @@ struct Runtime {
     server: Option<Server>,
 }
 
-/// What came of a call.
-#[derive(Debug)]
-struct Called {
-    success: bool,
-    printed: Option<Value>,
-}
-
-impl Called {
-    /// The code of an error, and its message.
-    fn error(&self) -> (u64, &str) {
-        let printed = self.printed.as_ref().expect("an error is printed");
-        assert!(!self.success, "{printed}");
-        assert!(printed["cniVersion"].is_string(), "{printed}");
-        let message = printed["msg"].as_str().expect("a message");
-        (printed["code"].as_u64().expect("a code"), message)
-    }
-
-    fn nothing(&self) {
-        assert!(self.success && self.printed.is_none(), "{self:?}");
-    }
-}
-
 impl Runtime {
     fn new() -> Runtime {
         let mut runtime = Runtime::alone();
@@ -135,8 +115,7 @@ impl Runtime {
     }
 
     fn netns(&self) -> PathBuf {
-        let fd = self.container.file().as_raw_fd();
-        format!("/proc/{}/fd/{fd}", std::process::id()).into()
+        self.container.path()
     }
 
     /// The next calls are answered so.
@@ -169,29 +148,21 @@ impl Runtime {
     }
 
     fn call_with(&self, command: &str, conf: &Value, variables: &[(&str, &str)]) -> Called {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_tapline-cni"))
-            .env_clear()
-            .env("PATH", "/usr/bin:/bin")
-            .env("CNI_COMMAND", command)
-            .env("CNI_CONTAINERID", "c1")
-            .env("CNI_NETNS", self.netns())
-            .env("CNI_IFNAME", "eth0")
-            .env("CNI_PATH", self.folder.path())
-            .envs(variables.iter().copied())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("it was built");
-        let mut stdin = child.stdin.take().expect("a pipe");
-        // One that never reads it is done already.
-        let _ = stdin.write_all(conf.to_string().as_bytes());
-        drop(stdin);
-        let output = child.wait_with_output().expect("it ends");
-        let text = String::from_utf8(output.stdout).expect("UTF-8");
-        Called {
-            success: output.status.success(),
-            printed: (!text.is_empty()).then(|| serde_json::from_str(&text).expect("one document")),
-        }
+        let folder = self.folder.path().display().to_string();
+        let mut all = vec![
+            ("CNI_COMMAND", command.to_owned()),
+            ("CNI_CONTAINERID", "c1".to_owned()),
+            ("CNI_NETNS", self.netns().display().to_string()),
+            ("CNI_IFNAME", "eth0".to_owned()),
+            ("CNI_PATH", folder),
+        ];
+        // The last of a name holds.
+        all.extend(
+            variables
+                .iter()
+                .map(|(name, value)| (*name, (*value).to_owned())),
+        );
+        call(conf, &all)
     }
 
     /// An `ipam` plugin in a few lines of shell: each address is a file, named like it, that holds
@@ -278,7 +249,7 @@ fn an_add_tells_the_daemon_all_that_the_runtime_told() {
         "1.1.0",
         json!({
             "bridge": "cbr0", "isDefaultGateway": true, "forceAddress": true, "ipMasq": true,
-            "hairpinMode": true, "mtu": 1400, "macspoofchk": false, "portIsolation": true,
+            "hairpinMode": true, "mtu": 1400, "macspoofchk": false,
             "ipam": {"routes": [{"dst": "0.0.0.0/0"}, {"dst": "10.9.0.0/16", "gw": "10.244.0.9"}]},
             "runtimeConfig": {
                 "mac": "0a:58:0a:f4:00:07",
@@ -301,7 +272,6 @@ fn an_add_tells_the_daemon_all_that_the_runtime_told() {
         mtu: Some(1400),
         mac: Some("0a:58:0a:f4:00:07".parse().expect("a MAC")),
         hairpin: true,
-        isolated: true,
         mac_spoof_check: Some(false),
         requested: vec!["10.244.0.7".parse().expect("an address")],
         routes: vec![RouteSpec {
@@ -362,7 +332,6 @@ fn every_refusal_of_the_daemon_reaches_the_runtime_with_its_code() {
         Exists,
         Exhausted,
         AddressTaken,
-        NotReady,
         Device,
         State,
         Forbidden,
@@ -569,6 +538,11 @@ fn a_daemon_that_is_away_for_a_moment_is_waited_for() {
         (early.join().expect("no panic"), server)
     });
     assert!(called.success, "{called:?}");
+    // One that has just come may not know its node yet.
+    runtime.calls();
+    runtime.refuse(&[ErrorKind::NotReady, ErrorKind::NotReady]);
+    assert!(runtime.call("ADD", &conf).success);
+    assert_eq!(runtime.calls().len(), 3);
 }
 
 fn serve(runtime: &Runtime) -> Server {

@@ -66,8 +66,6 @@ pub struct Wanted {
     pub ip_masq: bool,
     /// The pod may reach itself.
     pub hairpin: bool,
-    /// The pod does not reach other isolated ones.
-    pub isolated: bool,
     /// Its source address is checked.
     pub mac_spoof_check: Option<bool>,
     /// Its MTU.
@@ -98,7 +96,6 @@ struct Raw {
     hairpin_mode: Option<bool>,
     promisc_mode: Option<bool>,
     macspoofchk: Option<bool>,
-    port_isolation: Option<bool>,
     dns: Option<Dns>,
     ipam: Option<RawIpam>,
     runtime_config: Option<RawRuntime>,
@@ -289,7 +286,6 @@ impl Conf {
             force_address: yes(raw.force_address),
             ip_masq: yes(raw.ip_masq),
             hairpin: hairpin || promiscuous,
-            isolated: yes(raw.port_isolation),
             mac_spoof_check: raw.macspoofchk,
             mtu: mtu(raw.mtu, faults),
             mac,

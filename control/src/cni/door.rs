@@ -106,13 +106,18 @@ impl Door {
         let end = Instant::now() + self.patience;
         loop {
             match ask() {
-                Err(ClientError::Unreachable { .. } | ClientError::Garbled { .. })
-                    if Instant::now() < end =>
-                {
-                    thread::sleep(LOOK);
-                }
+                Err(error) if is_away(&error) && Instant::now() < end => thread::sleep(LOOK),
                 answer => return answer.map_err(CniError::of_daemon),
             }
         }
+    }
+}
+
+/// Nobody is there, or somebody who has just come and does not know the node yet.
+fn is_away(error: &ClientError) -> bool {
+    match error {
+        ClientError::Unreachable { .. } | ClientError::Garbled { .. } => true,
+        ClientError::Refused(refused) => refused.kind == ErrorKind::NotReady,
+        ClientError::Slow { .. } => false,
     }
 }

@@ -242,7 +242,8 @@ impl<'a> Plugin<'a> {
             mtu: wanted.mtu,
             mac: wanted.mac,
             hairpin: wanted.hairpin,
-            isolated: wanted.isolated,
+            // `portIsolation` is refused.
+            isolated: false,
             mac_spoof_check: wanted.mac_spoof_check,
             requested: match self.conf.ipam {
                 Ipam::BuiltIn => wanted.ips.clone(),

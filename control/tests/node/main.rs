@@ -7,9 +7,13 @@
 mod adopt;
 #[path = "../alone/mod.rs"]
 mod alone;
+mod cni;
+mod containers;
 mod faults;
 mod life;
 mod load;
+#[path = "../runtime/mod.rs"]
+mod runtime;
 mod systemd;
 mod world;
 
@@ -73,6 +77,26 @@ fn main() -> ExitCode {
             (
                 "load::an_add_is_quick_beside_110_pods",
                 load::an_add_is_quick_beside_110_pods,
+            ),
+            (
+                "containers::containers_come_reach_each_other_are_checked_and_go_in_both_modes",
+                containers::containers_come_reach_each_other_are_checked_and_go_in_both_modes,
+            ),
+            (
+                "containers::an_add_that_fails_leaves_nothing_and_gc_takes_what_the_runtime_forgot",
+                containers::an_add_that_fails_leaves_nothing_and_gc_takes_what_the_runtime_forgot,
+            ),
+            (
+                "containers::what_a_configuration_asks_for_is_on_the_devices",
+                containers::what_a_configuration_asks_for_is_on_the_devices,
+            ),
+            (
+                "cni::two_hundred_and_fifty_containers_come_and_go_at_once",
+                cni::two_hundred_and_fifty_containers_come_and_go_at_once,
+            ),
+            (
+                "cni::a_runtime_sees_nothing_of_kills_between_its_adds_and_dels",
+                cni::a_runtime_sees_nothing_of_kills_between_its_adds_and_dels,
             ),
             (
                 "faults::a_state_that_cannot_be_written_is_named_and_costs_no_frame",
