@@ -7,6 +7,7 @@ pub mod cluster;
 pub mod config;
 pub mod doctor;
 pub mod lab;
+pub mod pages;
 pub mod plan;
 mod routes;
 pub mod run;
@@ -60,6 +61,10 @@ pub enum Command {
     Config(config::ConfigArgs),
     /// Examine the node that this runs on, and say what to do.
     Doctor(doctor::DoctorArgs),
+    /// Print a completion script for a shell.
+    Completions(pages::CompletionsArgs),
+    /// Write the manual pages.
+    Man(pages::ManArgs),
     /// Build the planned cluster in network namespaces, and walk it.
     Lab(lab::LabArgs),
     /// Run the daemon: the switch of this node, and whoever attaches pods to it.
@@ -89,6 +94,8 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Release(args) => adopt::release(&args).into(),
         Command::Rescue(args) => adopt::rescue(&args).into(),
         Command::Doctor(args) => doctor::run(&args).into(),
+        Command::Completions(args) => pages::completions(&args).into(),
+        Command::Man(args) => pages::man(&args).into(),
         Command::Lab(args) => lab::run(&args).into(),
         Command::Run(args) => run::run(&args).into(),
         Command::Reload(args) => run::reload(&args).into(),

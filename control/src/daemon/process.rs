@@ -157,6 +157,16 @@ fn rights() -> Result<(), RunError> {
 /// how many workers there can be.
 fn facilities(config: &NodeConfig) -> Result<NonZeroU16, RunError> {
     features::switch_off(&config.features_off);
+    if config.workers == NonZeroU16::MIN {
+        // Nothing depends on the answer, and pods may be waiting: ports find out for themselves.
+        std::thread::spawn(|| match features::probe() {
+            Ok(findings) => findings
+                .iter()
+                .for_each(|finding| tracing::info!("{finding}")),
+            Err(why) => tracing::warn!("the kernel's facilities were not tried: {why}"),
+        });
+        return Ok(config.workers);
+    }
     let findings = features::probe().map_err(DaemonError::from)?;
     for finding in &findings {
         tracing::info!("{finding}");
@@ -225,7 +235,8 @@ impl Process {
         match known {
             Err(why) => {
                 tracing::warn!("not serving yet: {why}");
-                let _ = sd_notify::notify(&[NotifyState::Status(&why)]);
+                // Ready is who answers: a kubelet that waits for this unit is who brings the pod CIDR.
+                let _ = sd_notify::notify(&[NotifyState::Ready, NotifyState::Status(&why)]);
                 self.daemon.wait(why);
             }
             Ok((spec, pool)) => {

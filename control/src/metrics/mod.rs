@@ -4,7 +4,7 @@
 //! Never: a label whose values a pod can multiply: no address, name, port number or interface. The
 //! labels are `reason` (the one table of drop reasons), `role` (three kinds of port) and `version`.
 //!
-//! `tapline show` has what a label must not have: which pod, which port.
+//! The views of the control socket have what a label must not have: which pod, which port.
 
 pub mod serve;
 
