@@ -16,6 +16,7 @@
 //!
 //! An error is `{"error": {"kind": ..., "message": ..., "code": ...}}`, its code that of CNI.
 
+pub mod capture;
 pub mod client;
 pub mod server;
 pub mod types;

@@ -32,6 +32,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::timeout;
 
+use super::capture::{CaptureId, CaptureRequest};
 use super::types::{
     API_HEADER, API_MAX, API_MIN, AddRequest, ApiError, CheckRequest, DelRequest, ErrorKind,
     ErrorReply, GcRequest, HandoverRequest, VersionReply,
@@ -109,6 +110,12 @@ pub enum Call {
     Confirm,
     /// `POST /v1/release`.
     Release(Box<HandoverRequest>),
+    /// `POST /v1/capture`.
+    Capture(CaptureRequest),
+    /// `POST /v1/capture/read`.
+    CaptureRead(CaptureId),
+    /// `POST /v1/capture/stop`.
+    CaptureStop(CaptureId),
 }
 
 /// What a handler answers.
@@ -445,6 +452,9 @@ enum Wanted {
     Adopt,
     Confirm,
     Release,
+    Capture,
+    CaptureRead,
+    CaptureStop,
 }
 
 enum Understood {
@@ -467,6 +477,9 @@ impl Wanted {
             "adopt" => Wanted::Adopt,
             "confirm" => Wanted::Confirm,
             "release" => Wanted::Release,
+            "capture" => Wanted::Capture,
+            "capture/read" => Wanted::CaptureRead,
+            "capture/stop" => Wanted::CaptureStop,
             other => Wanted::View(View::named(other)?),
         })
     }
@@ -493,6 +506,9 @@ impl Wanted {
             Wanted::Adopt => Call::Adopt(read(body)?),
             Wanted::Confirm => Call::Confirm,
             Wanted::Release => Call::Release(read(body)?),
+            Wanted::Capture => Call::Capture(read(body)?),
+            Wanted::CaptureRead => Call::CaptureRead(read(body)?),
+            Wanted::CaptureStop => Call::CaptureStop(read(body)?),
         })
     }
 }

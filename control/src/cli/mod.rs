@@ -3,6 +3,7 @@
 //! In: the arguments. Out: an exit status. Never: does the work itself.
 
 pub mod adopt;
+pub mod capture;
 pub mod cluster;
 pub mod config;
 pub mod doctor;
@@ -11,6 +12,7 @@ pub mod pages;
 pub mod plan;
 mod routes;
 pub mod run;
+pub mod show;
 pub mod trace;
 
 use std::process::ExitCode;
@@ -79,6 +81,12 @@ pub enum Command {
     Release(adopt::ReleaseArgs),
     /// Give the pods of a dead daemon to a Linux bridge.
     Rescue(adopt::RescueArgs),
+    /// Show what the running daemon knows: ports, stations, routes, drops.
+    Show(show::ShowArgs),
+    /// See the frames that the switch moves, with what became of each.
+    Capture(capture::CaptureArgs),
+    /// Show who moves most, again and again.
+    Top(show::TopArgs),
     /// Say where a frame would go, and why, without sending it.
     Trace(trace::TraceArgs),
 }
@@ -96,6 +104,9 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Doctor(args) => doctor::run(&args).into(),
         Command::Completions(args) => pages::completions(&args).into(),
         Command::Man(args) => pages::man(&args).into(),
+        Command::Capture(args) => capture::run(&args).into(),
+        Command::Show(args) => show::show(&args).into(),
+        Command::Top(args) => show::top(&args).into(),
         Command::Lab(args) => lab::run(&args).into(),
         Command::Run(args) => run::run(&args).into(),
         Command::Reload(args) => run::reload(&args).into(),

@@ -24,6 +24,7 @@ use dataplane::tables::{Fault, Tables};
 
 use super::adopt;
 use super::attachment::Attachment;
+use super::capture::Captures;
 use super::node::PodAddresses;
 use super::restore::{self, Found};
 use super::store::{State, Store, StoreError};
@@ -158,6 +159,8 @@ pub struct Core {
     pub(super) opened: BTreeSet<PortId>,
     /// What was to be kept and could not be, in words.
     unsaved: Option<String>,
+    /// Those who look at frames.
+    pub(super) captures: Captures,
     /// The bridge that has the host port's name, if the daemon runs beside one.
     pub(super) beside: Option<DeviceName>,
     /// The bridge whose pods these are, or were.
@@ -218,6 +221,7 @@ impl Core {
             heirlooms,
             opened: BTreeSet::new(),
             unsaved: None,
+            captures: Captures::default(),
             beside,
             adoption,
             conflicts: VecDeque::new(),
@@ -444,6 +448,7 @@ impl Core {
     pub fn look_after(&mut self) {
         self.gather_conflicts();
         self.mind_the_adoption();
+        self.mind_the_captures();
         if let Err(error) = restore::look_after(self) {
             tracing::error!("looking after the devices: {error}");
         }

@@ -13,6 +13,7 @@
 //! | `attach` | ADD, DEL, CHECK and GC |
 //! | `attachment` | one pod's port, as it is remembered |
 //! | `look`, `measure`, `trace` | the views; the metrics; where a packet would go |
+//! | `capture` | those who look at frames |
 //! | `node`, `truth` | what the node is, and from whom that is known |
 //! | `process`, `log`, `systemd` | the daemon as a process: signals, reload, log lines, what systemd keeps |
 //! | `restore` | what a daemon finds that was there before it |
@@ -24,6 +25,7 @@
 pub mod adopt;
 mod attach;
 pub mod attachment;
+mod capture;
 mod core;
 pub mod log;
 mod look;
@@ -194,6 +196,15 @@ impl Handler for Daemon {
             Call::Adopt(request) => self
                 .with(|core| core.adopt(&request))?
                 .map(|r| Answer::of(&r)),
+            Call::Capture(request) => self
+                .with(|core| core.capture(&request))?
+                .map(|r| Answer::of(&r)),
+            Call::CaptureRead(capture) => self
+                .with(|core| core.captured(capture.id))?
+                .map(|r| Answer::of(&r)),
+            Call::CaptureStop(capture) => self
+                .with(|core| core.capture_ends(capture.id))?
+                .map(|()| Answer::of(&empty())),
             Call::Confirm => self.with(Core::confirm)?.map(|r| Answer::of(&r)),
             Call::Release(request) => self
                 .with(|core| core.release(&request))?

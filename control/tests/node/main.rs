@@ -12,6 +12,7 @@ mod containers;
 mod faults;
 mod life;
 mod load;
+mod look;
 #[path = "../runtime/mod.rs"]
 mod runtime;
 mod systemd;
@@ -45,6 +46,14 @@ fn main() -> ExitCode {
             (
                 "adopt::a_node_that_never_had_a_bridge_is_rescued_too",
                 adopt::a_node_that_never_had_a_bridge_is_rescued_too,
+            ),
+            (
+                "look::tables_show_the_pods_and_json_is_alone",
+                look::tables_show_the_pods_and_json_is_alone,
+            ),
+            (
+                "look::a_capture_tells_where_each_frame_went_and_why",
+                look::a_capture_tells_where_each_frame_went_and_why,
             ),
             (
                 "life::a_pod_is_added_checked_and_deleted",

@@ -1,0 +1,186 @@
+//! Captures: those who look at frames, by way of the control socket.
+//!
+//! In: which frames are wanted; then, again and again, a request for those seen since.
+//! Out: copies with their fate, checksums completed.
+//! Never: holds up a frame: one who reads too slowly misses copies, and is told how many. One who
+//! reads no more is forgotten after [`IDLE_MAX`].
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use dataplane::addr::{PortId, PortSet};
+use dataplane::capture::{Capture, Copied, Fate, SLOTS_DEFAULT, Wanted};
+use dataplane::segment;
+
+use super::core::Core;
+use crate::api::capture::{CaptureRequest, CaptureStarted, Seen, SeenFrame};
+use crate::api::types::{ApiError, ErrorKind};
+
+/// A reader that has not asked for so long is gone.
+const IDLE_MAX: Duration = Duration::from_secs(10);
+/// Frames in one answer, so that it stays below a megabyte or a few.
+const BATCH_MAX: usize = 512;
+/// Bytes of frames in one answer.
+const BATCH_BYTES: usize = 1 << 20;
+/// The longest piece of a frame that is copied.
+const SNAP_MAX: usize = 65_600;
+
+/// The captures of a daemon, by number.
+#[derive(Debug, Default)]
+pub(super) struct Captures {
+    next: u64,
+    running: BTreeMap<u64, Running>,
+}
+
+#[derive(Debug)]
+struct Running {
+    capture: Arc<Capture>,
+    asked: Instant,
+}
+
+impl Core {
+    /// Begins to look.
+    ///
+    /// # Errors
+    /// `NotFound` for a port that nobody bears the name of, `Exhausted` if as many look as may.
+    pub fn capture(&mut self, request: &CaptureRequest) -> Result<CaptureStarted, ApiError> {
+        let ports = match &request.port {
+            Some(name) => Some(self.ports_called(name)?),
+            None => None,
+        };
+        let wanted = Wanted {
+            ports,
+            drops: request.drops,
+        };
+        let snap = request.snap.clamp(64, SNAP_MAX);
+        // Super-frames want room, and small pieces can be many.
+        let slots = if snap > 4096 {
+            SLOTS_DEFAULT / 4
+        } else {
+            SLOTS_DEFAULT
+        };
+        let capture = Arc::new(Capture::new(wanted, slots, snap));
+        self.switch
+            .watch(&capture)
+            .map_err(|error| match error.kind() {
+                std::io::ErrorKind::StorageFull => {
+                    ApiError::new(ErrorKind::Exhausted, "as many captures run as may")
+                }
+                _ => ApiError::new(ErrorKind::Internal, error.to_string()),
+            })?;
+        let id = self.captures.next;
+        self.captures.next += 1;
+        let asked = Instant::now();
+        self.captures.running.insert(id, Running { capture, asked });
+        let names = self.port_names();
+        Ok(CaptureStarted { id, names })
+    }
+
+    /// What has been seen since the last time.
+    ///
+    /// # Errors
+    /// `NotFound` if there is no such capture (any more).
+    pub fn captured(&mut self, id: u64) -> Result<Seen, ApiError> {
+        let running = self.captures.running.get_mut(&id);
+        let running = running.ok_or_else(|| {
+            ApiError::new(ErrorKind::NotFound, format!("there is no capture {id}"))
+        })?;
+        running.asked = Instant::now();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        let nanos = now.map_or(0, |now| u64::try_from(now.as_nanos()).unwrap_or(u64::MAX));
+        let mut seen = Seen {
+            missed: running.capture.missed(),
+            nanos,
+            frames: Vec::new(),
+        };
+        let mut bytes = 0;
+        while seen.frames.len() < BATCH_MAX && bytes < BATCH_BYTES {
+            let Some(frame) = running.capture.next(frame) else {
+                break;
+            };
+            bytes += frame.len;
+            seen.frames.push(frame);
+        }
+        Ok(seen)
+    }
+
+    /// Looks no more.
+    ///
+    /// # Errors
+    /// `Internal` if a thread is gone.
+    pub fn capture_ends(&mut self, id: u64) -> Result<(), ApiError> {
+        let Some(running) = self.captures.running.remove(&id) else {
+            return Ok(());
+        };
+        let ended = self.switch.unwatch(&running.capture);
+        ended.map_err(|error| ApiError::new(ErrorKind::Internal, error.to_string()))
+    }
+
+    /// Forgets those who asked no more.
+    pub(super) fn mind_the_captures(&mut self) {
+        let idle = |(id, one): (&u64, &Running)| (one.asked.elapsed() > IDLE_MAX).then_some(*id);
+        let idle: Vec<u64> = self.captures.running.iter().filter_map(idle).collect();
+        for id in idle {
+            tracing::info!("nobody reads capture {id} any more");
+            if let Err(error) = self.capture_ends(id) {
+                tracing::error!("{error}");
+            }
+        }
+    }
+
+    fn ports_called(&self, wanted: &str) -> Result<PortSet, ApiError> {
+        let is = |name: &str| {
+            name == wanted || name.rsplit_once('/').is_some_and(|(_, pod)| pod == wanted)
+        };
+        let mut set = PortSet::default();
+        for (port, name) in self.port_names() {
+            if let Some(port) = PortId::new(port).filter(|_| is(&name)) {
+                set.insert(port);
+            }
+        }
+        match set.is_empty() {
+            false => Ok(set),
+            true => {
+                let why = format!("no port or pod is called {wanted}: see tapline show ports");
+                Err(ApiError::new(ErrorKind::NotFound, why))
+            }
+        }
+    }
+
+    fn port_names(&self) -> BTreeMap<usize, String> {
+        let pods = self
+            .attachments
+            .values()
+            .filter_map(super::Attachment::port_id);
+        let ports = [crate::compile::HOST_PORT, crate::compile::UPLINK_PORT];
+        let all = ports.into_iter().chain(pods);
+        all.map(|port| (port.index(), self.port_name(port)))
+            .collect()
+    }
+}
+
+/// A copy as it is told, with the checksum that its sender left undone.
+fn frame(copied: &Copied) -> SeenFrame {
+    let mut bytes = copied.bytes().to_vec();
+    if copied.offload.needs_checksum() && bytes.len() == copied.len {
+        // One that cannot be completed is shown as it came.
+        let _ = segment::complete(&mut bytes, copied.offload);
+    }
+    let (fate, reason, egress) = match copied.fate {
+        Fate::Forwarded { egress } => ("forwarded", None, Some(egress)),
+        Fate::Flooded => ("flooded", None, None),
+        Fate::Punted => ("punted", None, None),
+        Fate::Dropped(reason) => ("dropped", Some(reason), None),
+        Fate::Refused { egress, reason } => ("dropped", Some(reason), Some(egress)),
+        Fate::Originated { egress } => ("originated", None, Some(egress)),
+    };
+    SeenFrame {
+        len: copied.len,
+        hex: bytes.iter().map(|byte| format!("{byte:02x}")).collect(),
+        ingress: copied.ingress.map(PortId::index),
+        egress: egress.map(PortId::index),
+        fate: fate.to_owned(),
+        reason: reason.map(|reason| reason.label().to_owned()),
+    }
+}
