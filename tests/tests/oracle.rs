@@ -17,6 +17,12 @@ fn ten_thousand_random_frames_go_where_the_oracle_says() {
     campaign.conclude();
 }
 
+#[test]
+fn a_conversation_of_another_port_is_not_looked_for() {
+    let told = history(&mut Universe::new(10_623_286_954_023_176_346, &[]), 47);
+    assert!(told.is_ok(), "{}", told.err().unwrap_or_default());
+}
+
 proptest! {
     #![proptest_config(ProptestConfig {
         cases: 60,

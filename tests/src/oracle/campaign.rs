@@ -13,9 +13,9 @@ use super::Books;
 use super::trial::{Step, Trial};
 use super::universe::Universe;
 
-/// Reasons that no frame of one switch on memory ports can die of here: the pool is never empty,
-/// and every port in the tables that a route names has a row.
-const OUT_OF_REACH: [DropReason; 2] = [DropReason::PoolEmpty, DropReason::NoEgress];
+/// Reasons to die that random frames without guards, full queues or missing ports give rise to, at
+/// the least.
+const REASONS_MIN: usize = 25;
 
 /// The frames below `fuzz/corpus/frame`.
 ///
@@ -122,16 +122,11 @@ impl Campaign {
     /// The campaign met what it set out to meet.
     ///
     /// # Panics
-    /// If a reason to die that frames alone can give rise to was never met, or more than one frame
+    /// If few reasons to die were met, or more than one frame
     /// in a thousand was explained by a limit that hosts shared.
     pub fn conclude(&self) {
-        let met = |reason: &&DropReason| self.deaths.contains_key(reason);
-        let excused = |reason: &&DropReason| OUT_OF_REACH.contains(reason);
-        let missed: Vec<_> = DropReason::ALL
-            .iter()
-            .filter(|r| !met(r) && !excused(r))
-            .collect();
-        assert!(missed.len() <= 6, "never met: {missed:?}");
+        let met = self.deaths.len();
+        assert!(met >= REASONS_MIN, "only {met} reasons: {:?}", self.deaths);
         assert!(
             self.shared_limits * 1000 <= self.frames,
             "{} errors",

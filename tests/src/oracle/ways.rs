@@ -130,6 +130,11 @@ impl Oracle {
         if self.spec.policy == Policy::ViaHost {
             return;
         }
+        // Between ports of which nothing is known nobody looks.
+        let by_host = [from.role, to.role].contains(&PortRole::Host);
+        if !by_host && !self.ways.concerns(from.id, to.id) {
+            return;
+        }
         let Some(said) = Said::of(view) else { return };
         let Some(own) = said.own else { return };
         let whole = own.ports != Ports::Hidden;

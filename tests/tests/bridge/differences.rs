@@ -80,8 +80,8 @@ const DIFFERENCES: &[Difference] = &[
     Difference {
         name: "membership reports and queries",
         speaks_of: |_, view| view.target.is_group() && is_membership(view),
-        because: "groups go to all here; the kernel snoops on IGMP and MLD, keeps reports to itself \
-                  and drops those that are not whole",
+        because: "groups go to all here; the kernel snoops on IGMP and MLD, and drops what is not \
+                  whole",
     },
 ];
 

@@ -103,7 +103,10 @@ fn deliveries(bench: &mut Bench, port: usize, sent: &[(Vec<u8>, Vec<u8>)]) -> Ve
 #[test]
 fn what_comes_out_of_the_linux_bridge_comes_out_of_tapline() {
     let (all, mut named) = (frames(), corpus());
-    named.insert(0, report());
+    let whole = report();
+    let mut broken = whole.clone();
+    broken[36] ^= 1;
+    named.splice(0..0, [whole, broken]);
     let mut kernel = Bench::new(Kind::Kernel);
     let mut tapline = Bench::new(Kind::Tapline);
     let mut universe = Universe::new(1, &named);
