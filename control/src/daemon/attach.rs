@@ -18,8 +18,8 @@ use super::attachment::{ALIAS, Attachment, Held};
 use super::core::{CARRIER_WITHIN, Core, DaemonError};
 use super::systemd;
 use crate::api::types::{
-    AddReply, AddRequest, ApiError, AssignedIp, CheckRequest, DelRequest, ErrorKind, GcRequest,
-    Key, Removed, RouteSpec, Valid,
+    AddReply, AddRequest, ApiError, CheckRequest, DelRequest, ErrorKind, GcRequest, Key, Removed,
+    RouteSpec, Valid,
 };
 use crate::compile::FIRST_POD_PORT;
 use crate::compile::spec::station_of;
@@ -226,7 +226,6 @@ impl Core {
             return Ok(held.collect());
         }
         for one in &request.assigned {
-            self.check_gateway(request, one)?;
             self.pool.hold(one.address.addr(), key.clone())?;
         }
         let held = request.assigned.iter().map(|one| Held {
@@ -234,25 +233,6 @@ impl Core {
             gateway: one.gateway,
         });
         Ok(held.collect())
-    }
-
-    /// A network whose gateway is the node finds it on the host port, whose addresses are the
-    /// node's own to know: no network replaces them (`forceAddress` has nothing to act on).
-    fn check_gateway(&self, request: &AddRequest, assigned: &AssignedIp) -> Result<(), ApiError> {
-        let held = &self.spec.gateways;
-        match assigned.gateway {
-            Some(gateway)
-                if request.is_gateway
-                    && !held.is_empty()
-                    && !held.iter().any(|net| net.addr() == gateway) =>
-            {
-                let host = &self.settings.host;
-                Err(invalid(format!(
-                    "{host} already has an IP address different from {gateway}"
-                )))
-            }
-            _ => Ok(()),
-        }
     }
 
     /// Makes what was decided.
