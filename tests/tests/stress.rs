@@ -15,6 +15,7 @@ use dataplane::clock::Tick;
 use dataplane::gossip::Gossip;
 use dataplane::port::memory::{MemoryPort, Peer, pair};
 use dataplane::snapshot::Publisher;
+use dataplane::stats::Board;
 use dataplane::tables::fdb::Fdb;
 use dataplane::tables::fib::NextHop;
 use dataplane::tables::{Crossing, Policy, PortRole, PortSpec, Tables, TablesSpec, Unknown};
@@ -114,25 +115,53 @@ fn talk(peers: &[Peer], seed: u64, stop: &AtomicBool) -> (u64, u64) {
     (given, got)
 }
 
+/// Two workers of one switch, and the far ends of their ports.
+fn two_workers(
+    publisher: &Publisher<Tables>,
+    fdb: &Arc<Fdb>,
+) -> (Vec<Worker<MemoryPort>>, Vec<Vec<Peer>>) {
+    let circle = Gossip::circle(2).into_iter();
+    let with_ports = circle.map(|gossip| {
+        let mut worker = Worker::new(publisher.reader(), Arc::clone(fdb), 2048);
+        worker.join(gossip);
+        let attach = |index| {
+            let (end, peer) = pair(QUEUE);
+            worker.attach(port(index), end);
+            peer
+        };
+        let peers = (0..PORTS).map(attach).collect();
+        (worker, peers)
+    });
+    with_ports.unzip()
+}
+
+/// What was received and transmitted in all, by books that balance.
+fn totals(boards: &[Arc<Board>]) -> (u64, u64) {
+    let (mut received, mut transmitted) = (0, 0);
+    for board in boards {
+        let counts = board.counts();
+        assert!(counts.is_balanced(), "{counts}");
+        received += counts.received;
+        transmitted += counts.transmitted;
+    }
+    (received, transmitted)
+}
+
+fn assert_only_those_who_spoke(fdb: &Fdb) {
+    assert!(fdb.entries().count() <= fdb.capacity());
+    for (who, at, _) in fdb.entries() {
+        assert!(who.bits() & 0xff < STATIONS, "{who} never spoke");
+        assert!(at.index() < PORTS, "{who} at {at:?}");
+    }
+}
+
 #[test]
 fn workers_keep_their_books_while_tables_and_stations_change_under_them() {
     let mut publisher = Publisher::new(tables(1000));
     let fdb = Arc::new(Fdb::new(FDB_SLOTS, 7));
     let (stop_talk, stop_work) = (AtomicBool::new(false), AtomicBool::new(false));
     let now = AtomicU64::new(0);
-    let (mut workers, mut ends) = (Vec::new(), Vec::new());
-    for gossip in Gossip::circle(2) {
-        let mut worker = Worker::new(publisher.reader(), Arc::clone(&fdb), 2048);
-        worker.join(gossip);
-        let mut peers = Vec::new();
-        for index in 0..PORTS {
-            let (end, peer) = pair(QUEUE);
-            worker.attach(port(index), end);
-            peers.push(peer);
-        }
-        workers.push(worker);
-        ends.push(peers);
-    }
+    let (workers, ends) = two_workers(&publisher, &fdb);
     let boards: Vec<_> = workers
         .iter()
         .map(|worker| Arc::clone(worker.board()))
@@ -161,11 +190,7 @@ fn workers_keep_their_books_while_tables_and_stations_change_under_them() {
             let seen = boards.iter().map(|board| board.counts().received).sum();
             assert!(seen >= last, "{seen} after {last}");
             last = seen;
-            assert!(fdb.entries().count() <= fdb.capacity());
-            for (who, at, _) in fdb.entries() {
-                assert!(who.bits() & 0xff < STATIONS, "{who} never spoke");
-                assert!(at.index() < PORTS, "{who} at {at:?}");
-            }
+            assert_only_those_who_spoke(&fdb);
         }
         stop_talk.store(true, Ordering::Release);
         for talker in talkers {
@@ -182,13 +207,7 @@ fn workers_keep_their_books_while_tables_and_stations_change_under_them() {
             got += 1;
         }
     }
-    let (mut received, mut transmitted) = (0, 0);
-    for board in &boards {
-        let counts = board.counts();
-        assert!(counts.is_balanced(), "{counts}");
-        received += counts.received;
-        transmitted += counts.transmitted;
-    }
+    let (received, transmitted) = totals(&boards);
     assert_eq!(received, given, "what was handed in was received");
     assert_eq!(transmitted, got, "what was transmitted was got");
     assert!(

@@ -148,6 +148,20 @@ fn a_node_that_is_ready_has_nothing_bad_and_every_other_finding_a_next_step() {
     assert_eq!(states(&found, "route_table"), [State::Warning]);
 }
 
+/// Each command that the text names is one.
+fn assert_commands_exist(text: &str) {
+    let commands = <crate::cli::Cli as clap::CommandFactory>::command();
+    let words: Vec<&str> = text.split_whitespace().collect();
+    for pair in words.windows(2).filter(|pair| pair[0] == "tapline") {
+        let word = pair[1].trim_matches(|c: char| !c.is_ascii_lowercase());
+        let known = commands.get_subcommands().any(|sub| sub.get_name() == word);
+        assert!(
+            known || word.is_empty() || ["cbr"].contains(&word),
+            "tapline {word}"
+        );
+    }
+}
+
 #[test]
 fn every_ill_is_found_and_named() {
     let root = Root::new("ill");
@@ -206,16 +220,7 @@ fn every_ill_is_found_and_named() {
     ] {
         assert!(text.contains(words), "{words}\n{text}");
     }
-    let commands = <crate::cli::Cli as clap::CommandFactory>::command();
-    let words: Vec<&str> = text.split_whitespace().collect();
-    for pair in words.windows(2).filter(|pair| pair[0] == "tapline") {
-        let word = pair[1].trim_matches(|c: char| !c.is_ascii_lowercase());
-        let known = commands.get_subcommands().any(|sub| sub.get_name() == word);
-        assert!(
-            known || word.is_empty() || ["cbr"].contains(&word),
-            "tapline {word}"
-        );
-    }
+    assert_commands_exist(&text);
     let tree = to_json(&found);
     assert_eq!(tree["worst"], "bad");
     assert_eq!(tree["findings"].as_array().unwrap().len(), found.len());

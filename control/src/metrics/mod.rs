@@ -121,6 +121,7 @@ impl Sample {
 pub fn text(sample: &Sample) -> String {
     let mut page = Page::default();
     daemon(&mut page, sample);
+    addresses(&mut page, sample);
     books(&mut page, sample);
     ports(&mut page, &sample.ports);
     page.0
@@ -157,24 +158,6 @@ fn daemon(page: &mut Page, sample: &Sample) {
     );
     page.one(
         GAUGE,
-        "tapline_addresses",
-        "Addresses that may be given to pods.",
-        sample.addresses,
-    );
-    page.one(
-        GAUGE,
-        "tapline_addresses_held",
-        "Addresses that pods hold.",
-        sample.addresses_held,
-    );
-    page.one(
-        GAUGE,
-        "tapline_addresses_resting",
-        "Addresses released a moment ago, which rest before they are given again.",
-        sample.addresses_resting,
-    );
-    page.one(
-        GAUGE,
         "tapline_truth_known",
         "1 if the node's pod addresses are known.",
         is(sample.truth_known),
@@ -208,6 +191,27 @@ fn daemon(page: &mut Page, sample: &Sample) {
         "tapline_address_conflicts_total",
         "Claims of an address that another port holds.",
         sample.conflicts,
+    );
+}
+
+fn addresses(page: &mut Page, sample: &Sample) {
+    page.one(
+        GAUGE,
+        "tapline_addresses",
+        "Addresses that may be given to pods.",
+        sample.addresses,
+    );
+    page.one(
+        GAUGE,
+        "tapline_addresses_held",
+        "Addresses that pods hold.",
+        sample.addresses_held,
+    );
+    page.one(
+        GAUGE,
+        "tapline_addresses_resting",
+        "Addresses released a moment ago, which rest before they are given again.",
+        sample.addresses_resting,
     );
 }
 

@@ -276,117 +276,64 @@ fn by_udp(server: &Netns, port: u16, client: &Netns, asked: SocketAddr) -> io::R
     seen.ok_or_else(|| io::Error::other("nothing was said"))
 }
 
-fn services(plugin: Plugin) {
-    let bench = Bench::new(plugin);
+/// A conversation: what it is, the server and its port, the client, whom that asks, and whom the
+/// server hears.
+type Talk<'a> = (
+    &'static str,
+    (&'a Netns, u16),
+    &'a Netns,
+    SocketAddr,
+    Ipv4Addr,
+);
+
+fn talks(bench: &Bench, plugin: Plugin) -> Vec<Talk<'_>> {
     let ((a, a_ip), (b, b_ip), (c, c_ip)) =
         (bench.pod("pod-a"), bench.pod("pod-b"), bench.pod("pod-c"));
     let ((_, node_0), (node_1_ns, node_1)) = (bench.node(0), bench.node(1));
-    let port = |server| (server, POD_PORT);
-    let at = |address: Ipv4Addr, port: u16| SocketAddr::from((address, port));
-    for number in [TCP, UDP] {
-        let mut talks = vec![
-            (
-                "a service on the same node",
-                port(b),
-                a,
-                at(SAME_NODE, SERVICE_PORT),
-                a_ip,
-            ),
-            (
-                "a service on the other node",
-                port(c),
-                a,
-                at(OTHER_NODE, SERVICE_PORT),
-                a_ip,
-            ),
-            (
-                "the other way round",
-                port(b),
-                c,
-                at(SAME_NODE, SERVICE_PORT),
-                c_ip,
-            ),
-            (
-                "host port, from a pod of the node",
-                port(b),
-                a,
-                at(node_0, HOST_PORT),
-                a_ip,
-            ),
-            (
-                "host port, from a pod of another node",
-                port(b),
-                c,
-                at(node_0, HOST_PORT),
-                c_ip,
-            ),
-            (
-                "host port, from another node",
-                port(b),
-                node_1_ns,
-                at(node_0, HOST_PORT),
-                node_1,
-            ),
-            (
-                "the internet",
-                (&bench.edge, 4433),
-                a,
-                at(INTERNET, 4433),
-                node_0,
-            ),
-            (
-                "directly, on the node",
-                port(b),
-                a,
-                at(b_ip, POD_PORT),
-                a_ip,
-            ),
-            (
-                "directly, to the other node",
-                port(c),
-                a,
-                at(c_ip, POD_PORT),
-                a_ip,
-            ),
-        ];
-        // By itself: the kernel speaks in the node's own name, so that the answer comes back to it.
-        let own = match plugin {
-            Plugin::Azure => node_0,
-            Plugin::Kubenet => Ipv4Addr::from_bits(a_ip.to_bits() & 0xffff_ff00 | 1),
-        };
-        talks.push((
-            "a service that it is itself",
-            port(a),
+    let service = |address| SocketAddr::from((address, SERVICE_PORT));
+    let host = SocketAddr::from((node_0, HOST_PORT));
+    let direct = |address| SocketAddr::from((address, POD_PORT));
+    let internet = SocketAddr::from((INTERNET, 4433));
+    // By itself: the kernel speaks in the node's own name, so that the answer comes back to it.
+    let own = match plugin {
+        Plugin::Azure => node_0,
+        Plugin::Kubenet => Ipv4Addr::from_bits(a_ip.to_bits() & 0xffff_ff00 | 1),
+    };
+    let (at_a, at_b, at_c) = ((a, POD_PORT), (b, POD_PORT), (c, POD_PORT));
+    let beyond = (&bench.edge, 4433);
+    vec![
+        (
+            "a service on the same node",
+            at_b,
             a,
-            at(ITSELF, SERVICE_PORT),
-            own,
-        ));
-        for (what, server, client, asked, seen) in talks {
-            let found = converse(number, server, client, asked);
-            let found = found.unwrap_or_else(|e| panic!("{what}, {number} to {asked}: {e}"));
-            assert_eq!(
-                found,
-                IpAddr::V4(seen),
-                "{what}, {number} to {asked}: the server's peer"
-            );
-        }
-    }
-    // What never went through the kernel still does not.
-    for (to, ttl) in [
-        (b_ip, 64),
-        (c_ip, if plugin == Plugin::Azure { 64 } else { 62 }),
-    ] {
-        assert_eq!(ttl_of(a, to), Some(ttl), "{to}");
-    }
-    let totals = bench.cluster.nodes[0]
-        .daemon
-        .with(|core| core.switch().returns().totals())
-        .expect("it serves");
-    assert!(
-        totals.returned > 0 && totals.live > 0 && totals.evicted == 0,
-        "{totals:?}"
-    );
-    println!("{plugin:?}: {totals:?}");
+            service(SAME_NODE),
+            a_ip,
+        ),
+        (
+            "a service on the other node",
+            at_c,
+            a,
+            service(OTHER_NODE),
+            a_ip,
+        ),
+        ("the other way round", at_b, c, service(SAME_NODE), c_ip),
+        ("host port, from a pod of the node", at_b, a, host, a_ip),
+        ("host port, from a pod of another node", at_b, c, host, c_ip),
+        (
+            "host port, from another node",
+            at_b,
+            node_1_ns,
+            host,
+            node_1,
+        ),
+        ("the internet", beyond, a, internet, node_0),
+        ("directly, on the node", at_b, a, direct(b_ip), a_ip),
+        ("directly, to the other node", at_c, a, direct(c_ip), a_ip),
+        ("a service that it is itself", at_a, a, service(ITSELF), own),
+    ]
+}
+
+fn the_view_tells_of_it(bench: &Bench, a_ip: Ipv4Addr) {
     let view = bench.cluster.nodes[0]
         .daemon
         .with(|core| core.steering())
@@ -415,6 +362,40 @@ fn services(plugin: Plugin) {
         "{:?}",
         view.filters
     );
+}
+
+fn services(plugin: Plugin) {
+    let bench = Bench::new(plugin);
+    let ((a, a_ip), (_, b_ip), (_, c_ip)) =
+        (bench.pod("pod-a"), bench.pod("pod-b"), bench.pod("pod-c"));
+    for number in [TCP, UDP] {
+        for (what, server, client, asked, seen) in talks(&bench, plugin) {
+            let found = converse(number, server, client, asked);
+            let found = found.unwrap_or_else(|e| panic!("{what}, {number} to {asked}: {e}"));
+            assert_eq!(
+                found,
+                IpAddr::V4(seen),
+                "{what}, {number} to {asked}: the server's peer"
+            );
+        }
+    }
+    // What never went through the kernel still does not.
+    for (to, ttl) in [
+        (b_ip, 64),
+        (c_ip, if plugin == Plugin::Azure { 64 } else { 62 }),
+    ] {
+        assert_eq!(ttl_of(a, to), Some(ttl), "{to}");
+    }
+    let totals = bench.cluster.nodes[0]
+        .daemon
+        .with(|core| core.switch().returns().totals())
+        .expect("it serves");
+    assert!(
+        totals.returned > 0 && totals.live > 0 && totals.evicted == 0,
+        "{totals:?}"
+    );
+    println!("{plugin:?}: {totals:?}");
+    the_view_tells_of_it(&bench, a_ip);
     bench.cluster.stop().expect("books that balance");
 }
 

@@ -1,16 +1,17 @@
 //! Many pods at once, and kills in between.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use control::api::types::{GcRequest, Valid};
 use control::api::views::PortRow;
-use control::api::{ClientError, ErrorKind};
+use control::api::{Client, ClientError, ErrorKind};
 use control::lab::privilege::PrivateNet;
 
-use crate::world::{Pod, World, address};
+use crate::world::{Pod, Running, World, address};
 
 /// As many as a node may have.
 const PODS: usize = 250;
@@ -21,6 +22,48 @@ const KILLS: usize = 20;
 
 /// A debug build on a loaded machine is several times slower than what the issue asks for.
 const ADD_P99_MAX: Duration = Duration::from_millis(if cfg!(debug_assertions) { 500 } else { 50 });
+
+/// As a runtime does: what failed is deleted before it is tried again. Errors that a kill does not
+/// explain are `strange`.
+fn until_done(
+    strange: &Mutex<Vec<String>>,
+    what: &str,
+    work: &mut dyn FnMut() -> Result<(), ClientError>,
+) {
+    let end = Instant::now() + Duration::from_secs(240);
+    while let Err(error) = work() {
+        let expected = matches!(
+            &error,
+            ClientError::Unreachable { .. } | ClientError::Garbled { .. }
+        ) || matches!(&error, ClientError::Refused(e) if e.kind == ErrorKind::NotReady);
+        if !expected {
+            let mut strange = strange.lock().expect("ours");
+            strange.push(format!("{what}: {error}"));
+        }
+        assert!(Instant::now() < end, "{what}: {error}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Who is attached, and by which address.
+fn attached(client: &Client) -> BTreeSet<(String, IpAddr)> {
+    let rows: Vec<PortRow> = client.get("/v1/ports").expect("a view");
+    let pods = rows.into_iter().filter(|row| row.role == "pod");
+    pods.map(|row| {
+        let address = row.addresses[0].addr();
+        (row.container_id.expect("a pod's"), address)
+    })
+    .collect()
+}
+
+fn kill_again_and_again(world: &World, running: &Mutex<Option<Running>>) {
+    for _ in 0..KILLS {
+        std::thread::sleep(Duration::from_millis(150));
+        let mut held = running.lock().expect("ours");
+        held.take().expect("it runs").kill();
+        *held = Some(world.start());
+    }
+}
 
 pub(crate) fn many_adds_and_dels_with_kills_end_with_exactly_the_right_pods(_: PrivateNet) {
     let world = World::kubenet();
@@ -36,23 +79,8 @@ pub(crate) fn many_adds_and_dels_with_kills_end_with_exactly_the_right_pods(_: P
     let next = AtomicUsize::new(0);
     let kept = Mutex::new(BTreeSet::new());
     let strange = Mutex::new(Vec::new());
-    // As a runtime does: what failed is deleted before it is tried again.
     let until_done = |what: &str, work: &mut dyn FnMut() -> Result<(), ClientError>| {
-        let end = Instant::now() + Duration::from_secs(240);
-        while let Err(error) = work() {
-            let expected = matches!(
-                &error,
-                ClientError::Unreachable { .. } | ClientError::Garbled { .. }
-            ) || matches!(&error, ClientError::Refused(e) if e.kind == ErrorKind::NotReady);
-            if !expected {
-                strange
-                    .lock()
-                    .expect("ours")
-                    .push(format!("{what}: {error}"));
-            }
-            assert!(Instant::now() < end, "{what}: {error}");
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        until_done(&strange, what, work);
     };
     std::thread::scope(|scope| {
         for _ in 0..AT_ONCE {
@@ -78,26 +106,10 @@ pub(crate) fn many_adds_and_dels_with_kills_end_with_exactly_the_right_pods(_: P
                 }
             });
         }
-        scope.spawn(|| {
-            for _ in 0..KILLS {
-                std::thread::sleep(Duration::from_millis(150));
-                let mut held = running.lock().expect("ours");
-                held.take().expect("it runs").kill();
-                *held = Some(world.start());
-            }
-        });
+        scope.spawn(|| kill_again_and_again(&world, &running));
     });
     assert_eq!(*strange.lock().expect("ours"), Vec::<String>::new());
-    let rows: Vec<PortRow> = client.get("/v1/ports").expect("a view");
-    let pods_there = rows.iter().filter(|row| row.role == "pod");
-    let found: BTreeSet<_> = pods_there
-        .map(|row| {
-            (
-                row.container_id.clone().expect("a pod's"),
-                row.addresses[0].addr(),
-            )
-        })
-        .collect();
+    let found = attached(&client);
     let kept = kept.into_inner().expect("ours");
     assert_eq!(found, kept);
     assert_eq!(kept.len(), PODS / 2);

@@ -21,117 +21,50 @@ mod world;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use control::lab::privilege::PrivateNet;
+
 /// The longest adds 250 pods and kills the daemon twenty times, in a debug build on two cores.
 const PATIENCE: Duration = Duration::from_secs(300);
+
+macro_rules! tests {
+    ($($module:ident::$name:ident),+ $(,)?) => {
+        const TESTS: &[(&str, fn(PrivateNet))] =
+            &[$((concat!(stringify!($module), "::", stringify!($name)), $module::$name)),+];
+    };
+}
+
+tests! {
+    adopt::a_bridge_is_adopted_confirmed_and_released,
+    adopt::an_adoption_that_nobody_confirms_goes_back,
+    adopt::a_rescue_needs_no_daemon,
+    adopt::a_node_that_never_had_a_bridge_is_rescued_too,
+    look::tables_show_the_pods_and_json_is_alone,
+    look::a_capture_tells_where_each_frame_went_and_why,
+    life::a_pod_is_added_checked_and_deleted,
+    life::the_node_loses_nothing_at_start_reload_stop_and_kill,
+    life::a_bad_configuration_leaves_the_old_one_running_and_no_frame_lost,
+    life::tcp_survives_a_kill_and_nothing_is_there_twice,
+    life::every_view_tells_of_the_pods,
+    systemd::no_frame_is_lost_while_systemd_keeps_the_queues,
+    load::many_adds_and_dels_with_kills_end_with_exactly_the_right_pods,
+    load::an_add_is_quick_beside_110_pods,
+    containers::containers_come_reach_each_other_are_checked_and_go_in_both_modes,
+    containers::an_add_that_fails_leaves_nothing_and_gc_takes_what_the_runtime_forgot,
+    containers::what_a_configuration_asks_for_is_on_the_devices,
+    cni::two_hundred_and_fifty_containers_come_and_go_at_once,
+    cni::a_runtime_sees_nothing_of_kills_between_its_adds_and_dels,
+    faults::a_state_that_cannot_be_written_is_named_and_costs_no_frame,
+    faults::a_full_disk_is_named_and_costs_no_frame,
+    faults::a_missing_capability_is_named,
+    faults::a_device_deleted_behind_our_back_is_made_again_or_named,
+    faults::hostile_clients_have_no_effect_on_forwarding,
+    faults::a_failed_add_leaves_nothing,
+}
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1);
     if arguments.next().is_some_and(|word| word == systemd::HEIR) {
         return systemd::become_heir(&arguments.next().expect("a configuration"));
     }
-    alone::main(
-        &[
-            (
-                "adopt::a_bridge_is_adopted_confirmed_and_released",
-                adopt::a_bridge_is_adopted_confirmed_and_released,
-            ),
-            (
-                "adopt::an_adoption_that_nobody_confirms_goes_back",
-                adopt::an_adoption_that_nobody_confirms_goes_back,
-            ),
-            (
-                "adopt::a_rescue_needs_no_daemon",
-                adopt::a_rescue_needs_no_daemon,
-            ),
-            (
-                "adopt::a_node_that_never_had_a_bridge_is_rescued_too",
-                adopt::a_node_that_never_had_a_bridge_is_rescued_too,
-            ),
-            (
-                "look::tables_show_the_pods_and_json_is_alone",
-                look::tables_show_the_pods_and_json_is_alone,
-            ),
-            (
-                "look::a_capture_tells_where_each_frame_went_and_why",
-                look::a_capture_tells_where_each_frame_went_and_why,
-            ),
-            (
-                "life::a_pod_is_added_checked_and_deleted",
-                life::a_pod_is_added_checked_and_deleted,
-            ),
-            (
-                "life::the_node_loses_nothing_at_start_reload_stop_and_kill",
-                life::the_node_loses_nothing_at_start_reload_stop_and_kill,
-            ),
-            (
-                "life::a_bad_configuration_leaves_the_old_one_running_and_no_frame_lost",
-                life::a_bad_configuration_leaves_the_old_one_running_and_no_frame_lost,
-            ),
-            (
-                "life::tcp_survives_a_kill_and_nothing_is_there_twice",
-                life::tcp_survives_a_kill_and_nothing_is_there_twice,
-            ),
-            (
-                "life::every_view_tells_of_the_pods",
-                life::every_view_tells_of_the_pods,
-            ),
-            (
-                "systemd::no_frame_is_lost_while_systemd_keeps_the_queues",
-                systemd::no_frame_is_lost_while_systemd_keeps_the_queues,
-            ),
-            (
-                "load::many_adds_and_dels_with_kills_end_with_exactly_the_right_pods",
-                load::many_adds_and_dels_with_kills_end_with_exactly_the_right_pods,
-            ),
-            (
-                "load::an_add_is_quick_beside_110_pods",
-                load::an_add_is_quick_beside_110_pods,
-            ),
-            (
-                "containers::containers_come_reach_each_other_are_checked_and_go_in_both_modes",
-                containers::containers_come_reach_each_other_are_checked_and_go_in_both_modes,
-            ),
-            (
-                "containers::an_add_that_fails_leaves_nothing_and_gc_takes_what_the_runtime_forgot",
-                containers::an_add_that_fails_leaves_nothing_and_gc_takes_what_the_runtime_forgot,
-            ),
-            (
-                "containers::what_a_configuration_asks_for_is_on_the_devices",
-                containers::what_a_configuration_asks_for_is_on_the_devices,
-            ),
-            (
-                "cni::two_hundred_and_fifty_containers_come_and_go_at_once",
-                cni::two_hundred_and_fifty_containers_come_and_go_at_once,
-            ),
-            (
-                "cni::a_runtime_sees_nothing_of_kills_between_its_adds_and_dels",
-                cni::a_runtime_sees_nothing_of_kills_between_its_adds_and_dels,
-            ),
-            (
-                "faults::a_state_that_cannot_be_written_is_named_and_costs_no_frame",
-                faults::a_state_that_cannot_be_written_is_named_and_costs_no_frame,
-            ),
-            (
-                "faults::a_full_disk_is_named_and_costs_no_frame",
-                faults::a_full_disk_is_named_and_costs_no_frame,
-            ),
-            (
-                "faults::a_missing_capability_is_named",
-                faults::a_missing_capability_is_named,
-            ),
-            (
-                "faults::a_device_deleted_behind_our_back_is_made_again_or_named",
-                faults::a_device_deleted_behind_our_back_is_made_again_or_named,
-            ),
-            (
-                "faults::hostile_clients_have_no_effect_on_forwarding",
-                faults::hostile_clients_have_no_effect_on_forwarding,
-            ),
-            (
-                "faults::a_failed_add_leaves_nothing",
-                faults::a_failed_add_leaves_nothing,
-            ),
-        ],
-        PATIENCE,
-    )
+    alone::main(TESTS, PATIENCE)
 }
