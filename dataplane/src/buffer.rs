@@ -89,16 +89,26 @@ impl Pool {
             "no slot holds more than {FRAME_MAX} bytes"
         );
         let count = u32::try_from(slots).expect("slots are counted in 32 bits");
-        let mut stride = FRAME_AT + frame_max.next_multiple_of(64);
-        if stride.is_multiple_of(4096) {
-            stride += 64;
-        }
+        let stride = Pool::stride(frame_max);
         Pool {
             memory: vec![0; slots * stride].into_boxed_slice(),
             free: (0..count).rev().collect(),
             stride,
             slots,
         }
+    }
+
+    fn stride(frame_max: usize) -> usize {
+        let stride = FRAME_AT + frame_max.next_multiple_of(64);
+        match stride.is_multiple_of(4096) {
+            true => stride + 64,
+            false => stride,
+        }
+    }
+
+    /// Bytes of a pool of so many slots, all of them in use.
+    pub(crate) fn bytes_of(slots: usize, frame_max: usize) -> usize {
+        slots * (Pool::stride(frame_max) + size_of::<u32>())
     }
 
     /// An empty frame in a free slot, or nothing when all are in use.

@@ -17,6 +17,9 @@ use crate::sync::Arc;
 /// be 250, and an operator needs a few to find the culprit.
 pub const CONFLICTS_MAX: usize = 64;
 
+/// Bytes of the records of one worker: each has a number beside it.
+pub(crate) const BYTES: usize = CONFLICTS_MAX * (size_of::<Conflict>() + size_of::<usize>());
+
 /// A claim that goes on is recorded once in so many milliseconds.
 const AGAIN_MS: u64 = 1000;
 

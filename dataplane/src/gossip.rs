@@ -16,7 +16,10 @@ use crate::tables::neighbour::state::Told;
 
 /// News that may wait for one worker. A worker looks at its ring in every breath, and the fabric
 /// answers at most as many questions as are asked in 100 ms.
-const NEWS_MAX: usize = 256;
+pub(crate) const NEWS_MAX: usize = 256;
+
+/// Bytes of the news for one worker: each has a number beside it.
+pub(crate) const BYTES: usize = NEWS_MAX * (size_of::<Heard>() + size_of::<usize>());
 
 /// What a neighbour told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

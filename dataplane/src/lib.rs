@@ -25,12 +25,14 @@
 //! | [`switch`] | workers on threads of their own, that sleep when there is nothing to do |
 //! | [`gossip`] | what workers of one switch tell each other |
 //! | [`conflict`] | two that want one address |
+//! | [`bounds`] | what a switch may come to hold |
 //! | [`snapshot`], [`stats`] | tables come in, counters go out |
 //!
 //! No async, no serde, no netlink: what may be slow lives in `control`, which names this crate and
 //! is never named by it.
 
 pub mod addr;
+pub mod bounds;
 pub mod bucket;
 pub mod buffer;
 pub mod capture;

@@ -37,6 +37,10 @@ struct PortBoard {
     observed: Deaths,
 }
 
+/// Bytes of a worker's counters.
+pub(crate) const BYTES: usize =
+    size_of::<Board>() + PortId::COUNT_MAX * size_of::<CachePadded<PortBoard>>();
+
 /// The counters of one worker: it alone writes, anybody reads.
 #[derive(Debug)]
 pub struct Board {

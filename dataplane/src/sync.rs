@@ -43,3 +43,31 @@ impl Counter {
         self.0.load(Ordering::Relaxed)
     }
 }
+
+/// How many there are of something that several workers add and remove. What it says may be late, and
+/// nothing may rest on its being exact at any one moment; so it is the standard library's in models,
+/// too, which would else try every order of counting.
+#[derive(Debug, Default)]
+pub struct Tally(std::sync::atomic::AtomicU32);
+
+impl Tally {
+    /// One more.
+    #[inline]
+    pub fn add(&self) {
+        self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    }
+
+    /// One less.
+    #[inline]
+    pub fn remove(&self) {
+        self.0.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
+    }
+
+    /// How many. Never below nought, even where the removal of one is counted before its addition.
+    #[inline]
+    #[must_use]
+    pub fn get(&self) -> u32 {
+        let count = self.0.load(std::sync::atomic::Ordering::Relaxed);
+        u32::try_from(count.cast_signed()).unwrap_or(0)
+    }
+}

@@ -57,6 +57,11 @@ drop_reasons! {
     SpoofedNd, "spoofed_nd", "neighbour discovery that speaks for another, or hides what it says behind extension headers (RFC 6980)";
     RogueRouter, "rogue_router", "a router advertisement or a redirect, or what may hide one, from a pod (RFC 6105, RFC 7113)";
     HiddenByTags, "hidden_by_tags", "behind more 802.1Q tags than the guards look through";
+    Flapping, "flapping", "the source moves between ports too often, and stays where it was for a while";
+    StationQuota, "station_quota", "the port it came in by has as many learned stations as it may";
+    BroadcastStorm, "broadcast_storm", "the port it came in by sends more broadcasts than it may";
+    MulticastStorm, "multicast_storm", "the port it came in by sends more multicast than it may";
+    UnknownStorm, "unknown_storm", "the port it came in by sends more to unknown stations than it may";
     ReservedGroup, "reserved_group", "a link-local control frame, which no bridge forwards (IEEE 802.1D table 7-10)";
     SamePort, "same_port", "the target lives on the ingress port, and hairpin is off";
     NoEgress, "no_egress", "flooded where no other port takes floods";
@@ -82,6 +87,8 @@ drop_reasons! {
     Blackhole, "blackhole", "the route says to discard";
     TtlExpired, "ttl_expired", "the TTL or hop limit ran out here";
     TooBig, "too_big", "larger than the egress MTU, and may not be fragmented";
+    TinyFragment, "tiny_fragment", "a fragment that splits a TCP header (RFC 1858, RFC 3128)";
+    OverlappingFragment, "overlapping_fragment", "a fragment that lies over an earlier one of its packet, or follows one that did (RFC 5722)";
     NeighbourQueueFull, "neighbour_queue_full", "too many frames wait for the next hop's address already";
     NeighbourFailed, "neighbour_failed", "the next hop did not answer";
     QueueFull, "queue_full", "the egress port took fewer frames than offered";

@@ -9,15 +9,18 @@
 
 mod aside;
 mod finish;
+mod guard;
 mod neighbours;
 mod refuse;
 mod returns;
 mod show;
 
+pub(crate) use guard::{FLAPS_BYTES, FLAPS_MAX, STORMS_BYTES};
+
 use std::collections::VecDeque;
 use std::net::IpAddr;
 
-use crate::addr::{PortId, PortSet, Station};
+use crate::addr::{PortId, PortSet};
 use crate::buffer::{FRAME_MAX, Frame, Pool};
 use crate::capture::{Capture, Fate};
 use crate::clock::Tick;
@@ -31,15 +34,22 @@ use crate::slow::limit::Limits;
 use crate::snapshot::Reader;
 use crate::stats::Board;
 use crate::sync::Arc;
+use crate::tables::Tables;
 use crate::tables::fdb::Fdb;
+use crate::tables::fragments::{Fragments, Piece};
 use crate::tables::neighbour::{Entry, Neighbours, Question, WAITING_TOTAL_MAX, Waiting};
 use crate::tables::returns::Returns;
-use crate::tables::{PortRole, Tables};
 use crate::verdict::{DropReason, Punt, Rewrite, Verdict};
 
 /// Slots of a worker's pool: one burst, every frame that may wait for a neighbour, and a few for
 /// what the switch makes itself in between.
 pub const POOL_SLOTS: usize = BURST_FRAMES + WAITING_TOTAL_MAX + 8;
+
+/// Bytes of the lists that a worker keeps frames and questions in while it turns to them.
+pub(crate) const LISTS_BYTES: usize = (BURST_FRAMES + POOL_SLOTS) * size_of::<Frame>()
+    + POOL_SLOTS * size_of::<Flushed>()
+    + QUESTIONS_MAX * size_of::<Question>()
+    + WAITING_TOTAL_MAX * size_of::<Waiting>();
 
 /// Ports worth asking directly: a conversation has two, and crosses host port or uplink.
 const RECENT_MAX: usize = 4;
@@ -106,6 +116,8 @@ pub struct Worker<P> {
     age_cursor: usize,
     returns_cursor: usize,
     limits: Limits,
+    memory: guard::Memory,
+    fragments: Fragments,
     /// ICMP errors sent, which tells their identifications apart.
     errors_sent: u16,
     /// Those who look at what passes.
@@ -143,6 +155,8 @@ impl<P: Port> Worker<P> {
             age_cursor: 0,
             returns_cursor: 0,
             limits: Limits::new(),
+            memory: guard::Memory::new(),
+            fragments: Fragments::new(),
             errors_sent: 0,
             captures: Vec::new(),
         }
@@ -365,14 +379,28 @@ impl<P: Port> Worker<P> {
         let mut seen = Observed::default();
         let verdict = forward::decide_before(&view, frame.offload, ingress, world, &mut seen);
         self.remember(&view, verdict, ingress, tables, now);
-        let (source, kind) = (view.source, view.kind);
-        if !seen.is_empty() {
+        let (source, target, kind) = (view.source, view.target, view.kind);
+        let piece = piece(verdict, &view, ingress);
+        if TEACHES && !seen.is_empty() {
             self.note_observed(seen, ingress);
         }
-        if TEACHES {
-            self.learn(source, verdict, ingress, tables, now);
+        let refused = matches!(verdict, Verdict::Drop(_));
+        if (target.is_group() || verdict == Verdict::Flood) && !refused {
+            let size = (frame.len(), frame.offload);
+            if let Some(reason) = self.storm(target, size, ingress, tables, now) {
+                return self.drop(frame, ingress, reason);
+            }
         }
-        if !matches!(verdict, Verdict::Drop(_)) {
+        if let Some(piece) = piece
+            && let Err(reason) = self.fragments.pass(&piece, now)
+        {
+            return self.drop(frame, ingress, reason);
+        }
+        let teaches = TEACHES && !refused && !matches!(verdict, Verdict::Punt(Punt::Defend { .. }));
+        if teaches && let Some(reason) = self.learn(source, ingress, tables, now) {
+            return self.drop(frame, ingress, reason);
+        }
+        if !refused {
             self.show(&frame, Some(ingress), verdict.into());
         }
         match verdict {
@@ -384,40 +412,6 @@ impl<P: Port> Worker<P> {
             Verdict::Punt(punt) => self.punt(frame, punt, ingress, tables, now),
             Verdict::Drop(reason) => self.refuse(frame, reason, ingress, tables, now),
         }
-    }
-
-    #[cold]
-    fn note_observed(&self, seen: Observed, ingress: PortId) {
-        for reason in seen.reasons() {
-            self.board.observed_one(ingress, reason);
-        }
-    }
-
-    /// Only a frame that was let in teaches: a spoofed one must not move a station. The uplink
-    /// teaches nothing, since all its frames have the fabric's address.
-    #[inline]
-    fn learn(
-        &mut self,
-        source: Station,
-        verdict: Verdict,
-        ingress: PortId,
-        tables: &Tables,
-        now: Tick,
-    ) {
-        let Some(row) = tables.port(ingress) else {
-            return;
-        };
-        // Most often a pod speaks for itself, and then there is nothing to look up.
-        let itself = row.mac == source;
-        let outside = row.role == PortRole::Uplink;
-        let refused = matches!(
-            verdict,
-            Verdict::Drop(_) | Verdict::Punt(Punt::Defend { .. })
-        );
-        if itself || outside || refused || tables.station(source.mac()).is_some() {
-            return;
-        }
-        self.fdb.learn(source, ingress, now);
     }
 
     /// The last two rooms.
@@ -523,6 +517,20 @@ impl<P: Port> Worker<P> {
         self.show(&frame, Some(ingress), Fate::Dropped(reason));
         self.board.dropped(ingress, reason);
         self.pool.release(frame);
+    }
+}
+
+/// The fragment that a frame carries, if it leaves for another station than it was addressed to.
+/// What is bridged is not looked into, and what waits for a neighbour comes by here again.
+#[inline(always)]
+fn piece(verdict: Verdict, view: &FrameView<'_>, ingress: PortId) -> Option<Piece> {
+    match verdict {
+        Verdict::Forward { rewrite, .. } | Verdict::Fragment { rewrite, .. }
+            if rewrite != Rewrite::KEEP =>
+        {
+            Piece::of(view, ingress)
+        }
+        _ => None,
     }
 }
 

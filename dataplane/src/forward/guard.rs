@@ -12,8 +12,10 @@ use super::witness::note;
 use super::{Step, Witness};
 use crate::addr::{Mac, Station};
 use crate::frame::arp::ArpView;
+use crate::frame::ethernet::HEADER_LEN;
 use crate::frame::ipv6::{self, Ipv6View};
 use crate::frame::nd::{self, Message, NdView};
+use crate::frame::offload::Offload;
 use crate::frame::transport::{ICMPV6, Transport};
 use crate::frame::{FrameView, Kind};
 use crate::tables::guard::{Guarded, Mode};
@@ -32,12 +34,15 @@ const TAGS_MAX: usize = 2;
 #[inline(always)]
 pub(super) fn admit<W: Witness>(
     view: &FrameView<'_>,
+    offload: Offload,
     port: &PortRow,
     tables: &Tables,
     witness: &mut W,
 ) -> Result<(), DropReason> {
     match tables.guard(port.id) {
-        Some(guarded) if !guarded.is_plain(view) => examine(view, port, guarded, tables, witness),
+        Some(guarded) if !guarded.is_plain(view) => {
+            examine(view, offload, (port, guarded), tables, witness)
+        }
         _ => Ok(()),
     }
 }
@@ -46,8 +51,8 @@ pub(super) fn admit<W: Witness>(
 #[inline(never)]
 fn examine<W: Witness>(
     view: &FrameView<'_>,
-    port: &PortRow,
-    guarded: &Guarded,
+    offload: Offload,
+    (port, guarded): (&PortRow, &Guarded),
     tables: &Tables,
     witness: &mut W,
 ) -> Result<(), DropReason> {
@@ -64,6 +69,16 @@ fn examine<W: Witness>(
     let Some((kind, packet)) = behind_tags(view) else {
         return object(DropReason::HiddenByTags, guard.addresses, witness);
     };
+    // A checksum is completed in place. Where it would be among the addresses that are read here,
+    // they would be others afterwards; `Offload::fits` does not look behind tags.
+    let tags = view.payload().len() - packet.len();
+    let start = usize::from(offload.csum_start);
+    if kind == Kind::Ipv6
+        && offload.needs_checksum()
+        && start < HEADER_LEN + tags + ipv6::HEADER_LEN
+    {
+        object(DropReason::BadOffload, guard.addresses, witness)?;
+    }
     let claims = Claims {
         port,
         guarded,

@@ -78,7 +78,7 @@ pub fn decide_before<W: Witness>(
     let Some(port) = world.tables.port(ingress) else {
         return Verdict::Drop(DropReason::NotAttached);
     };
-    if let Err(reason) = guard::admit(view, port, world.tables, witness) {
+    if let Err(reason) = guard::admit(view, offload, port, world.tables, witness) {
         return Verdict::Drop(reason);
     }
     if view.kind == Kind::Arp {

@@ -27,6 +27,8 @@ pub const EXTENSIONS_MAX: usize = 8;
 pub const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
 const FRAGMENT: u8 = 44;
+/// Bytes of the fragment header (RFC 8200 4.5).
+pub(crate) const FRAGMENT_LEN: usize = 8;
 const AUTHENTICATION: u8 = 51;
 const DESTINATION_OPTIONS: u8 = 60;
 const MOBILITY: u8 = 135;
@@ -60,6 +62,8 @@ pub struct Ipv6View {
     pub is_fragment: bool,
     /// Offset of this fragment, in bytes; 0 for a whole packet or the first fragment.
     pub fragment_offset: u16,
+    /// Where the fragment header stands, in bytes from the start of the packet; 0 without one.
+    pub fragment_at: u16,
     /// It names routers that it must pass (RFC 5095).
     pub source_routed: bool,
     /// What it carries; not known of fragments.
@@ -104,6 +108,7 @@ impl Ipv6View {
             protocol: chain.protocol,
             is_fragment: chain.is_fragment,
             fragment_offset: chain.fragment_offset,
+            fragment_at: chain.fragment_at,
             source_routed: chain.source_routed,
             transport: if chain.is_fragment {
                 Transport::Unknown
@@ -121,6 +126,7 @@ struct Chain {
     protocol: u8,
     is_fragment: bool,
     fragment_offset: u16,
+    fragment_at: u16,
     source_routed: bool,
 }
 
@@ -131,6 +137,7 @@ impl Chain {
             protocol,
             is_fragment: false,
             fragment_offset: 0,
+            fragment_at: 0,
             source_routed: false,
         }
     }
@@ -150,7 +157,7 @@ impl Chain {
             let rest = &payload[chain.len..];
             let &[next, units, c, d, ..] = rest.first_chunk::<8>()?;
             let len = match chain.protocol {
-                FRAGMENT => 8,
+                FRAGMENT => FRAGMENT_LEN,
                 AUTHENTICATION => (usize::from(units) + 2) * 4,
                 _ => (usize::from(units) + 1) * 8,
             };
@@ -158,6 +165,7 @@ impl Chain {
                 FRAGMENT => {
                     let place = u16::from_be_bytes([c, d]);
                     chain.fragment_offset = place & !7;
+                    chain.fragment_at = (HEADER_LEN + chain.len) as u16;
                     chain.is_fragment = place & !6 != 0;
                 }
                 ROUTING => chain.source_routed |= c == 0,

@@ -35,7 +35,10 @@ const HOST: Rate = Rate {
 };
 
 /// Buckets for hosts. A node has 110 pods at most by default, and 250 where Azure allows it.
-const HOSTS: usize = 512;
+pub(crate) const HOSTS: usize = 512;
+
+/// Bytes of the limits of one worker.
+pub(crate) const BYTES: usize = HOSTS * size_of::<Bucket>();
 
 /// What an error is needed for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -12,13 +12,17 @@
 //!
 //! A station lives in one of [`WINDOW`] neighbouring slots, which are one cache line. The slot that
 //! its hash names is tried first, and holds it nearly always; then all eight are compared without a
-//! branch, since a search that ends anywhere is a branch that no processor foresees. A full window
-//! gives up the entry heard longest ago, so the table is bounded and never refuses the living for
-//! the silent.
+//! branch, since a search that ends anywhere is a branch that no processor foresees.
+//!
+//! A full window gives up an entry of the port that has most of them in the whole table, the one
+//! heard longest ago. Where the port of the newcomer has most of all and none in this window, the
+//! newcomer is refused. So whoever floods the table with addresses pushes out his own, and nobody
+//! loses an entry to a port that has more. How many entries a port has is counted as they change;
+//! two workers that learn at the same moment may each take the last place of a quota.
 
 use crate::addr::{Mac, PortId, Station};
 use crate::clock::Tick;
-use crate::sync::{AtomicU32, AtomicU64, Ordering};
+use crate::sync::{AtomicU32, AtomicU64, Ordering, Tally};
 
 /// Slots in which a station may live: one cache line.
 const WINDOW: usize = 8;
@@ -46,11 +50,27 @@ pub enum Learned {
         /// That port.
         from: PortId,
     },
-    /// New here, and the station heard longest ago gave way.
+    /// New here, and another station gave way.
     Evicted {
         /// The one that gave way.
         gone: Mac,
     },
+    /// Not learned: its port has as many as it may, or more than all whom it would push out.
+    Refused,
+}
+
+/// Whether a station is where it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// Known, on this port; its age is renewed.
+    Here,
+    /// Known on another.
+    Elsewhere {
+        /// That port.
+        port: PortId,
+    },
+    /// Not known.
+    Nowhere,
 }
 
 /// The slots of one window, in one cache line.
@@ -63,6 +83,8 @@ struct Window([AtomicU64; WINDOW]);
 pub struct Fdb {
     windows: Box<[Window]>,
     heard: Box<[AtomicU32]>,
+    /// Entries of each port.
+    counts: Box<[Tally]>,
     shift: u32,
     seed: u64,
 }
@@ -76,9 +98,17 @@ impl Fdb {
         Fdb {
             windows: (0..slots / WINDOW).map(|_| Window::default()).collect(),
             heard: (0..slots).map(|_| AtomicU32::new(0)).collect(),
+            counts: (0..PortId::COUNT_MAX).map(|_| Tally::default()).collect(),
             shift: 64 - slots.trailing_zeros(),
             seed: seed | 1,
         }
+    }
+
+    /// Bytes of a table with room for `capacity` stations.
+    pub(crate) fn bytes_of(capacity: usize) -> usize {
+        let slots = capacity.max(WINDOW).next_power_of_two();
+        slots * (size_of::<AtomicU64>() + size_of::<AtomicU32>())
+            + PortId::COUNT_MAX * size_of::<Tally>()
     }
 
     /// The port that last heard from `target`.
@@ -116,26 +146,61 @@ impl Fdb {
         holds(word, mac).then_some((home - home % WINDOW + at, word))
     }
 
-    /// Notes that `station` was heard on `port`.
+    /// Notes that `station` was heard on `port`, if it is known there. All that a station costs
+    /// which stays where it is.
+    #[inline(always)]
+    pub fn renew(&self, station: Station, port: PortId, now: Tick) -> Heard {
+        let mac = station.mac();
+        let Some((slot, word)) = self.seek(self.home(mac), mac) else {
+            return Heard::Nowhere;
+        };
+        match port_of(word) {
+            Some(at) if at != port => Heard::Elsewhere { port: at },
+            _ => {
+                self.refresh(slot, now);
+                Heard::Here
+            }
+        }
+    }
+
+    /// Notes that `station` was heard on `port`, however many the port has.
     #[inline(always)]
     pub fn learn(&self, station: Station, port: PortId, now: Tick) -> Learned {
+        self.learn_within(u32::MAX, station, port, now)
+    }
+
+    /// Notes that `station` was heard on `port`, unless the port has `quota` stations already.
+    #[inline(always)]
+    pub fn learn_within(&self, quota: u32, station: Station, port: PortId, now: Tick) -> Learned {
         let mac = station.mac();
         let home = self.home(mac);
         let fresh = mac.bits() << PORT_BITS | port.index() as u64;
         match self.seek(home, mac) {
-            Some((slot, word)) => {
-                // What is known already is left alone, so that a busy station does not dirty a
-                // shared cache line for every frame.
-                if self.heard[slot].load(Ordering::Relaxed) != seconds(now) {
-                    self.heard[slot].store(seconds(now), Ordering::Relaxed);
-                }
-                if word == fresh {
-                    Learned::Known
-                } else {
-                    self.relearn(slot, word, fresh)
-                }
+            Some((slot, word)) if word == fresh => {
+                self.refresh(slot, now);
+                Learned::Known
             }
-            None => self.settle(home, fresh, seconds(now)),
+            _ if self.count(port) >= quota => Learned::Refused,
+            Some((slot, word)) => {
+                self.refresh(slot, now);
+                self.relearn(slot, word, fresh)
+            }
+            None => self.settle(home, fresh, port, seconds(now)),
+        }
+    }
+
+    /// Stations known on `port`.
+    #[must_use]
+    pub fn count(&self, port: PortId) -> u32 {
+        self.counts[port.index()].get()
+    }
+
+    /// What is known already is left alone, so that a busy station does not dirty a shared cache
+    /// line for every frame.
+    #[inline(always)]
+    fn refresh(&self, slot: usize, now: Tick) {
+        if self.heard[slot].load(Ordering::Relaxed) != seconds(now) {
+            self.heard[slot].store(seconds(now), Ordering::Relaxed);
         }
     }
 
@@ -151,12 +216,12 @@ impl Fdb {
         }
     }
 
-    /// Takes the first free slot from `home` on, or else that of the station heard longest ago.
+    /// Takes the first free slot from `home` on, or else that of an entry that has to give way.
     ///
     /// Each slot is read once: what was seen free must still be free when it is taken, and where
     /// another worker learned the station since `seek`, its entry is the one.
     #[cold]
-    fn settle(&self, home: usize, fresh: u64, second: u32) -> Learned {
+    fn settle(&self, home: usize, fresh: u64, port: PortId, second: u32) -> Learned {
         let words: [u64; WINDOW] = std::array::from_fn(|step| self.word(home ^ step));
         if let Some(step) = words.iter().position(|word| holds(*word, mac_of(fresh))) {
             return match words[step] {
@@ -164,9 +229,10 @@ impl Fdb {
                 word => self.relearn(home ^ step, word, fresh),
             };
         }
-        let heard = |step: &usize| self.heard[home ^ step].load(Ordering::Relaxed);
         let free = words.iter().position(|word| *word == 0);
-        let step = free.or_else(|| (0..WINDOW).min_by_key(heard)).unwrap_or(0);
+        let Some(step) = free.or_else(|| self.victim(home, &words, port)) else {
+            return Learned::Refused;
+        };
         let (slot, held) = (home ^ step, words[step]);
         self.heard[slot].store(second, Ordering::Relaxed);
         if !self.swap(slot, held, fresh) {
@@ -190,6 +256,18 @@ impl Fdb {
         }
     }
 
+    /// Of a full window the entry heard longest ago among those of the port that has most stations,
+    /// unless the newcomer's has more.
+    fn victim(&self, home: usize, words: &[u64; WINDOW], newcomer: PortId) -> Option<usize> {
+        let rank = |step: usize| {
+            let count = port_of(words[step]).map_or(0, |port| self.count(port));
+            let silent = u32::MAX - self.heard[home ^ step].load(Ordering::Relaxed);
+            (count, silent, WINDOW - step)
+        };
+        let step = (0..WINDOW).max_by_key(|step| rank(*step))?;
+        (rank(step).0 >= self.count(newcomer)).then_some(step)
+    }
+
     #[inline(always)]
     fn slot(&self, slot: usize) -> &AtomicU64 {
         &self.windows[slot / WINDOW].0[slot % WINDOW]
@@ -199,10 +277,20 @@ impl Fdb {
         self.slot(slot).load(Ordering::Acquire)
     }
 
+    /// Replaces an entry whole, and keeps the counts of the ports.
     fn swap(&self, slot: usize, from: u64, to: u64) -> bool {
-        self.slot(slot)
-            .compare_exchange(from, to, Ordering::AcqRel, Ordering::Relaxed)
-            .is_ok()
+        let slot = self.slot(slot);
+        let swapped = slot.compare_exchange(from, to, Ordering::AcqRel, Ordering::Relaxed);
+        if swapped.is_err() {
+            return false;
+        }
+        if let Some(port) = port_of(to).filter(|_| to != 0) {
+            self.counts[port.index()].add();
+        }
+        if let Some(port) = port_of(from).filter(|_| from != 0) {
+            self.counts[port.index()].remove();
+        }
+        true
     }
 
     /// Forgets stations not heard for `age_seconds`, looking at `slots` slots from `cursor` on.
@@ -313,6 +401,11 @@ mod tests {
             Learned::Moved { from: port(3) }
         );
         assert_eq!(fdb.find(station(1).mac()), Some(port(4)));
+        assert_eq!(fdb.renew(station(1), port(4), Tick(30)), Heard::Here);
+        let elsewhere = Heard::Elsewhere { port: port(4) };
+        assert_eq!(fdb.renew(station(1), port(3), Tick(30)), elsewhere);
+        assert_eq!(fdb.renew(station(2), port(3), Tick(30)), Heard::Nowhere);
+        assert_eq!((fdb.count(port(3)), fdb.count(port(4))), (0, 1));
     }
 
     #[test]
@@ -328,7 +421,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_window_gives_up_the_one_heard_longest_ago() {
+    fn of_one_port_the_one_heard_longest_ago_gives_way() {
         let fdb = Fdb::new(8, 7);
         for n in 0..8 {
             fdb.learn(station(n), port(1), Tick(u64::from(n) * 1000 + 1000));
@@ -388,6 +481,52 @@ mod tests {
         fdb.forget_port(port(0));
         assert_eq!(fdb.find(station(1).mac()), None);
         assert_eq!(fdb.find(station(2).mac()), Some(port(1)));
+    }
+
+    #[test]
+    fn a_flood_of_addresses_pushes_out_its_own() {
+        let fdb = Fdb::new(1024, 7);
+        let quiet = |n: u32| (station(1_000_000 + n), port(n as usize % 100));
+        for n in 0..200 {
+            assert_eq!(fdb.learn(quiet(n).0, quiet(n).1, Tick(0)), Learned::New);
+        }
+        let mut refused = 0;
+        for n in 0..100_000 {
+            match fdb.learn(station(n), port(500), Tick(1000)) {
+                Learned::Evicted { gone } => assert!(gone.bits() < station(100_000).mac().bits()),
+                Learned::Refused => refused += 1,
+                Learned::New => {}
+                other => panic!("{other:?} of an address heard once"),
+            }
+        }
+        for n in 0..200 {
+            assert_eq!(
+                fdb.find(quiet(n).0.mac()),
+                Some(quiet(n).1),
+                "{n} is still known"
+            );
+        }
+        // A window with none of his own is rare, but it may be there.
+        assert!(refused < 20_000, "{refused}");
+        let held = |at| fdb.entries().filter(|(_, heard, _)| *heard == at).count();
+        assert_eq!(fdb.count(port(500)) as usize, held(port(500)));
+        assert_eq!((fdb.count(port(7)), held(port(7))), (2, 2));
+        fdb.forget_port(port(500));
+        assert_eq!(fdb.count(port(500)), 0);
+    }
+
+    #[test]
+    fn a_port_has_no_more_than_its_quota() {
+        let fdb = Fdb::new(1024, 7);
+        let learn = |n, at| fdb.learn_within(3, station(n), port(at), Tick(0));
+        let all: Vec<_> = (0..5).map(|n| learn(n, 1)).collect();
+        let (new, refused) = (Learned::New, Learned::Refused);
+        assert_eq!(all, [new, new, new, refused, refused]);
+        assert_eq!(learn(0, 1), Learned::Known, "who is known stays so");
+        assert_eq!(learn(9, 2), new, "another port has its own");
+        assert_eq!(learn(9, 1), refused, "nor can it move there");
+        fdb.age(0, 1024, 300, Tick(300_000));
+        assert_eq!((fdb.count(port(1)), learn(4, 1)), (0, new));
     }
 
     proptest! {

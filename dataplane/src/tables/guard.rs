@@ -23,6 +23,10 @@ pub const LEARNED_POD: u32 = 32;
 /// what it bridges itself is more.
 pub const LEARNED_HOST: u32 = 128;
 
+/// Stations, and addresses, that a port may have beside its own: a pod with a few virtual machines
+/// or networks behind it.
+pub const MORE_MAX: usize = 16;
+
 const _: () = assert!(250 * LEARNED_POD + LEARNED_HOST <= super::fdb::CAPACITY_DEFAULT as u32);
 
 /// What is done about frames that a guard objects to.
@@ -141,6 +145,11 @@ pub struct Guarded {
 }
 
 impl Guarded {
+    /// Bytes of the guards of one port, with all that it may be given.
+    pub(super) const BYTES_MAX: usize = size_of::<Option<Guarded>>()
+        + size_of::<PortGuard>()
+        + MORE_MAX * (size_of::<Station>() + size_of::<IpNet>());
+
     pub(super) fn new(
         guard: &PortGuard,
         port: &PortSpec,

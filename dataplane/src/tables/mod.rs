@@ -6,6 +6,7 @@
 
 pub mod fdb;
 pub mod fib;
+pub(crate) mod fragments;
 pub mod guard;
 pub mod live;
 pub mod neighbour;
@@ -23,9 +24,12 @@ use crate::frame::flow::Flow;
 use crate::sync::Arc;
 use fib::group::{GROUPS_MAX, Group, GroupId};
 use fib::{Fib, NextHop, Refusal};
-use guard::{Guarded, PortGuard};
+use guard::{Guarded, MORE_MAX, PortGuard};
 use live::LiveTables;
 use stations::Stations;
+
+/// Addresses that somebody on a switch may hold: eight for each port.
+pub const OWNERS_MAX: usize = 8 * PortId::COUNT_MAX;
 
 /// What hangs on a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -166,6 +170,12 @@ pub enum Fault {
     /// Two rows for one port.
     #[error("{0:?} is given twice")]
     PortTwice(PortId),
+    /// More addresses than a switch holds.
+    #[error("{0} addresses have holders, and a switch knows at most {OWNERS_MAX}")]
+    TooManyOwners(usize),
+    /// More stations or addresses than a port is given.
+    #[error("{0:?} is given {1} further stations or addresses, and a port has at most {MORE_MAX}")]
+    TooManyMore(PortId, usize),
     /// Two guards for one port.
     #[error("{0:?} has two guards")]
     GuardTwice(PortId),
@@ -231,6 +241,15 @@ pub struct Tables {
 }
 
 impl Tables {
+    /// Bytes of the largest tables, without their routes. A hash table that is at most seven eighths
+    /// full has up to twice as many places, each with a byte of its own.
+    pub(crate) const BYTES_MAX: usize = PortId::COUNT_MAX
+        * (size_of::<Option<PortRow>>() + size_of::<PortId>() + Guarded::BYTES_MAX)
+        + 2 * OWNERS_MAX * (size_of::<(IpAddr, Owner)>() + 1)
+        + 2 * (1 + MORE_MAX).next_power_of_two()
+            * PortId::COUNT_MAX
+            * (size_of::<(Mac, PortId)>() + 1);
+
     /// Checks `spec`.
     ///
     /// # Errors
@@ -512,6 +531,10 @@ fn guards(
             faults.push(Fault::NoSuchPort(Namer::Guard, *id));
             continue;
         };
+        let more = guard.more_stations.len().max(guard.more_addresses.len());
+        if more > MORE_MAX {
+            faults.push(Fault::TooManyMore(*id, more));
+        }
         let guarded = Guarded::new(guard, port, &spec.owners);
         if guards[id.index()].replace(guarded).is_some() {
             faults.push(Fault::GuardTwice(*id));
@@ -526,6 +549,9 @@ fn owners(
     faults: &mut Vec<Fault>,
 ) -> HashMap<IpAddr, Owner> {
     let mut owners: HashMap<IpAddr, Owner> = HashMap::default();
+    if rows.len() > OWNERS_MAX {
+        faults.push(Fault::TooManyOwners(rows.len()));
+    }
     for (address, owner) in rows {
         if !has(owner.port) {
             faults.push(Fault::NoSuchPort(Namer::Owner(*address), owner.port));

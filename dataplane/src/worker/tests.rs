@@ -13,7 +13,7 @@ use crate::snapshot::Publisher;
 use crate::stats::{Counts, Drops};
 use crate::tables::fib::NextHop;
 use crate::tables::neighbour::state::RETRY_MS;
-use crate::tables::{Addresses, Crossing, Owner, Policy, PortSpec, TablesSpec, Unknown};
+use crate::tables::{Addresses, Crossing, Owner, Policy, PortRole, PortSpec, TablesSpec, Unknown};
 use etherparse::PacketBuilder;
 use std::net::Ipv4Addr;
 

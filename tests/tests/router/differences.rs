@@ -120,6 +120,17 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
     },
     Difference {
         what: What::Delivery,
+        of: Of::These(&[
+            "second overlaps it",
+            "second follows an overlap",
+            "TCP in 8 bytes",
+            "TCP at 8",
+            "v6 second overlaps it",
+        ]),
+        because: "a fragment laid over another, or one that splits a TCP header, is there to deceive a filter (RFC 1858, RFC 3128, RFC 5722); the kernel as a router does not look",
+    },
+    Difference {
+        what: What::Delivery,
         of: Of::These(&["v6 routing header of type 0", "v6 routing header, spent"]),
         because: "nobody routes by it any more (RFC 5095); the kernel refuses it only as a target",
     },

@@ -5,7 +5,7 @@
 //! each, compared, but for the table of [`differences`](crate::differences).
 //! Never: takes a silent loss for a drop: a counter must have a reason for it.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use dataplane::verdict::DropReason as D;
 
@@ -113,31 +113,38 @@ fn options() -> Vec<Case> {
     ]
 }
 
+/// Fragments of one sender, so that those of one number are of one packet.
 fn fragments() -> Vec<Case> {
-    let fragment = |bits: u16, len| {
+    let sender = Ipv4Addr::from_bits(NEAR.aliases.0.network().to_bits() + 200);
+    let of = |protocol, id, bits: u16, len| {
         with(|packet| {
-            packet.fragment = bits;
+            (packet.source, packet.protocol) = (sender, protocol);
+            (packet.id, packet.fragment) = (id, bits);
             packet.payload = content(len);
         })
     };
+    let udp = |id, bits, len| of(17, id, bits, len);
+    let tcp = |id, bits, len| of(6, id, bits, len);
+    let (over, tiny) = (Some(D::OverlappingFragment), Some(D::TinyFragment));
     vec![
-        ("first of two fragments", fragment(MORE_FRAGMENTS, 64), None),
-        ("second overlaps it", fragment(4, 64), None),
-        (
-            "first fragment of 8 bytes",
-            fragment(MORE_FRAGMENTS, 8),
-            None,
-        ),
-        ("fragment at 8", fragment(MORE_FRAGMENTS | 1, 64), None),
+        ("first fragment", udp(1, MORE_FRAGMENTS, 64), None),
+        ("second overlaps it", udp(1, 4, 64), over),
+        ("second follows an overlap", udp(1, 8, 64), over),
+        ("last fragment first", udp(2, 8, 64), None),
+        ("first fragment last", udp(2, MORE_FRAGMENTS, 64), None),
+        ("fragment of 8 bytes", udp(3, MORE_FRAGMENTS, 8), None),
+        ("fragment at 8", udp(3, MORE_FRAGMENTS | 1, 64), None),
+        ("TCP in 8 bytes", tcp(4, MORE_FRAGMENTS, 8), tiny),
+        ("TCP at 8", tcp(4, MORE_FRAGMENTS | 1, 64), tiny),
         (
             "fragment not in eights",
-            fragment(MORE_FRAGMENTS | 8, 61),
+            udp(5, MORE_FRAGMENTS | 8, 61),
             None,
         ),
-        ("fragment past 65535", fragment(0x1fff, 64), None),
+        ("fragment past 65535", udp(6, 0x1fff, 64), None),
         (
             "fragment with DF",
-            fragment(DONT_FRAGMENT | MORE_FRAGMENTS, 64),
+            udp(7, DONT_FRAGMENT | MORE_FRAGMENTS, 64),
             None,
         ),
     ]
@@ -297,6 +304,11 @@ fn hop_by_hop() -> Vec<(&'static str, V6, Option<D>)> {
 
 fn extensions() -> Vec<(&'static str, V6, Option<D>)> {
     let extended = V6::extended;
+    // Of one sender, so that they are of one packet.
+    let fragment = |header: [u8; 8]| V6 {
+        source: Ipv6Addr::from_bits(NEAR.aliases.1.network().to_bits() + 200),
+        ..extended(44, &header)
+    };
     let chain: Vec<u8> = (0..9)
         .flat_map(|at| [if at < 8 { 60 } else { 17 }, 0, 1, 4, 0, 0, 0, 0])
         .collect();
@@ -340,14 +352,14 @@ fn extensions() -> Vec<(&'static str, V6, Option<D>)> {
             Some(D::MalformedExtensions),
         ),
         (
-            "v6 first of two fragments",
-            extended(44, &[17, 0, 0, 1, 0, 0, 0, 9]),
+            "v6 first fragment",
+            fragment([17, 0, 0, 1, 0, 0, 0, 9]),
             None,
         ),
         (
             "v6 second overlaps it",
-            extended(44, &[17, 0, 0, 8, 0, 0, 0, 9]),
-            None,
+            fragment([17, 0, 0, 8, 0, 0, 0, 9]),
+            Some(D::OverlappingFragment),
         ),
         (
             "v6 atomic fragment",

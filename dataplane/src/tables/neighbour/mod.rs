@@ -101,6 +101,11 @@ pub struct Neighbours {
 }
 
 impl Neighbours {
+    /// Bytes when all are known and have once been waited for: a hash table that is at most seven
+    /// eighths full has twice as many places, each with a byte of its own.
+    pub(crate) const BYTES_MAX: usize = 2 * NEIGHBOURS_MAX * (size_of::<(IpAddr, Neighbour)>() + 1)
+        + NEIGHBOURS_MAX * WAITING_MAX * size_of::<Waiting>();
+
     /// The hardware address of `address`, if a frame may go there without further ado.
     #[inline]
     #[must_use]

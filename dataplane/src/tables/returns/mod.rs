@@ -258,6 +258,12 @@ impl Returns {
         }
     }
 
+    /// Bytes of a table with room for `capacity` conversations.
+    pub(crate) fn bytes_of(capacity: usize) -> usize {
+        let slots = capacity.max(2 * WINDOW).next_power_of_two();
+        slots * (1 + WORDS) * size_of::<AtomicU64>() + PortId::COUNT_MAX * size_of::<AtomicU32>()
+    }
+
     /// True if any entry is kept for one of two ports. What passes between ports that are in no
     /// entry needs no look at its headers: this is all that it pays.
     #[inline(always)]

@@ -170,6 +170,22 @@ fn ipv6_has_the_same_guards_and_link_local_addresses_of_ones_own() {
 }
 
 #[test]
+fn no_checksum_is_put_over_an_address_behind_a_tag() {
+    let mut rig = Rig::new(&guarded(dual(), Mode::Enforce));
+    let frame = tagged(&udp6(POD_A, POD_B, "fd00::6", "fd00::7"), 1);
+    let undone = |csum_start| Offload {
+        flags: NEEDS_CSUM,
+        csum_start,
+        csum_offset: 6,
+        ..Offload::NONE
+    };
+    let (counts, _) = rig.put_with(A, &frame, undone(57));
+    assert_eq!(counts.dropped, Drops::one(DropReason::BadOffload));
+    let (counts, _) = rig.put_with(A, &frame, undone(58));
+    assert_eq!((counts.dropped, counts.transmitted), (Drops::NONE, 1));
+}
+
+#[test]
 fn a_pod_is_no_router() {
     let mut rig = Rig::new(&guarded(dual(), Mode::Enforce));
     let own = "fe80::ff:fe00:a";
@@ -257,4 +273,69 @@ fn a_port_may_be_given_more_stations_and_addresses() {
     );
     let elsewhere = ping(STRANGER, POD_A, "10.244.1.7", "10.244.1.6", 64);
     rig.dies(B, &elsewhere, DropReason::StationElsewhere);
+}
+
+/// Both pods without a guard of stations, so that others are learned behind them.
+fn learning() -> TablesSpec {
+    let mut spec = guarded(kubenet(), Mode::Enforce);
+    for (_, guard) in &mut spec.guards {
+        guard.stations = Mode::Off;
+        guard.addresses = Mode::Off;
+    }
+    spec
+}
+
+#[test]
+fn a_station_that_flaps_stays_where_it_was_and_its_other_self_dies() {
+    let mut rig = Rig::new(&learning());
+    let stranger = |to| ping(STRANGER, to, "10.244.1.66", "10.244.1.7", 64);
+    let mut deaths = 0;
+    for turn in 0..12 {
+        let (at, to) = [(A, POD_B), (B, POD_A)][turn % 2];
+        let (counts, _) = rig.put(at, &stranger(to));
+        deaths += counts.dropped.of(DropReason::Flapping);
+    }
+    // Five moves, and by the sixth, at A, it is held at B.
+    assert_eq!(deaths, 3);
+    assert_eq!(rig.worker.fdb().find(STRANGER), Some(port(B)));
+    rig.goes(B, &stranger(POD_A), A);
+    rig.dies(A, &stranger(POD_B), DropReason::Flapping);
+    rig.now = 10_000;
+    rig.goes(A, &stranger(POD_B), B);
+}
+
+#[test]
+fn quotas_storms_and_flaps_are_observed_as_well() {
+    let mut spec = learning();
+    for (_, guard) in &mut spec.guards {
+        *guard = PortGuard {
+            flaps: Mode::Observe,
+            quota: Mode::Observe,
+            learned_max: 1,
+            storms: Mode::Observe,
+            ..PortGuard::default()
+        };
+        guard.rates.unknown = crate::bucket::Rate::per_second(1);
+    }
+    let mut rig = Rig::new(&spec);
+    let from = |last| Mac::new([2, 0, 0, 0, 7, last]);
+    for last in 0..3 {
+        rig.put(A, &ping(from(last), POD_B, "10.244.1.66", "10.244.1.7", 64));
+        rig.put(A, &ping(POD_A, STRANGER, "10.244.1.6", "10.244.1.66", 64));
+    }
+    for turn in 0..8 {
+        let (at, to) = [(B, POD_A), (A, POD_B)][turn % 2];
+        rig.put(at, &ping(from(0), to, "10.244.1.66", "10.244.1.7", 64));
+    }
+    let board = rig.worker.board();
+    let observed = board.observed();
+    assert_eq!(observed.of(DropReason::UnknownStorm), 2);
+    assert_eq!(observed.of(DropReason::Flapping), 3);
+    assert!(observed.of(DropReason::StationQuota) >= 2, "{observed:?}");
+    assert_eq!(board.counts().dropped.of(DropReason::StationQuota), 0);
+    assert_eq!(
+        rig.worker.fdb().find(from(2)),
+        Some(port(A)),
+        "learned all the same"
+    );
 }

@@ -250,12 +250,12 @@ fn errors_and_fragments_follow_the_conversation_that_they_belong_to() {
         frame
     };
     // Both fragments of an answer, of which only the first has ports.
-    for word in [0x2000, 0x0002] {
+    for word in [0x2000, 0x0064] {
         rig.goes(UPLINK, &fragment(UPLINK, (far, 53), (a, 5000), word), HOST);
     }
     // A whole question through the host, answered in fragments by a pod that asked nobody.
     rig.goes(HOST, &mode.packet(HOST, (far, 900), (b, 53), Kind::Udp), B);
-    for word in [0x2000, 0x0002] {
+    for word in [0x2000, 0x0064] {
         rig.goes(B, &fragment(B, (b, 53), (far, 900), word), HOST);
     }
 }
