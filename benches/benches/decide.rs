@@ -6,13 +6,14 @@ use std::hint::black_box;
 use std::net::Ipv4Addr;
 
 use benches::scales::{Numbers, criterion, stir, weigh};
-use benches::world::{FABRIC, GATEWAY, POD, azure, kubenet, pod_ip, port, station, udp};
+use benches::world::{FABRIC, GATEWAY, POD, azure, guarded, kubenet, pod_ip, port, station, udp};
 use criterion::{Criterion, criterion_group, criterion_main};
 use dataplane::addr::Mac;
 use dataplane::forward::{World, decide};
 use dataplane::frame::FrameView;
 use dataplane::frame::offload::Offload;
 use dataplane::tables::fdb::Fdb;
+use dataplane::tables::guard::Mode;
 use dataplane::tables::neighbour::Neighbours;
 use dataplane::tables::returns::Returns;
 use dataplane::tables::{Tables, TablesSpec};
@@ -108,6 +109,24 @@ fn decisions(criterion: &mut Criterion) {
         &kubenet,
         routed,
         Some((GATEWAY, service)),
+    );
+    // What guards cost a pod that speaks from its own station and address.
+    let guarded = |spec: &TablesSpec| guarded(spec.clone(), Mode::Enforce);
+    let (azure, kubenet) = (guarded(&azure), guarded(&kubenet));
+    bench(criterion, "decide/azure/pod/guarded", &azure, flat, None);
+    bench(
+        criterion,
+        "decide/kubenet/pod/guarded",
+        &kubenet,
+        routed,
+        None,
+    );
+    bench(
+        criterion,
+        "decide/kubenet/far/guarded",
+        &kubenet,
+        routed,
+        Some((GATEWAY, other_node)),
     );
 }
 

@@ -8,6 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use dataplane::addr::{Mac, PortId, Station};
 use dataplane::frame::offload::{GSO_TCPV4, NEEDS_CSUM, Offload};
 use dataplane::tables::fib::NextHop;
+use dataplane::tables::guard::{Mode, PortGuard};
 use dataplane::tables::{Crossing, Owner, Policy, PortRole, PortSpec, TablesSpec, Unknown};
 use etherparse::PacketBuilder;
 use ipnet::{IpNet, Ipv4Net};
@@ -136,6 +137,18 @@ pub fn kubenet(pods: usize) -> TablesSpec {
         spec.routes.push(route(&prefix, hop));
     }
     spec.routes.push(route("0.0.0.0/0", NextHop::Host));
+    spec
+}
+
+/// The same node with all guards of its pods and its host in one mode, as a plan has them.
+#[must_use]
+pub fn guarded(mut spec: TablesSpec, mode: Mode) -> TablesSpec {
+    let guard = |port: &PortSpec| match port.role {
+        PortRole::Pod => Some((port.id, PortGuard::pod(mode))),
+        PortRole::Host => Some((port.id, PortGuard::host(mode))),
+        PortRole::Uplink => None,
+    };
+    spec.guards = spec.ports.iter().filter_map(guard).collect();
     spec
 }
 

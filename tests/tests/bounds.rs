@@ -163,7 +163,7 @@ fn a_worker_that_knows_all_it_can_is_within_its_bound() {
         let mut worker = Worker::new(publisher.reader(), fdb, FRAME_MAX);
         worker.share_returns(returns);
         worker.attach(port(POD), end);
-        for _ in 0..20 {
+        for _ in 0..200 {
             worker.wake_all();
             worker.breathe(Tick(1));
         }

@@ -284,7 +284,7 @@ fn garbage_in_offload_headers_is_named_or_carried() {
     let refused = seen.dropped.of(DropReason::BadOffload);
     assert_eq!(seen.dropped.total(), refused);
     assert_eq!(refused + rig.bothered, frames);
-    assert!(refused > frames / 2, "{refused}");
+    assert!(refused > frames / 10, "{refused}");
 }
 
 #[test]
@@ -328,7 +328,6 @@ fn forged_addresses_reach_nobody() {
             .entry(forged[n as usize % forged.len()].1)
             .or_insert(0) += 1;
     }
-    // A storm of questions is cut before it is read for its last rate.
     let named: std::collections::BTreeMap<_, _> = seen.dropped.iter().collect();
     assert_eq!(named, expected);
 }
