@@ -295,7 +295,7 @@ fn a_pair_keeps_its_throughput_whatever_a_third_sends() {
         .map(|text| text.parse().expect("a number of seconds"));
     let (lasting, rounds, least) = match seconds {
         Some(seconds) => (Duration::from_secs_f64(seconds), 5, 0.9),
-        None => (Duration::from_millis(150), 3, 0.3),
+        None => (Duration::from_millis(150), 3, 0.1),
     };
     let node = Node::new();
     let mut shares = vec![Vec::new(); ATTACKS.len()];
