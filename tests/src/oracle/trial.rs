@@ -11,6 +11,7 @@ use std::sync::Arc;
 use dataplane::addr::{Mac, PortId};
 use dataplane::buffer::FRAME_MAX;
 use dataplane::clock::Tick;
+use dataplane::frame::{FrameView, Network};
 use dataplane::port::memory::{MemoryPort, Peer, WireFrame, pair};
 use dataplane::snapshot::Publisher;
 use dataplane::tables::fdb::Fdb;
@@ -137,6 +138,8 @@ impl Trial {
 
     /// The worker turns to its ports by their numbers, and takes what each has in its order.
     fn frames(&mut self, mut arrivals: Vec<Arrival>) -> Result<(), String> {
+        // What a switch remembers of fragments is not modelled, and has tests of its own.
+        arrivals.retain(|arrival| !is_fragment(&arrival.frame.bytes));
         arrivals.sort_by_key(|arrival| arrival.ingress);
         let mut sent = Vec::new();
         for arrival in arrivals {
@@ -298,5 +301,14 @@ fn hex(deliveries: &Deliveries) -> String {
         "nothing".to_owned()
     } else {
         text
+    }
+}
+
+/// A piece of a packet.
+fn is_fragment(frame: &[u8]) -> bool {
+    match FrameView::parse(frame).map(|view| view.network()) {
+        Ok(Network::Ipv4(ip)) => ip.more_fragments || ip.fragment_offset > 0,
+        Ok(Network::Ipv6(ip)) => ip.is_fragment,
+        _ => false,
     }
 }
