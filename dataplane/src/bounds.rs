@@ -55,19 +55,18 @@ impl fmt::Display for Bound {
 /// Every bound of a switch that is run so.
 #[must_use]
 pub fn at_limit(options: &Options) -> Vec<Bound> {
-    let workers = options.workers;
+    let mut bounds = of_workers(options.workers);
+    bounds.extend(of_the_switch(options));
+    bounds
+}
+
+/// What each worker has for itself.
+fn of_workers(workers: usize) -> Vec<Bound> {
     let each = |what, limit, bytes: usize, because| Bound {
         what,
         limit,
         count: workers,
         bytes: workers * bytes,
-        because,
-    };
-    let one = |what, limit, bytes, because| Bound {
-        what,
-        limit,
-        count: 1,
-        bytes,
         because,
     };
     vec![
@@ -131,6 +130,19 @@ pub fn at_limit(options: &Options) -> Vec<Bound> {
             gossip::BYTES,
             "more than are asked for in a round of chores",
         ),
+    ]
+}
+
+/// What they share.
+fn of_the_switch(options: &Options) -> [Bound; 3] {
+    let one = |what, limit, bytes, because| Bound {
+        what,
+        limit,
+        count: 1,
+        bytes,
+        because,
+    };
+    [
         one(
             "learned stations (FDB)",
             options.fdb_capacity,
