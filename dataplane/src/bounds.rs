@@ -55,13 +55,14 @@ impl fmt::Display for Bound {
 /// Every bound of a switch that is run so.
 #[must_use]
 pub fn at_limit(options: &Options) -> Vec<Bound> {
-    let mut bounds = of_workers(options.workers);
+    let mut bounds = Vec::from(of_workers(options.workers));
+    bounds.extend(of_memories(options.workers));
     bounds.extend(of_the_switch(options));
     bounds
 }
 
 /// What each worker has for itself.
-fn of_workers(workers: usize) -> Vec<Bound> {
+fn of_workers(workers: usize) -> [Bound; 4] {
     let each = |what, limit, bytes: usize, because| Bound {
         what,
         limit,
@@ -69,7 +70,7 @@ fn of_workers(workers: usize) -> Vec<Bound> {
         bytes: workers * bytes,
         because,
     };
-    vec![
+    [
         each(
             "buffers for frames",
             POOL_SLOTS,
@@ -94,6 +95,19 @@ fn of_workers(workers: usize) -> Vec<Bound> {
             worker::LISTS_BYTES,
             "as many as there are buffers",
         ),
+    ]
+}
+
+/// What each worker remembers of others.
+fn of_memories(workers: usize) -> [Bound; 6] {
+    let each = |what, limit, bytes: usize, because| Bound {
+        what,
+        limit,
+        count: workers,
+        bytes: workers * bytes,
+        because,
+    };
+    [
         each(
             "buckets against storms",
             PortId::COUNT_MAX,

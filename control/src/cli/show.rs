@@ -210,8 +210,10 @@ fn names(value: &Value, pod: &str) -> bool {
     match value {
         Value::String(text) => is(text),
         Value::Array(values) => values.iter().any(|value| names(value, pod)),
+        // A role says what sort of thing it is, and is nobody's name.
         Value::Object(fields) => fields
             .iter()
+            .filter(|(key, _)| *key != "role")
             .any(|(key, value)| is(key) || names(value, pod)),
         _ => false,
     }

@@ -130,7 +130,7 @@ mod tests {
         let cover = Cover::of((6..=250).step_by(2).map(|n| ip(n).into()), [ip(4)]);
         assert!(!cover.exact);
         let wanted = [
-            "10.20.0.6/31",
+            "10.20.0.6/32",
             "10.20.0.8/29",
             "10.20.0.16/28",
             "10.20.0.32/27",
