@@ -24,7 +24,7 @@ use dataplane::tables::fdb::Fdb;
 use dataplane::tables::fib::NextHop;
 use dataplane::tables::neighbour::state::Told;
 use dataplane::tables::neighbour::{Neighbours, Waited, Waiting};
-use dataplane::tables::{Tables, TablesSpec};
+use dataplane::tables::{Owner, Tables, TablesSpec};
 use dataplane::verdict::{DropReason, Punt};
 use dataplane::worker::Worker;
 use etherparse::PacketBuilder;
@@ -61,6 +61,18 @@ struct Rig<'a> {
     peers: Vec<(PortId, Peer)>,
     fdb: Arc<Fdb>,
     neighbours: Neighbours,
+}
+
+/// The IPv4 and hardware address of whoever hangs on `port`.
+fn own_name(spec: &TablesSpec, port: PortId) -> ([u8; 4], Mac) {
+    let name = |(address, owner): &(std::net::IpAddr, Owner)| match address {
+        std::net::IpAddr::V4(v4) if owner.port == port => Some((v4.octets(), owner.mac)),
+        _ => None,
+    };
+    spec.owners
+        .iter()
+        .find_map(name)
+        .expect("a pod has an address")
 }
 
 impl<'a> Rig<'a> {
@@ -101,8 +113,9 @@ impl<'a> Rig<'a> {
             let std::net::IpAddr::V4(to) = prefix.addr() else {
                 continue;
             };
-            let router = spec.router_macs[0];
-            let frame = udp4(FIRST, router, [10, 244, 0, 9], to.octets(), 64, 30);
+            // In the pod's own name, or it is refused.
+            let (own, mac) = own_name(spec, pod_port(0));
+            let frame = udp4(mac, spec.router_macs[0], own, to.octets(), 64, 30);
             self.put(pod_port(0), &frame, Offload::NONE);
             let uplink = self.tables.uplink().expect("a node has one").mac.mac();
             let asker = match self.tables.crossing() {
@@ -197,8 +210,6 @@ impl<'a> Rig<'a> {
         Ok(true)
     }
 }
-
-const FIRST: Mac = Mac::new([2, 0, 0, 0, 0, 1]);
 
 fn pod_port(number: usize) -> PortId {
     PortId::new(FIRST_POD_PORT + number).expect("in range")
