@@ -11,6 +11,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::dns::Dns;
 use super::steps::{BridgeShape, Handover, PodShape};
 use crate::devices::name::DeviceName;
 
@@ -33,6 +34,9 @@ pub struct Kept {
     pub bridge: BridgeShape,
     /// The node's NIC, if it hung on the bridge.
     pub uplink: Option<DeviceName>,
+    /// What becomes of the servers for names.
+    #[serde(default)]
+    pub dns: Dns,
     /// Its pods, when it was adopted.
     #[serde(default)]
     pub pods: Vec<PodShape>,
@@ -55,6 +59,7 @@ impl Kept {
             version: VERSION,
             bridge,
             uplink,
+            dns: Dns::default(),
             pods: Vec::new(),
             confirm_by: None,
             steered,
@@ -71,6 +76,7 @@ impl Kept {
             bridge_aside: name(BRIDGE_ASIDE),
             host_aside: name(HOST_ASIDE),
             uplink: self.uplink.clone(),
+            dns: self.dns.clone(),
             node_address,
             pods,
         }

@@ -17,6 +17,7 @@
 //! A classifier on a veth's ingress runs before the bridge hears of the frame, so a pod moves in one
 //! instant, each by itself, and both ways of reaching it work while others have yet to move.
 
+pub mod dns;
 pub mod ipam;
 pub mod kept;
 pub mod observe;

@@ -17,6 +17,7 @@ use dataplane::addr::Mac;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use super::dns::Dns;
 use crate::api::types::mac;
 use crate::devices::name::DeviceName;
 use crate::devices::netlink::address::FoundRoute;
@@ -33,6 +34,8 @@ pub struct Handover {
     pub host_aside: DeviceName,
     /// The node's NIC, if it hangs on the bridge and takes its addresses back (azure).
     pub uplink: Option<DeviceName>,
+    /// What becomes of the servers for names, where the NIC hangs on the bridge.
+    pub dns: Dns,
     /// The node's own address on its NIC, from which it speaks to pods that are not on a link of its
     /// own (azure).
     pub node_address: Option<Ipv4Addr>,
@@ -120,6 +123,15 @@ pub enum Step {
         /// That one is a port of the bridge.
         leaves: bool,
     },
+    /// Servers for names that systemd-resolved knows by the bridge, it knows by the NIC.
+    MoveDns {
+        /// The bridge's name.
+        bridge: DeviceName,
+        /// The NIC.
+        to: DeviceName,
+        /// What they have.
+        dns: Dns,
+    },
     /// A veth is no port of the bridge any more.
     LeaveBridge {
         /// The pod.
@@ -173,6 +185,13 @@ impl Handover {
             }));
         }
         steps.extend(self.moves());
+        if let Some(nic) = &self.uplink {
+            steps.push(Step::MoveDns {
+                bridge: self.bridge.name.clone(),
+                to: nic.clone(),
+                dns: self.dns.clone(),
+            });
+        }
         steps.extend(pods().map(|pod| Step::LeaveBridge {
             pod,
             bridge: self.bridge.name.clone(),
@@ -213,9 +232,11 @@ impl Step {
     pub fn phase(&self) -> Phase {
         match self {
             Step::MakeTap(_) | Step::OpenPort(_) | Step::KnowPods(_) => Phase::Prepare,
-            Step::Steer | Step::RoutePod { .. } | Step::TiePod(_) | Step::MoveAddresses { .. } => {
-                Phase::Move
-            }
+            Step::Steer
+            | Step::RoutePod { .. }
+            | Step::TiePod(_)
+            | Step::MoveAddresses { .. }
+            | Step::MoveDns { .. } => Phase::Move,
             Step::LeaveBridge { .. } | Step::RetireBridge { .. } | Step::NameHost { .. } => {
                 Phase::Tidy
             }
@@ -238,6 +259,10 @@ impl Step {
                 bridge.name,
                 if *leaves { ", which it joins" } else { "" }
             ),
+            Step::MoveDns { bridge, to, dns } => match dns {
+                Dns::Stays(why) => format!("leave DNS as it is: {why}"),
+                Dns::Moves { bridge: had, .. } => format!("move {had} from {to} to {bridge}"),
+            },
             Step::LeaveBridge { pod, bridge } => format!("{} joins {bridge}", pod.host_end),
             Step::RetireBridge { bridge, aside } => {
                 format!("the bridge {aside} is {} again, and up", bridge.name)
@@ -263,6 +288,10 @@ impl fmt::Display for Step {
                 bridge.name,
                 if *leaves { ", which leaves it" } else { "" }
             ),
+            Step::MoveDns { bridge, to, dns } => match dns {
+                Dns::Stays(why) => write!(f, "leave DNS as it is: {why}"),
+                Dns::Moves { bridge: had, .. } => write!(f, "move {had} from {bridge} to {to}"),
+            },
             Step::LeaveBridge { pod, bridge } => write!(f, "{} leaves {bridge}", pod.host_end),
             Step::RetireBridge { bridge, aside } => {
                 write!(f, "the bridge {} goes down as {aside}", bridge.name)
@@ -282,6 +311,7 @@ fn listed(addresses: &[IpNet]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::dns::LinkDns;
     use super::*;
 
     fn pod(ordinal: u8) -> PodShape {
@@ -315,6 +345,13 @@ mod tests {
             bridge_aside: name("cbr0-aside"),
             host_aside: name("cbr0-tap"),
             uplink: uplink.map(name),
+            dns: Dns::Moves {
+                bridge: LinkDns {
+                    servers: vec!["168.63.129.16".to_owned()],
+                    domains: vec!["internal".to_owned()],
+                },
+                nic: LinkDns::default(),
+            },
             node_address: uplink.map(|_| Ipv4Addr::new(10, 20, 0, 4)),
             pods: vec![pod(2), pod(3)],
         }
@@ -342,6 +379,27 @@ mod tests {
         };
         assert_eq!(moves(None), ("cbr0-tap".to_owned(), false));
         assert_eq!(moves(Some("eth0")), ("eth0".to_owned(), true));
+    }
+
+    #[test]
+    fn servers_for_names_follow_the_nic_that_hung_on_the_bridge() {
+        let told = |uplink| -> Vec<String> {
+            let steps = handover(uplink).steps();
+            let dns = steps
+                .iter()
+                .filter(|step| matches!(step, Step::MoveDns { .. }));
+            dns.flat_map(|step| [step.to_string(), step.backwards()])
+                .collect()
+        };
+        assert_eq!(told(None), Vec::<String>::new());
+        let what = "move DNS server 168.63.129.16, domain internal";
+        assert_eq!(
+            told(Some("eth0")),
+            [
+                format!("{what} from cbr0 to eth0"),
+                format!("{what} from eth0 to cbr0")
+            ]
+        );
     }
 
     #[test]

@@ -166,6 +166,7 @@ fn advance(net: &Netlink, ports: &mut dyn Ports, step: &Step) -> Result<(), Stri
             }
             carry(net, bridge, &bridge.name, to)
         }
+        Step::MoveDns { bridge, to, dns } => return dns.to_nic(bridge, to),
         Step::LeaveBridge { pod, .. } => net
             .leave_bridge(&pod.host_end)
             .and_then(|()| hush_and_raise(net, &pod.host_end)),
@@ -195,6 +196,7 @@ fn retreat(net: &Netlink, ports: &mut dyn Ports, step: &Step) -> Result<(), Stri
             }
             carry(net, bridge, to, &bridge.name)
         }
+        Step::MoveDns { bridge, to, dns } => return dns.to_bridge(bridge, to),
         // A pod that has gone meanwhile has taken its veth with it.
         Step::LeaveBridge { pod, bridge } if there(net, &pod.host_end)? => join(net, pod, bridge),
         Step::LeaveBridge { .. } => Ok(()),
@@ -239,6 +241,8 @@ fn unmake_tap(net: &Netlink, pod: &PodShape) -> Result<(), DeviceError> {
 fn join(net: &Netlink, pod: &PodShape, bridge: &DeviceName) -> Result<(), DeviceError> {
     net.set_bridge(&pod.host_end, bridge)?;
     net.set_bridge_port(&pod.host_end, pod.hairpin, pod.isolated)?;
+    // Else what is for a pod that keeps silent is flooded, under azure to the fabric and back.
+    net.add_station(&pod.host_end, pod.mac)?;
     net.set_no_arp(&pod.host_end, false)?;
     if pod.ipv6 {
         let setting = Setting::DisableIpv6(Conf::Device(&pod.host_end));

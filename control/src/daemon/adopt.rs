@@ -19,6 +19,7 @@ use super::attachment::{Attachment, Held};
 use super::core::{Core, DaemonError, Settings, system};
 use super::store::{State, Store};
 use super::systemd;
+use crate::adopt::dns::Dns;
 use crate::adopt::ipam::{self, Holder, Places};
 use crate::adopt::kept::{BRIDGE_ASIDE, HOST_ASIDE, Kept};
 use crate::adopt::observe::{BridgedPod, Observed, namespace_paths, observe};
@@ -139,6 +140,9 @@ impl Core {
         );
         let mut kept = Kept::new(shape(&observed), observed.uplink.clone(), steered);
         kept.pods = pods.clone();
+        if let Some(nic) = &observed.uplink {
+            kept.dns = Dns::observe(&observed.name, nic);
+        }
         let steps = kept.handover(pods, self.spec.own.v4).steps();
         let told = steps.iter().map(ToString::to_string).collect();
         if request.dry_run {

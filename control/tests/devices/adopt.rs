@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use control::adopt::dns::Dns;
 use control::adopt::observe::{Observed, Refusal, observe};
 use control::adopt::steps::{BridgeShape, Handover, PodShape, Step};
 use control::adopt::walk::{NoSwitch, Ports, backwards, forwards};
@@ -154,6 +155,7 @@ impl Node {
             bridge_aside: name("tl-bridge"),
             host_aside: name("tl-host"),
             uplink: observed.uplink,
+            dns: Dns::default(),
             node_address,
         }
     }
@@ -479,11 +481,12 @@ pub(crate) fn a_bridge_that_holds_the_nodes_nic_gives_its_addresses_back_to_it()
         mac: Some(Mac::new([0, 0x0d, 0x3a, 0, 0, mac])),
     };
     node.net
-        .add_veth(&end("eth0", 4), &end("eth0", 200), far.namespace(), 1500)
+        .add_veth(&end("eth0", 4), &end("eth0", 200), far.namespace(), 3900)
         .expect("a link");
     node.net
         .set_bridge(&name("eth0"), &name("azure0"))
         .expect("a port");
+    assert_eq!(link(&node.net, "azure0").mtu, 1500, "as its least port");
     node.net.set_up(&name("eth0"), true).expect("up");
     far.add_address(&name("eth0"), "10.20.0.200/24".parse().expect("one"))
         .expect("an address");
@@ -518,7 +521,8 @@ pub(crate) fn a_bridge_that_holds_the_nodes_nic_gives_its_addresses_back_to_it()
         .find(|found| found.route.to == default.to)
         .expect("a default route");
     assert_eq!((found.device, found.route.via), (index, default.via));
-    assert_eq!(link(&node.net, "eth0").controller, None);
+    let nic = link(&node.net, "eth0");
+    assert_eq!((nic.controller, nic.mtu), (None, 3900), "its own MTU again");
     let answered = pinger.answered();
     settle();
     assert!(
@@ -623,6 +627,7 @@ fn node_handover(steps: &[Step]) -> Handover {
         bridge_aside: name("tl-bridge"),
         host_aside: name("tl-host"),
         uplink: None,
+        dns: Dns::default(),
         node_address: None,
         pods: known.expect("the switch knows them"),
     }

@@ -8,6 +8,7 @@ mod adopt;
 mod alone;
 mod attach;
 mod masquerade;
+#[allow(dead_code, reason = "other tests use the rest")]
 mod nft;
 mod privilege;
 mod reaper;

@@ -19,6 +19,8 @@ const NEW_RULE: u16 = 6;
 const NESTED: u16 = 0x8000;
 /// `NFPROTO_IPV4`.
 const IPV4: u8 = 2;
+/// `NFPROTO_BRIDGE`.
+const BRIDGE: u8 = 7;
 /// `NF_INET_FORWARD` and others.
 pub(crate) const PREROUTING: u32 = 0;
 pub(crate) const FORWARD: u32 = 2;
@@ -37,11 +39,20 @@ pub(crate) type Expression = Vec<u8>;
 
 /// Makes the table, or makes it anew.
 pub(crate) fn load(namespace: &Netns, table: &str, chains: &[Chain]) {
+    load_for(IPV4, namespace, table, chains);
+}
+
+/// The same for frames that a Linux bridge moves, as `ebtables` has it.
+pub(crate) fn load_for_bridge(namespace: &Netns, table: &str, chains: &[Chain]) {
+    load_for(BRIDGE, namespace, table, chains);
+}
+
+fn load_for(family: u8, namespace: &Netns, table: &str, chains: &[Chain]) {
     let named = attribute(1, &text(table));
     let mut messages = vec![
-        message(NEW_TABLE, 0x400, IPV4, &named),
-        message(DELETE_TABLE, 0, IPV4, &named),
-        message(NEW_TABLE, 0x400, IPV4, &named),
+        message(NEW_TABLE, 0x400, family, &named),
+        message(DELETE_TABLE, 0, family, &named),
+        message(NEW_TABLE, 0x400, family, &named),
     ];
     for chain in chains {
         let mut body = [attribute(1, &text(table)), attribute(3, &text(chain.name))].concat();
@@ -53,11 +64,11 @@ pub(crate) fn load(namespace: &Netns, table: &str, chains: &[Chain]) {
             body.extend(attribute(4 | NESTED, &hook.concat()));
             body.extend(attribute(7, &text(kind)));
         }
-        messages.push(message(NEW_CHAIN, 0x400, IPV4, &body));
+        messages.push(message(NEW_CHAIN, 0x400, family, &body));
         for rule in &chain.rules {
             let mut body = [attribute(1, &text(table)), attribute(2, &text(chain.name))].concat();
             body.extend(attribute(4 | NESTED, &rule.concat()));
-            messages.push(message(NEW_RULE, 0x400 | 0x800, IPV4, &body));
+            messages.push(message(NEW_RULE, 0x400 | 0x800, family, &body));
         }
     }
     send(namespace, &messages);
@@ -173,6 +184,62 @@ fn payload(base: u32, offset: u32, value: &[u8]) -> Vec<Expression> {
         number(4, value.len() as u32),
     ];
     vec![expression("payload", &read), compare(value)]
+}
+
+/// Whether a name is that of the device by which a frame came, or will leave.
+fn device(key: u32, name: &str) -> Vec<Expression> {
+    let mut padded = name.as_bytes().to_vec();
+    padded.resize(16, 0);
+    let read = expression("meta", &[number(1, 1), number(2, key)]);
+    vec![read, compare(&padded)]
+}
+
+/// The frame came in by this device.
+pub(crate) fn came_by(name: &str) -> Vec<Expression> {
+    device(6, name)
+}
+
+/// The frame leaves by this device.
+pub(crate) fn leaves_by(name: &str) -> Vec<Expression> {
+    device(7, name)
+}
+
+/// The frame is of this EtherType.
+pub(crate) fn ethertype(kind: u16) -> Vec<Expression> {
+    payload(0, 12, &kind.to_be_bytes())
+}
+
+/// The frame is an ARP reply.
+pub(crate) fn arp_reply() -> Vec<Expression> {
+    [ethertype(0x0806), payload(1, 6, &[0, 2])].concat()
+}
+
+fn write(base: u32, offset: u32, value: &[u8]) -> Vec<Expression> {
+    let place = [
+        number(2, base),
+        number(3, offset),
+        number(4, value.len() as u32),
+        number(5, 1),
+    ];
+    vec![
+        immediate(1, &attribute(1, value)),
+        expression("payload", &place),
+    ]
+}
+
+/// The frame's target becomes this one.
+pub(crate) fn set_target(mac: [u8; 6]) -> Vec<Expression> {
+    write(0, 0, &mac)
+}
+
+/// The frame's source becomes this one.
+pub(crate) fn set_source(mac: [u8; 6]) -> Vec<Expression> {
+    write(0, 6, &mac)
+}
+
+/// Whom an ARP frame calls its sender becomes this one.
+pub(crate) fn set_arp_sender(mac: [u8; 6]) -> Vec<Expression> {
+    write(1, 8, &mac)
 }
 
 /// The source address is this one.

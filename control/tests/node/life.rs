@@ -9,6 +9,7 @@ use control::api::views::{
     ConflictRow, DropRow, FdbRow, NeighbourRow, PortRow, RouteRow, WorkerRow,
 };
 use control::api::{ClientError, ErrorKind as Kind};
+use control::devices::Netns;
 use control::lab::privilege::PrivateNet;
 use nix::sys::signal::Signal;
 use serde_json::json;
@@ -149,7 +150,7 @@ pub(crate) fn tcp_survives_a_kill_and_nothing_is_there_twice(_: PrivateNet) {
     a.added(&running);
     let to_b = b.added(&running);
     let before = world.snapshot();
-    let load = Load::start(&a, &b, address(&to_b));
+    let load = Load::start(&a.netns, &b.netns, address(&to_b));
     for round in 0..3 {
         let stream = Stream::start(&a, &b, address(&to_b));
         std::thread::sleep(Duration::from_millis(200));
@@ -254,7 +255,8 @@ pub(crate) struct Stream {
 #[derive(Debug)]
 pub(crate) struct StreamReport {
     pub(crate) sent: u32,
-    pub(crate) lost: u32,
+    /// Below zero if some came twice.
+    pub(crate) lost: i64,
     /// The longest time between two deliveries.
     pub(crate) gap: Duration,
 }
@@ -315,23 +317,23 @@ impl Stream {
         let (received, gap) = self.receiver.join().expect("it receives");
         StreamReport {
             sent,
-            lost: sent - received,
+            lost: i64::from(sent) - i64::from(received),
             gap,
         }
     }
 }
 
-/// One TCP connection from pod to pod over which as much is echoed as goes.
-struct Load {
+/// One TCP connection from namespace to namespace over which as much is echoed as goes.
+pub(crate) struct Load {
     done: std::sync::Arc<AtomicBool>,
-    echoed: std::sync::Arc<std::sync::atomic::AtomicU64>,
+    pub(crate) echoed: std::sync::Arc<std::sync::atomic::AtomicU64>,
     client: std::thread::JoinHandle<()>,
     server: std::thread::JoinHandle<()>,
 }
 
 impl Load {
-    fn start(from: &Pod, to: &Pod, at: IpAddr) -> Load {
-        let listener = to.netns.run(|| TcpListener::bind(SocketAddr::new(at, 0)));
+    pub(crate) fn start(from: &Netns, to: &Netns, at: IpAddr) -> Load {
+        let listener = to.run(|| TcpListener::bind(SocketAddr::new(at, 0)));
         let listener = listener.expect("a socket");
         let target = listener.local_addr().expect("bound");
         let server = std::thread::spawn(move || {
@@ -345,7 +347,7 @@ impl Load {
                 }
             }
         });
-        let client = from.netns.run(|| TcpStream::connect(target));
+        let client = from.run(|| TcpStream::connect(target));
         let mut client = client.expect("it connects");
         let done = std::sync::Arc::new(AtomicBool::new(false));
         let echoed = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0));
@@ -371,7 +373,7 @@ impl Load {
         }
     }
 
-    fn stop(self) {
+    pub(crate) fn stop(self) {
         self.done.store(true, Ordering::Relaxed);
         self.client.join().expect("it lived");
         self.server.join().expect("it lived");

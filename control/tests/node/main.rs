@@ -5,6 +5,7 @@
 //! Never: runs in the machine's network; see `alone`.
 
 mod adopt;
+mod adopt_azure;
 #[path = "../alone/mod.rs"]
 mod alone;
 mod cni;
@@ -13,6 +14,9 @@ mod faults;
 mod life;
 mod load;
 mod look;
+#[allow(dead_code, reason = "other tests use the rest")]
+#[path = "../devices/nft.rs"]
+mod nft;
 #[path = "../runtime/mod.rs"]
 mod runtime;
 mod systemd;
@@ -38,6 +42,8 @@ tests! {
     adopt::an_adoption_that_nobody_confirms_goes_back,
     adopt::a_rescue_needs_no_daemon,
     adopt::a_node_that_never_had_a_bridge_is_rescued_too,
+    adopt_azure::a_bridge_that_holds_the_nic_is_adopted_and_given_back_by_a_daemon,
+    adopt_azure::a_node_without_a_resolver_of_its_own_says_so_and_is_adopted,
     look::tables_show_the_pods_and_json_is_alone,
     look::a_capture_tells_where_each_frame_went_and_why,
     life::a_pod_is_added_checked_and_deleted,

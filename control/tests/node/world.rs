@@ -16,12 +16,16 @@ use control::devices::{DeviceName, Netlink, Netns};
 use control::lab::fabric::Fabric;
 use control::lab::placement;
 use control::lab::probe::ping::{PingReport, PingSpec, ping};
+use control::node::standin::{Answers, Manners, StandIn, interfaces_of, metadata_of};
 use control::plan::{self, LoadOptions, Plan, Plugin};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 /// A daemon of a debug build on a loaded machine is up well within this time.
 const UP_WITHIN: Duration = Duration::from_secs(30);
+
+/// Where an azure node finds its wireserver.
+const WIRESERVER: &str = "127.0.0.1:8168";
 
 /// A device name that is known to be one.
 pub(crate) fn name(text: &str) -> DeviceName {
@@ -33,15 +37,30 @@ pub(crate) struct World {
     pub(crate) node: Netns,
     pub(crate) other: Ipv4Addr,
     pub(crate) folder: tempfile::TempDir,
+    pub(crate) plan: Plan,
+    /// The other node's namespace.
+    pub(crate) far: Netns,
     _fabric: Fabric,
-    _far: Netns,
 }
 
 impl World {
     /// A kubenet node, with its file and nothing started.
     pub(crate) fn kubenet() -> World {
+        let world = World::of(Plugin::Kubenet);
+        world.configure(&world.config());
+        world
+    }
+
+    /// An azure node, with its file and nothing started. Its addresses are the wireserver's to tell.
+    pub(crate) fn azure() -> World {
+        let world = World::of(Plugin::Azure);
+        world.configure(&world.azure_config(""));
+        world
+    }
+
+    fn of(plugin: Plugin) -> World {
         let options = LoadOptions {
-            plugin: Some(Plugin::Kubenet),
+            plugin: Some(plugin),
             // As the seed's registered: this one has 10.244.1.0/24.
             register: vec!["node-1".into(), "node-0".into(), "master-0".into()],
             ..LoadOptions::built_in()
@@ -50,15 +69,14 @@ impl World {
         let fabric = Fabric::start(placement::vnet(&plan, false)).expect("a fabric");
         let node = host(&fabric, &plan, 0);
         let far = host(&fabric, &plan, 1);
-        let world = World {
+        World {
             node,
             other: plan.nodes[1].primary_ip,
             folder: tempfile::tempdir().expect("a folder"),
+            plan,
+            far,
             _fabric: fabric,
-            _far: far,
-        };
-        world.configure(&world.config());
-        world
+        }
     }
 
     /// A netlink socket in the node.
@@ -87,6 +105,50 @@ impl World {
             self.path("state").display(),
             self.path("tapline.sock").display()
         )
+    }
+
+    /// The configuration of an azure node, with `more` keys.
+    pub(crate) fn azure_config(&self, more: &str) -> String {
+        let path = "machine/plugins?comp=nmagent&type=getinterfaceinfov1";
+        format!(
+            r#"{{
+                "plugin": "azure",
+                "node": "node-0",
+                "truth": {{
+                    "sources": ["wireserver"],
+                    "wireserver": "http://{WIRESERVER}/{path}",
+                    "timeout_ms": 2000,
+                }},
+                "services": ["10.0.0.0/16"],
+                "routes": [{{"to": "10.20.0.0/24", "via": "fabric"}}],
+                "policy": "none",
+                "state_dir": "{}",
+                "socket": "{}",
+                {more}
+            }}"#,
+            self.path("state").display(),
+            self.path("tapline.sock").display()
+        )
+    }
+
+    /// Azure's wireserver, as this node finds it.
+    pub(crate) fn wireserver(&self, manners: Manners) -> StandIn {
+        let node = &self.plan.nodes[0];
+        let nic = placement::node_macs(&self.plan, node).nic.mac();
+        let answers = Answers {
+            interfaces: interfaces_of(node, nic),
+            metadata: metadata_of(node, nic),
+            manners,
+        };
+        let at = WIRESERVER.parse().expect("an address");
+        let started = self.node.run(|| StandIn::start(at, answers));
+        started.expect("a stand-in")
+    }
+
+    /// The addresses of an azure node's pods.
+    pub(crate) fn secondary(&self) -> Vec<Ipv4Addr> {
+        let pods = self.plan.nodes[0].pod_ips.iter();
+        pods.flat_map(plan::PodIps::iter).collect()
     }
 
     /// Writes the configuration.

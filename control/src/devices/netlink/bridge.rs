@@ -7,11 +7,14 @@
 use std::os::fd::AsRawFd;
 
 use dataplane::addr::Mac;
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
 use netlink_packet_route::link::{
     InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, LinkAttribute,
     LinkInfo, LinkMessage,
 };
-use netlink_packet_route::neighbour::NeighbourMessage;
+use netlink_packet_route::neighbour::{
+    NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
+};
 use netlink_packet_route::nsid::{NsidAttribute, NsidMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
@@ -186,6 +189,23 @@ impl Netlink {
         message.attributes.push(LinkAttribute::LinkInfo(info));
         let attempt = format!("set the bridge port {name}");
         self.change(&attempt, RouteNetlinkMessage::NewLink(message), 0)
+    }
+
+    /// Tells the bridge of a station behind a port, as if it had heard it there.
+    ///
+    /// # Errors
+    /// What the kernel says: `EOPNOTSUPP` for a device that hangs on no bridge.
+    pub fn add_station(&self, port: &DeviceName, mac: Mac) -> Result<(), DeviceError> {
+        let mut message = NeighbourMessage::default();
+        message.header.family = AddressFamily::Bridge;
+        message.header.ifindex = self.index(port)?;
+        message.header.state = NeighbourState::Reachable;
+        message.header.flags = NeighbourFlags::Controller;
+        let address = NeighbourAttribute::LinkLayerAddress(mac.octets().to_vec());
+        message.attributes.push(address);
+        let attempt = format!("tell the bridge of {mac} behind {port}");
+        let message = RouteNetlinkMessage::NewNeighbour(message);
+        self.change(&attempt, message, NLM_F_CREATE | NLM_F_REPLACE)
     }
 
     /// The number by which this namespace knows `other`: what [`Link::peer_namespace`] names.
