@@ -472,24 +472,24 @@ fn udp_rates(
 }
 
 fn round_trips(rig: &Rig, pace: Pace, time: Duration) -> io::Result<Vec<Reading>> {
+    use Metric as M;
     let outcome = icmp::run(&rig.path, pace, time)?;
-    let metrics = match pace {
-        Pace::Flood => [
-            Metric::RttFloodP50,
-            Metric::RttFloodP99,
-            Metric::RttFloodP999,
-        ],
-        Pace::Every(_) => [
-            Metric::RttPacedP50,
-            Metric::RttPacedP99,
-            Metric::RttPacedP999,
-        ],
+    let ([p50, p99, p999], awake) = match pace {
+        Pace::Flood => (
+            [M::RttFloodP50, M::RttFloodP99, M::RttFloodP999],
+            M::RttFloodAwakeP50,
+        ),
+        Pace::Every(_) => (
+            [M::RttPacedP50, M::RttPacedP99, M::RttPacedP999],
+            M::RttPacedAwakeP50,
+        ),
     };
-    let percents = [50.0, 99.0, 99.9];
-    let readings = metrics.into_iter().zip(percents);
-    Ok(readings
-        .map(|(metric, percent)| reading(metric, outcome.percentile_us(percent)))
-        .collect())
+    Ok(vec![
+        reading(p50, outcome.percentile_us(50.0)),
+        reading(p99, outcome.percentile_us(99.0)),
+        reading(p999, outcome.percentile_us(99.9)),
+        reading(awake, outcome.awake_us(50.0)),
+    ])
 }
 
 /// What the switch costs while its pods say nothing. The bridge has no thread of its own.
@@ -553,6 +553,7 @@ fn fairness(rig: &Rig, time: Duration) -> io::Result<Vec<Reading>> {
     let mut readings = vec![
         reading(Metric::PairRttP50, outcome.percentile_us(50.0)),
         reading(Metric::PairRttP99, outcome.percentile_us(99.0)),
+        reading(Metric::PairAwakeP99, outcome.awake_us(99.0)),
         reading(Metric::PairLost, outcome.lost as f64),
     ];
     if let (Some(before), Some(after)) = (before, drops()) {

@@ -79,12 +79,17 @@ pub enum Metric {
     RttFloodP99,
     /// See [`Metric::RttFloodP50`].
     RttFloodP999,
+    /// The median until the program that asked has the reply, its wake-up included; the others end
+    /// at the kernel's stamp on the reply, as those of `ping` do.
+    RttFloodAwakeP50,
     /// Round trips, one every 2 ms.
     RttPacedP50,
     /// See [`Metric::RttPacedP50`].
     RttPacedP99,
     /// See [`Metric::RttPacedP50`].
     RttPacedP999,
+    /// See [`Metric::RttFloodAwakeP50`].
+    RttPacedAwakeP50,
     /// Processor time of the whole machine for a gigabit of TCP, both ends included.
     CpuPerGbit,
     /// The switch's own threads' part of it.
@@ -105,6 +110,8 @@ pub enum Metric {
     PairRttP50,
     /// See [`Metric::PairRttP50`].
     PairRttP99,
+    /// See [`Metric::RttFloodAwakeP50`].
+    PairAwakeP99,
     /// Frames forwarded by one core.
     Mpps,
     /// The same by way of memory ports with queues.
@@ -207,9 +214,11 @@ impl Metric {
             Metric::RttFloodP50 => ("rtt_flood_p50", "us", false),
             Metric::RttFloodP99 => ("rtt_flood_p99", "us", false),
             Metric::RttFloodP999 => ("rtt_flood_p999", "us", false),
+            Metric::RttFloodAwakeP50 => ("rtt_flood_awake_p50", "us", false),
             Metric::RttPacedP50 => ("rtt_paced_p50", "us", false),
             Metric::RttPacedP99 => ("rtt_paced_p99", "us", false),
             Metric::RttPacedP999 => ("rtt_paced_p999", "us", false),
+            Metric::RttPacedAwakeP50 => ("rtt_paced_awake_p50", "us", false),
             Metric::CpuPerGbit => ("cpu_s_per_gbit", "s", false),
             Metric::SwitchCpuPerGbit => ("switch_cpu_s_per_gbit", "s", false),
             Metric::CpuPerMframes => ("cpu_s_per_mframes", "s", false),
@@ -220,6 +229,7 @@ impl Metric {
             Metric::PairDropped => ("pair_dropped", "frames", false),
             Metric::PairRttP50 => ("pair_rtt_p50", "us", false),
             Metric::PairRttP99 => ("pair_rtt_p99", "us", false),
+            Metric::PairAwakeP99 => ("pair_awake_p99", "us", false),
             Metric::Mpps => ("mpps", "Mpps", true),
             Metric::MppsMemoryPorts => ("mpps_memory_ports", "Mpps", true),
             Metric::Cycles => ("cycles", "cycles", false),
@@ -241,9 +251,9 @@ impl Metric {
         match self {
             M::CpuPerGbit | M::SwitchCpuPerGbit => M::Tcp1,
             M::CpuPerMframes | M::SwitchCpuPerMframes => M::Udp64,
-            M::RttFloodP99 | M::RttFloodP999 => M::RttFloodP50,
-            M::RttPacedP99 | M::RttPacedP999 => M::RttPacedP50,
-            M::PairLost | M::PairDropped | M::PairRttP50 => M::PairRttP99,
+            M::RttFloodP99 | M::RttFloodP999 | M::RttFloodAwakeP50 => M::RttFloodP50,
+            M::RttPacedP99 | M::RttPacedP999 | M::RttPacedAwakeP50 => M::RttPacedP50,
+            M::PairLost | M::PairDropped | M::PairRttP50 | M::PairAwakeP99 => M::PairRttP99,
             other => other,
         }
     }
