@@ -13,14 +13,16 @@ use crossbeam::queue::ArrayQueue;
 
 use crate::addr::{PortId, PortSet};
 use crate::frame::offload::Offload;
+use crate::segment;
 use crate::sync::{AtomicU64, Ordering};
-use crate::verdict::{DropReason, Verdict};
+use crate::verdict::{DropReason, Punt, Rewrite, Verdict};
 
 /// Slots of a capture unless told otherwise: at 100,000 frames a second a reader may sleep 10 ms.
 pub const SLOTS_DEFAULT: usize = 1024;
 
-/// Captures that a switch serves at once: each costs every frame a copy.
-pub const CAPTURES_MAX: usize = 4;
+/// Captures that a switch serves at once, each of which costs every frame a copy: four that somebody
+/// asked for, and the host device's.
+pub const CAPTURES_MAX: usize = 5;
 
 /// What became of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,11 +31,15 @@ pub enum Fate {
     Forwarded {
         /// The port.
         egress: PortId,
+        /// The edits that were made before, which the copy does not show.
+        rewrite: Rewrite,
     },
     /// It left by every port that takes floods.
     Flooded,
     /// The slow path took it.
     Punted,
+    /// It waits for its next hop's hardware address, and is shown again when it goes on or dies.
+    Waiting,
     /// It died.
     Dropped(DropReason),
     /// The port that it was for did not take it.
@@ -53,10 +59,11 @@ pub enum Fate {
 impl From<Verdict> for Fate {
     fn from(verdict: Verdict) -> Fate {
         match verdict {
-            Verdict::Forward { egress, .. } | Verdict::Fragment { egress, .. } => {
-                Fate::Forwarded { egress }
+            Verdict::Forward { egress, rewrite } | Verdict::Fragment { egress, rewrite } => {
+                Fate::Forwarded { egress, rewrite }
             }
             Verdict::Flood => Fate::Flooded,
+            Verdict::Punt(Punt::Resolve { .. }) => Fate::Waiting,
             Verdict::Punt(_) => Fate::Punted,
             Verdict::Drop(reason) => Fate::Dropped(reason),
         }
@@ -70,6 +77,8 @@ pub struct Wanted {
     pub ports: Option<PortSet>,
     /// Only those that die.
     pub drops: bool,
+    /// None that comes in or goes out by this one, which sees those without us.
+    pub except: Option<PortId>,
 }
 
 impl Wanted {
@@ -78,16 +87,26 @@ impl Wanted {
         if self.drops && !matches!(fate, Fate::Dropped(_) | Fate::Refused { .. }) {
             return false;
         }
-        let Some(ports) = self.ports else { return true };
-        let out = match fate {
-            Fate::Forwarded { egress }
-            | Fate::Originated { egress }
-            | Fate::Refused { egress, .. } => ports.contains(egress),
-            Fate::Flooded => true,
-            Fate::Punted | Fate::Dropped(_) => false,
-        };
-        out || ingress.is_some_and(|ingress| ports.contains(ingress))
+        if let Some(port) = self.except
+            && touches(ingress, fate, |other| other == port)
+        {
+            return false;
+        }
+        self.ports
+            .is_none_or(|ports| touches(ingress, fate, |port| ports.contains(port)))
     }
+}
+
+/// True if a frame comes in or goes out by such a port.
+fn touches(ingress: Option<PortId>, fate: Fate, such: impl Fn(PortId) -> bool) -> bool {
+    let out = match fate {
+        Fate::Forwarded { egress, .. }
+        | Fate::Originated { egress }
+        | Fate::Refused { egress, .. } => such(egress),
+        Fate::Flooded => true,
+        Fate::Punted | Fate::Waiting | Fate::Dropped(_) => false,
+    };
+    out || ingress.is_some_and(such)
 }
 
 /// A copy of a frame.
@@ -110,6 +129,16 @@ impl Copied {
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         &self.room[..self.held]
+    }
+
+    /// The same onto the end of `into`, with the checksum that its sender left undone. One that cannot
+    /// be completed stays as it came.
+    pub fn completed(&self, into: &mut Vec<u8>) {
+        let begun = into.len();
+        into.extend_from_slice(self.bytes());
+        if self.offload.needs_checksum() && self.held == self.len {
+            let _ = segment::complete(&mut into[begun..], self.offload);
+        }
     }
 }
 
@@ -211,7 +240,7 @@ mod tests {
         ports.iter().for_each(|index| set.insert(port(*index)));
         Wanted {
             ports: Some(set),
-            drops: false,
+            ..Wanted::default()
         }
     }
 
@@ -220,6 +249,7 @@ mod tests {
         let wanted = only(&[3]);
         let forwarded = |egress| Fate::Forwarded {
             egress: port(egress),
+            rewrite: Rewrite::KEEP,
         };
         let cases = [
             (Some(3), forwarded(4), true),
@@ -254,6 +284,34 @@ mod tests {
         assert!(drops.wants(Some(port(3)), Fate::Dropped(DropReason::SamePort)));
         assert!(!drops.wants(Some(port(4)), Fate::Dropped(DropReason::SamePort)));
         assert!(!drops.wants(Some(port(3)), forwarded(4)));
+    }
+
+    #[test]
+    fn who_sees_frames_already_is_shown_the_others_only() {
+        let wanted = Wanted {
+            except: Some(port(0)),
+            ..Wanted::default()
+        };
+        let forwarded = |egress| Fate::Forwarded {
+            egress: port(egress),
+            rewrite: Rewrite::KEEP,
+        };
+        let cases = [
+            (Some(3), forwarded(4), true),
+            (Some(3), forwarded(0), false),
+            (Some(0), forwarded(3), false),
+            (Some(3), Fate::Flooded, false),
+            (Some(3), Fate::Punted, true),
+            (Some(3), Fate::Waiting, true),
+            (Some(0), Fate::Waiting, false),
+            (Some(0), Fate::Dropped(DropReason::TtlExpired), false),
+            (None, Fate::Originated { egress: port(0) }, false),
+            (None, Fate::Originated { egress: port(3) }, true),
+        ];
+        for (ingress, fate, shown) in cases {
+            let ingress = ingress.map(port);
+            assert_eq!(wanted.wants(ingress, fate), shown, "{ingress:?} {fate:?}");
+        }
     }
 
     #[test]

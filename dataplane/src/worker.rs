@@ -396,11 +396,15 @@ impl<P: Port> Worker<P> {
         {
             return self.drop(frame, ingress, reason);
         }
-        let teaches = TEACHES && !refused && !matches!(verdict, Verdict::Punt(Punt::Defend { .. }));
-        if teaches && let Some(reason) = self.learn(source, ingress, tables, now) {
+        // A claim of another's address is dropped, and shown as that.
+        let dies = refused || matches!(verdict, Verdict::Punt(Punt::Defend { .. }));
+        if TEACHES
+            && !dies
+            && let Some(reason) = self.learn(source, ingress, tables, now)
+        {
             return self.drop(frame, ingress, reason);
         }
-        if !refused {
+        if !dies {
             self.show(&frame, Some(ingress), verdict.into());
         }
         match verdict {

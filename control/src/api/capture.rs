@@ -60,7 +60,7 @@ pub struct SeenFrame {
     /// The port that it was for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub egress: Option<usize>,
-    /// `forwarded`, `flooded`, `punted`, `dropped` or `originated`.
+    /// `forwarded`, `flooded`, `punted`, `waiting`, `dropped` or `originated`.
     pub fate: String,
     /// Why it died.
     #[serde(default, skip_serializing_if = "Option::is_none")]

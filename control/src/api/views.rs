@@ -213,3 +213,20 @@ pub struct TraceRequest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub frame: Option<String>,
 }
+
+/// What those are shown who listen to everything at the host device, as `tcpdump` does.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CopiesView {
+    /// The device.
+    pub device: String,
+    /// Somebody listens.
+    pub listening: bool,
+    /// Broadcasts are shown, too: that takes a switch with one worker, and TAPs with several queues.
+    pub broadcasts: bool,
+    /// Copies shown since the start.
+    pub shown: u64,
+    /// Frames that came faster than they could be shown, to whoever listens or listened last.
+    pub missed: u64,
+    /// Why nothing is shown though somebody listens.
+    pub failure: Option<String>,
+}

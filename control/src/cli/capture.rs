@@ -200,6 +200,7 @@ fn told(frame: &SeenFrame, names: &BTreeMap<usize, String>) -> String {
         "forwarded" | "originated" => name(frame.egress, "?"),
         "flooded" => "all".to_owned(),
         "punted" => "the switch itself".to_owned(),
+        "waiting" => "waits for its next hop".to_owned(),
         _ => {
             let reason = frame.reason.as_deref().unwrap_or("?");
             match frame.egress {

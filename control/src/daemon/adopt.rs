@@ -213,6 +213,7 @@ impl Core {
         if let Some(name) = self.beside.take() {
             self.settings.host = name;
         }
+        self.mirror();
         Ok(())
     }
 
@@ -361,6 +362,7 @@ impl Core {
     fn walk_back(&mut self, steps: &[Step]) -> Result<(), ApiError> {
         let net = Netlink::open(self.net.namespace())?;
         let bridge = self.settings.host.clone();
+        self.mirror = None;
         let mut hands = Hands {
             core: self,
             found: BTreeMap::new(),
@@ -368,6 +370,7 @@ impl Core {
         let back = backwards(&net, &mut hands, steps);
         self.settings.host = DeviceName::new(HOST_ASIDE).expect("our own names are device names");
         self.beside = Some(bridge);
+        self.mirror();
         self.adoption = None;
         self.attachments.clear();
         self.forget_bridge();

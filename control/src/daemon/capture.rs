@@ -10,13 +10,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use dataplane::addr::{PortId, PortSet};
-use dataplane::capture::{Capture, Copied, Fate, SLOTS_DEFAULT, Wanted};
-use dataplane::segment;
+use dataplane::capture::{CAPTURES_MAX, Capture, Copied, Fate, SLOTS_DEFAULT, Wanted};
 
 use super::core::Core;
 use crate::api::capture::{CaptureRequest, CaptureStarted, Seen, SeenFrame};
 use crate::api::types::{ApiError, ErrorKind};
 
+/// Captures at once: one more is for the host device.
+const ASKED_MAX: usize = CAPTURES_MAX - 1;
 /// A reader that has not asked for so long is gone.
 const IDLE_MAX: Duration = Duration::from_secs(10);
 /// Frames in one answer, so that it stays below a megabyte or a few.
@@ -24,7 +25,7 @@ const BATCH_MAX: usize = 512;
 /// Bytes of frames in one answer.
 const BATCH_BYTES: usize = 1 << 20;
 /// The longest piece of a frame that is copied.
-const SNAP_MAX: usize = 65_600;
+pub(super) const SNAP_MAX: usize = 65_600;
 
 /// The captures of a daemon, by number.
 #[derive(Debug, Default)]
@@ -52,6 +53,7 @@ impl Core {
         let wanted = Wanted {
             ports,
             drops: request.drops,
+            except: None,
         };
         let snap = request.snap.clamp(64, SNAP_MAX);
         // Super-frames want room, and small pieces can be many.
@@ -60,15 +62,13 @@ impl Core {
         } else {
             SLOTS_DEFAULT
         };
+        if self.captures.running.len() >= ASKED_MAX {
+            let why = "as many captures run as may";
+            return Err(ApiError::new(ErrorKind::Exhausted, why));
+        }
         let capture = Arc::new(Capture::new(wanted, slots, snap));
-        self.switch
-            .watch(&capture)
-            .map_err(|error| match error.kind() {
-                std::io::ErrorKind::StorageFull => {
-                    ApiError::new(ErrorKind::Exhausted, "as many captures run as may")
-                }
-                _ => ApiError::new(ErrorKind::Internal, error.to_string()),
-            })?;
+        let watched = self.switch.watcher().watch(&capture);
+        watched.map_err(|error| ApiError::new(ErrorKind::Internal, error.to_string()))?;
         let id = self.captures.next;
         self.captures.next += 1;
         let asked = Instant::now();
@@ -113,7 +113,7 @@ impl Core {
         let Some(running) = self.captures.running.remove(&id) else {
             return Ok(());
         };
-        let ended = self.switch.unwatch(&running.capture);
+        let ended = self.switch.watcher().unwatch(&running.capture);
         ended.map_err(|error| ApiError::new(ErrorKind::Internal, error.to_string()))
     }
 
@@ -162,15 +162,13 @@ impl Core {
 
 /// A copy as it is told, with the checksum that its sender left undone.
 fn frame(copied: &Copied) -> SeenFrame {
-    let mut bytes = copied.bytes().to_vec();
-    if copied.offload.needs_checksum() && bytes.len() == copied.len {
-        // One that cannot be completed is shown as it came.
-        let _ = segment::complete(&mut bytes, copied.offload);
-    }
+    let mut bytes = Vec::with_capacity(copied.bytes().len());
+    copied.completed(&mut bytes);
     let (fate, reason, egress) = match copied.fate {
-        Fate::Forwarded { egress } => ("forwarded", None, Some(egress)),
+        Fate::Forwarded { egress, .. } => ("forwarded", None, Some(egress)),
         Fate::Flooded => ("flooded", None, None),
         Fate::Punted => ("punted", None, None),
+        Fate::Waiting => ("waiting", None, None),
         Fate::Dropped(reason) => ("dropped", Some(reason), None),
         Fate::Refused { egress, reason } => ("dropped", Some(reason), Some(egress)),
         Fate::Originated { egress } => ("originated", None, Some(egress)),

@@ -25,6 +25,7 @@ use dataplane::tables::{Fault, Tables};
 use super::adopt;
 use super::attachment::Attachment;
 use super::capture::Captures;
+use super::mirror::Mirror;
 use super::node::PodAddresses;
 use super::restore::{self, Found};
 use super::store::{State, Store, StoreError};
@@ -161,6 +162,8 @@ pub struct Core {
     unsaved: Option<String>,
     /// Those who look at frames.
     pub(super) captures: Captures,
+    /// Shows copies to those who listen at the host device.
+    pub(super) mirror: Option<Mirror>,
     /// The bridge that has the host port's name, if the daemon runs beside one.
     pub(super) beside: Option<DeviceName>,
     /// The bridge whose pods these are, or were.
@@ -222,6 +225,7 @@ impl Core {
             opened: BTreeSet::new(),
             unsaved: None,
             captures: Captures::default(),
+            mirror: None,
             beside,
             adoption,
             conflicts: VecDeque::new(),
@@ -234,6 +238,7 @@ impl Core {
         core.open_in_haste()?;
         core.raise_fixed_ports()?;
         restore::repair(&mut core)?;
+        core.mirror();
         core.tell_policy();
         if found.lost > 0 {
             core.keep_or_complain();
@@ -579,6 +584,7 @@ impl Core {
     /// # Errors
     /// What could not be taken away; the switch has stopped all the same.
     pub fn stop(mut self) -> Result<Counts, DaemonError> {
+        self.mirror = None;
         // Else it would put back what is taken away now.
         self.keeper = None;
         let detached = match self.beside {

@@ -15,6 +15,7 @@ use dataplane::verdict::DropReason;
 
 use super::attachment::Attachment;
 use super::core::{Core, DaemonError, system};
+use super::mirror::Mirror;
 use crate::api::views::{
     Claim, ConflictRow, Device, DropRow, FdbRow, NeighbourRow, PortRow, RouteRow, Traffic,
     WorkerRow,
@@ -44,6 +45,7 @@ impl Core {
             tables: &self.spec.tables(&pods),
             uplink: &self.uplink(),
             kept: &kept,
+            copies: self.mirror.as_ref().map(Mirror::view),
             policy: &policy,
             agents: &agents,
             returns: self.switch.returns(),

@@ -30,6 +30,7 @@ mod core;
 pub mod log;
 mod look;
 mod measure;
+mod mirror;
 pub mod node;
 pub mod process;
 mod restore;

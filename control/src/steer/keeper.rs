@@ -8,19 +8,15 @@
 //! back within milliseconds. It does not tell everything: a qdisc that goes takes its filters along
 //! without a word, so there is a look every [`LOOK_MS`] besides.
 
-use std::io;
-use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-
 use crate::devices::attach::Uplink;
 use crate::devices::error::DeviceError;
 use crate::devices::netlink::Netlink;
+use crate::devices::netlink::news::{Group, News, Woken};
 use crate::devices::netns::Netns;
 
 /// Between two looks without news: a filter is missed for this long at most, half of the second
@@ -29,12 +25,6 @@ pub const LOOK_MS: u16 = 400;
 
 /// Between two looks in a storm of news, so that somebody who changes filters all day costs little.
 const PACE: Duration = Duration::from_millis(20);
-
-/// `RTNLGRP_LINK` and `RTNLGRP_TC` of linux/rtnetlink.h.
-const GROUPS: [u32; 2] = [1, 4];
-
-/// News read in one go; the rest is for the next.
-const NEWS_MAX: usize = 1024;
 
 /// How the keeping goes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -62,7 +52,7 @@ struct Shared {
 pub struct Keeper {
     shared: Arc<Mutex<Shared>>,
     namespace: Netns,
-    /// Closing it ends the thread; a byte makes it look.
+    /// Closing it ends the thread.
     bell: Option<UnixStream>,
     thread: Option<JoinHandle<()>>,
 }
@@ -73,31 +63,25 @@ impl Keeper {
     /// # Errors
     /// As [`Uplink::attach`], and what sockets and threads say.
     pub fn start(namespace: &Netns, uplink: Uplink) -> Result<Keeper, DeviceError> {
-        let inside = |attempt: &str, source: io::Error| DeviceError::Inside {
-            attempt: attempt.into(),
-            namespace: namespace.name().into(),
-            source,
-        };
         let net = Netlink::open(namespace)?;
-        let news = namespace
-            .run(listen)
-            .map_err(|e| inside("listen for changes of filters", e))?;
+        let (news, bell) = News::of(namespace, &[Group::Links, Group::Filters])?;
         uplink.attach(&net)?;
-        let (bell, ear) = UnixStream::pair().map_err(|e| inside("make a pair of sockets", e))?;
-        ear.set_nonblocking(true)
-            .map_err(|e| inside("make a socket not block", e))?;
         let shared = Arc::new(Mutex::new(Shared {
             uplink,
             kept: Kept::default(),
         }));
         let theirs = Arc::clone(&shared);
         let named = std::thread::Builder::new().name("tl-steer".into());
-        let thread = named.spawn(move || run(&net, &news, &ear, &theirs));
+        let thread = named.spawn(move || run(&net, &news, &theirs));
         Ok(Keeper {
             shared,
             namespace: namespace.clone(),
             bell: Some(bell),
-            thread: Some(thread.map_err(|e| inside("start a thread", e))?),
+            thread: Some(thread.map_err(|source| DeviceError::Inside {
+                attempt: "start a thread".into(),
+                namespace: namespace.name().into(),
+                source,
+            })?),
         })
     }
 
@@ -155,20 +139,8 @@ fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A socket that hears of filters and devices, in the namespace of the calling thread.
-fn listen() -> io::Result<Socket> {
-    let mut socket = Socket::new(NETLINK_ROUTE)?;
-    socket.bind_auto()?;
-    for group in GROUPS {
-        socket.add_membership(group)?;
-    }
-    socket.set_non_blocking(true)?;
-    Ok(socket)
-}
-
-fn run(net: &Netlink, news: &Socket, ear: &UnixStream, shared: &Mutex<Shared>) {
-    while wait(news, ear) {
-        drain(news);
+fn run(net: &Netlink, news: &News, shared: &Mutex<Shared>) {
+    while news.wait(Some(LOOK_MS)) != Woken::Over {
         let mut shared = lock(shared);
         let looked = shared.uplink.restore(net);
         let kept = &mut shared.kept;
@@ -192,28 +164,5 @@ fn run(net: &Netlink, news: &Socket, ear: &UnixStream, shared: &Mutex<Shared>) {
         }
         drop(shared);
         std::thread::sleep(PACE);
-    }
-}
-
-/// Waits for news, or until a look is due. False if this is the end.
-fn wait(news: &Socket, ear: &UnixStream) -> bool {
-    let mut fds = [
-        PollFd::new(news.as_fd(), PollFlags::POLLIN),
-        PollFd::new(ear.as_fd(), PollFlags::POLLIN),
-    ];
-    match poll(&mut fds, PollTimeout::from(LOOK_MS)) {
-        Ok(_) => !fds[1].any().unwrap_or(true),
-        Err(nix::errno::Errno::EINTR) => true,
-        Err(_) => false,
-    }
-}
-
-/// Reads what news there are. That some were lost is news as well.
-fn drain(news: &Socket) {
-    let mut buffer = vec![0_u8; 8192];
-    for _ in 0..NEWS_MAX {
-        if news.recv(&mut buffer.as_mut_slice(), 0).is_err() {
-            break;
-        }
     }
 }

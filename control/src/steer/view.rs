@@ -19,6 +19,7 @@ use serde::Serialize;
 use super::agents::Agents;
 use super::keeper::Kept;
 use super::policy::InForce;
+use crate::api::views::CopiesView;
 use crate::compile::{FIRST_POD_PORT, LINK_LOCAL, NodeSpec, PLATFORM};
 use crate::devices::attach::{ArpSteering, Uplink};
 
@@ -30,6 +31,8 @@ pub const FLOWS_MAX: usize = 1000;
 pub struct SteeringView {
     /// The filters on the uplink.
     pub filters: FiltersView,
+    /// What those are shown who listen at the host device; nothing where they cannot be.
+    pub copies: Option<CopiesView>,
     /// Where each prefix goes.
     pub prefixes: Vec<PrefixView>,
     /// Whether pods reach each other by the kernel's rules only.
@@ -132,7 +135,7 @@ pub struct TotalsView {
 }
 
 /// Everything that the view is made of.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Sources<'a> {
     /// The node.
     pub node: &'a NodeSpec,
@@ -142,6 +145,8 @@ pub struct Sources<'a> {
     pub uplink: &'a Uplink,
     /// How the keeping goes.
     pub kept: &'a Kept,
+    /// The copies for listeners.
+    pub copies: Option<CopiesView>,
     /// The policy.
     pub policy: &'a InForce,
     /// What was found of agents.
@@ -161,6 +166,7 @@ impl SteeringView {
         let routes = from.tables.routes.iter();
         SteeringView {
             filters: filters(from.uplink, from.kept),
+            copies: from.copies,
             prefixes: routes
                 .map(|(net, hop)| prefix(from.node, *net, hop))
                 .collect(),

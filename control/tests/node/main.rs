@@ -12,6 +12,7 @@ mod cni;
 mod containers;
 mod faults;
 mod life;
+mod listen;
 mod load;
 mod look;
 #[allow(dead_code, reason = "other tests use the rest")]
@@ -46,6 +47,9 @@ tests! {
     adopt_azure::a_node_without_a_resolver_of_its_own_says_so_and_is_adopted,
     look::tables_show_the_pods_and_json_is_alone,
     look::a_capture_tells_where_each_frame_went_and_why,
+    listen::a_listener_sees_both_directions_and_the_host_none,
+    listen::a_listener_sees_no_broadcast_where_a_tap_has_one_queue,
+    listen::no_copy_reaches_the_host_whoever_takes_the_filter_or_kills_the_daemon,
     life::a_pod_is_added_checked_and_deleted,
     life::the_node_loses_nothing_at_start_reload_stop_and_kill,
     life::a_bad_configuration_leaves_the_old_one_running_and_no_frame_lost,

@@ -55,6 +55,15 @@ impl PacketPort {
         })
     }
 
+    /// Hears frames for other stations, too, where the device itself would sort them out; as `tcpdump`
+    /// does.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn hear_all(&self) -> io::Result<()> {
+        sys::packet::hear_all(&self.socket, &self.name)
+    }
+
     /// The device's name.
     #[must_use]
     pub fn name(&self) -> &str {

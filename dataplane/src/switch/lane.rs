@@ -11,10 +11,11 @@ use std::os::fd::RawFd;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded};
 use crossbeam::queue::ArrayQueue;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
+use std::convert::Infallible;
 
 use super::Options;
 use crate::addr::PortId;
@@ -65,91 +66,38 @@ enum Order<P> {
     Stop,
 }
 
+/// Where orders are handed in. There may be several of them to a thread.
+#[derive(Debug)]
+pub(super) struct Door<P> {
+    orders: Arc<ArrayQueue<Order<P>>>,
+    waker: Arc<Waker>,
+    /// Nothing ever comes by it: it closes when the thread ends.
+    life: Receiver<Infallible>,
+}
+
+impl<P> Clone for Door<P> {
+    fn clone(&self) -> Door<P> {
+        Door {
+            orders: Arc::clone(&self.orders),
+            waker: Arc::clone(&self.waker),
+            life: self.life.clone(),
+        }
+    }
+}
+
 /// Control's end.
 #[derive(Debug)]
 pub(super) struct Lane<P> {
-    orders: Arc<ArrayQueue<Order<P>>>,
-    waker: Arc<Waker>,
+    door: Door<P>,
     board: Arc<Board>,
     conflicts: Conflicts,
     /// Until it is started.
-    parts: Option<(Worker<P>, Poll)>,
+    parts: Option<(Worker<P>, Poll, Sender<Infallible>)>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl<P: Port + Send + 'static> Lane<P> {
-    /// A lane that does not run yet.
-    pub(super) fn open(worker: Worker<P>) -> io::Result<Lane<P>> {
-        let poll = Poll::new()?;
-        Ok(Lane {
-            orders: Arc::new(ArrayQueue::new(ORDERS_MAX)),
-            waker: Arc::new(Waker::new(poll.registry(), WAKER)?),
-            board: Arc::clone(worker.board()),
-            conflicts: worker.conflicts().clone(),
-            parts: Some((worker, poll)),
-            thread: None,
-        })
-    }
-
-    /// Starts the thread. `wakers` are those of all lanes, for news that cannot wait.
-    pub(super) fn start(&mut self, options: &Options, wakers: &[Arc<Waker>]) -> io::Result<()> {
-        let Some((worker, poll)) = self.parts.take() else {
-            return Ok(());
-        };
-        let others = wakers
-            .iter()
-            .filter(|waker| !Arc::ptr_eq(waker, &self.waker));
-        let runner = Runner {
-            worker,
-            poll,
-            orders: Arc::clone(&self.orders),
-            others: others.cloned().collect(),
-            spin: options.spin,
-            clock: Monotonic::start(),
-        };
-        let named = std::thread::Builder::new().name(options.name.clone());
-        self.thread = Some(named.spawn(|| runner.run())?);
-        Ok(())
-    }
-
-    pub(super) fn waker(&self) -> Arc<Waker> {
-        Arc::clone(&self.waker)
-    }
-
-    pub(super) fn conflicts(&self) -> &Conflicts {
-        &self.conflicts
-    }
-
-    pub(super) fn board(&self) -> Arc<Board> {
-        Arc::clone(&self.board)
-    }
-
-    pub(super) fn attach(&self, ports: Vec<(PortId, P)>) -> io::Result<()> {
-        let (done, answer) = bounded(1);
-        self.send(Order::Attach(ports, done))?;
-        self.wait(&answer)?
-    }
-
-    pub(super) fn detach(&self, id: PortId) -> io::Result<Option<P>> {
-        let (done, answer) = bounded(1);
-        self.send(Order::Detach(id, done))?;
-        self.wait(&answer)
-    }
-
-    /// The next hops that the worker knows.
-    pub(super) fn neighbours(&self) -> io::Result<Vec<Entry>> {
-        let (done, answer) = bounded(1);
-        self.send(Order::Neighbours(done))?;
-        self.wait(&answer)
-    }
-
-    /// True while the thread runs.
-    pub(super) fn is_alive(&self) -> bool {
-        self.thread
-            .as_ref()
-            .is_some_and(|thread| !thread.is_finished())
-    }
-
+impl<P> Door<P> {
+    /// Lets `capture` look. False if as many look as may.
     pub(super) fn watch(&self, capture: Arc<Capture>) -> io::Result<bool> {
         let (done, answer) = bounded(1);
         self.send(Order::Watch(capture, done))?;
@@ -160,19 +108,6 @@ impl<P: Port + Send + 'static> Lane<P> {
         let (done, answer) = bounded(1);
         self.send(Order::Unwatch(capture, done))?;
         self.wait(&answer)
-    }
-
-    /// Stops the thread, and tells whether it had died.
-    pub(super) fn halt(&mut self) -> io::Result<()> {
-        let Some(thread) = self.thread.take() else {
-            return Ok(());
-        };
-        // Ignored if it fails: then the queue is full of orders, or the thread is gone, and the
-        // wait below tells which.
-        while self.send(Order::Stop).is_err() && !thread.is_finished() {
-            std::thread::yield_now();
-        }
-        thread.join().map_err(|_| gone())
     }
 
     fn send(&self, order: Order<P>) -> io::Result<()> {
@@ -188,7 +123,7 @@ impl<P: Port + Send + 'static> Lane<P> {
                 Ok(answer) => return Ok(answer),
                 Err(RecvTimeoutError::Disconnected) => return Err(gone()),
                 Err(RecvTimeoutError::Timeout) => {
-                    if self.thread.as_ref().is_none_or(JoinHandle::is_finished) {
+                    if self.life.try_recv() == Err(TryRecvError::Disconnected) {
                         return Err(gone());
                     }
                 }
@@ -197,15 +132,111 @@ impl<P: Port + Send + 'static> Lane<P> {
     }
 }
 
+impl<P: Port + Send + 'static> Lane<P> {
+    /// A lane that does not run yet.
+    pub(super) fn open(worker: Worker<P>) -> io::Result<Lane<P>> {
+        let poll = Poll::new()?;
+        let (living, life) = bounded(0);
+        Ok(Lane {
+            door: Door {
+                orders: Arc::new(ArrayQueue::new(ORDERS_MAX)),
+                waker: Arc::new(Waker::new(poll.registry(), WAKER)?),
+                life,
+            },
+            board: Arc::clone(worker.board()),
+            conflicts: worker.conflicts().clone(),
+            parts: Some((worker, poll, living)),
+            thread: None,
+        })
+    }
+
+    /// Starts the thread. `wakers` are those of all lanes, for news that cannot wait.
+    pub(super) fn start(&mut self, options: &Options, wakers: &[Arc<Waker>]) -> io::Result<()> {
+        let Some((worker, poll, living)) = self.parts.take() else {
+            return Ok(());
+        };
+        let others = wakers
+            .iter()
+            .filter(|waker| !Arc::ptr_eq(waker, &self.door.waker));
+        let runner = Runner {
+            worker,
+            poll,
+            orders: Arc::clone(&self.door.orders),
+            _living: living,
+            others: others.cloned().collect(),
+            spin: options.spin,
+            clock: Monotonic::start(),
+        };
+        let named = std::thread::Builder::new().name(options.name.clone());
+        self.thread = Some(named.spawn(|| runner.run())?);
+        Ok(())
+    }
+
+    pub(super) fn waker(&self) -> Arc<Waker> {
+        Arc::clone(&self.door.waker)
+    }
+
+    pub(super) fn door(&self) -> Door<P> {
+        self.door.clone()
+    }
+
+    pub(super) fn conflicts(&self) -> &Conflicts {
+        &self.conflicts
+    }
+
+    pub(super) fn board(&self) -> Arc<Board> {
+        Arc::clone(&self.board)
+    }
+
+    pub(super) fn attach(&self, ports: Vec<(PortId, P)>) -> io::Result<()> {
+        let (done, answer) = bounded(1);
+        self.door.send(Order::Attach(ports, done))?;
+        self.door.wait(&answer)?
+    }
+
+    pub(super) fn detach(&self, id: PortId) -> io::Result<Option<P>> {
+        let (done, answer) = bounded(1);
+        self.door.send(Order::Detach(id, done))?;
+        self.door.wait(&answer)
+    }
+
+    /// The next hops that the worker knows.
+    pub(super) fn neighbours(&self) -> io::Result<Vec<Entry>> {
+        let (done, answer) = bounded(1);
+        self.door.send(Order::Neighbours(done))?;
+        self.door.wait(&answer)
+    }
+
+    /// True while the thread runs.
+    pub(super) fn is_alive(&self) -> bool {
+        self.thread
+            .as_ref()
+            .is_some_and(|thread| !thread.is_finished())
+    }
+
+    /// Stops the thread, and tells whether it had died.
+    pub(super) fn halt(&mut self) -> io::Result<()> {
+        let Some(thread) = self.thread.take() else {
+            return Ok(());
+        };
+        // Ignored if it fails: then the queue is full of orders, or the thread is gone, and the
+        // wait below tells which.
+        while self.door.send(Order::Stop).is_err() && !thread.is_finished() {
+            std::thread::yield_now();
+        }
+        thread.join().map_err(|_| gone())
+    }
+}
+
 impl<P> Drop for Lane<P> {
     fn drop(&mut self) {
         let Some(thread) = self.thread.take() else {
             return;
         };
-        while self.orders.push(Order::Stop).is_err() && !thread.is_finished() {
+        while self.door.orders.push(Order::Stop).is_err() && !thread.is_finished() {
             std::thread::yield_now();
         }
-        let _ = self.waker.wake();
+        let _ = self.door.waker.wake();
         let _ = thread.join();
     }
 }
@@ -222,6 +253,8 @@ struct Runner<P> {
     others: Vec<Arc<Waker>>,
     spin: Duration,
     clock: Monotonic,
+    /// Goes with the thread, however that ends.
+    _living: Sender<Infallible>,
 }
 
 /// What a round came to.

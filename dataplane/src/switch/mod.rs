@@ -29,7 +29,7 @@ use crate::tables::fdb::{CAPACITY_DEFAULT, Fdb};
 use crate::tables::neighbour::Entry;
 use crate::tables::returns::{self, Returns};
 use crate::worker::Worker;
-use lane::Lane;
+use lane::{Door, Lane};
 
 /// How long a thread looks again before it sleeps: a round trip between two pods of one node is
 /// 10 to 20 microseconds, so a flow that is being answered is caught awake.
@@ -65,6 +65,40 @@ impl Options {
             returns_capacity: returns::CAPACITY_DEFAULT,
             seed: RandomState::new().build_hasher().finish(),
         }
+    }
+}
+
+/// Lets captures look at the frames of a switch, from any thread, whoever holds the switch itself.
+#[derive(Debug)]
+pub struct Watcher<P>(Vec<Door<P>>);
+
+impl<P> Watcher<P> {
+    /// Lets `capture` look at every frame, until [`Watcher::unwatch`].
+    ///
+    /// # Errors
+    /// `StorageFull` if [`CAPTURES_MAX`](crate::capture::CAPTURES_MAX) look already, `BrokenPipe` if
+    /// a thread is gone.
+    pub fn watch(&self, capture: &Arc<Capture>) -> io::Result<()> {
+        for door in &self.0 {
+            if !door.watch(Arc::clone(capture))? {
+                self.unwatch(capture)?;
+                return Err(io::Error::new(
+                    io::ErrorKind::StorageFull,
+                    "too many captures",
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets `capture` look no more; what it has seen is still there to read.
+    ///
+    /// # Errors
+    /// `BrokenPipe` if a thread is gone.
+    pub fn unwatch(&self, capture: &Arc<Capture>) -> io::Result<()> {
+        self.0
+            .iter()
+            .try_for_each(|door| door.unwatch(Arc::clone(capture)))
     }
 }
 
@@ -157,32 +191,10 @@ impl<P: Port + Send + 'static> Switch<P> {
         Ok(queues?.into_iter().flatten().collect())
     }
 
-    /// Lets `capture` look at every frame, until [`Switch::unwatch`].
-    ///
-    /// # Errors
-    /// `StorageFull` if [`CAPTURES_MAX`](crate::capture::CAPTURES_MAX) look already, `BrokenPipe` if
-    /// a thread is gone.
-    pub fn watch(&self, capture: &Arc<Capture>) -> io::Result<()> {
-        for lane in &self.lanes {
-            if !lane.watch(Arc::clone(capture))? {
-                self.unwatch(capture)?;
-                return Err(io::Error::new(
-                    io::ErrorKind::StorageFull,
-                    "too many captures",
-                ));
-            }
-        }
-        Ok(())
-    }
-
-    /// Lets `capture` look no more; what it has seen is still there to read.
-    ///
-    /// # Errors
-    /// `BrokenPipe` if a thread is gone.
-    pub fn unwatch(&self, capture: &Arc<Capture>) -> io::Result<()> {
-        self.lanes
-            .iter()
-            .try_for_each(|lane| lane.unwatch(Arc::clone(capture)))
+    /// By which captures come and go.
+    #[must_use]
+    pub fn watcher(&self) -> Watcher<P> {
+        Watcher(self.lanes.iter().map(Lane::door).collect())
     }
 
     /// Replaces the tables, whole, between two batches of each worker.

@@ -10,11 +10,13 @@
 //!  pod eth0 = TAP                                   pod port      (pod.rs)
 //!  node's kernel -- azure0 or cbr0 = TAP            host port     (host.rs)
 //!  eth0 <-redirect- TAP, eth0 -steer pods-> TAP     uplink        (uplink.rs)
+//!  copies0 = TAP -redirect-> azure0 or cbr0         for listeners (copies.rs)
 //! ```
 //!
 //! Devices that only carry the switch's frames are struck dumb before they come up: no IPv6, no
 //! ARP, no queue.
 
+pub mod copies;
 pub mod host;
 pub mod limit;
 pub mod pod;
@@ -29,6 +31,7 @@ use crate::devices::name::DeviceName;
 use crate::devices::netlink::Netlink;
 use crate::devices::sysctl;
 
+pub use copies::Copies;
 pub use host::HostPort;
 pub use limit::{BadLimit, Limit, Limits};
 pub use pod::{PodEnd, PodTap, PodVeth};

@@ -26,6 +26,10 @@ use crate::devices::name::DeviceName;
 const COOKIE: &[u8] = b"tapline";
 /// Where the drop-all stands: behind every rule of ours.
 const DROP_PRIORITY: u16 = 7499;
+/// Where the drop of copies stands.
+const COPIES_PRIORITY: u16 = 7498;
+/// `ETH_P_ALL`.
+const EVERY_PROTOCOL: u16 = 0x0003;
 /// Bytes of `struct tcmsg`.
 const HEADER_LENGTH: usize = 20;
 /// Where the keys start in `struct tc_u32_sel`.
@@ -54,6 +58,26 @@ mod number {
     pub(super) const BPF_DIRECT: u32 = 1;
 }
 
+/// An instruction of classic BPF (`struct sock_filter`): code, jumps, operand.
+type Instruction = (u16, u8, u8, u32);
+
+/// Codes, operands and answers of such programs (linux/filter.h, linux/pkt_cls.h).
+mod bpf {
+    pub(super) const LOAD: u16 = 0x20;
+    pub(super) const JUMP_IF_EQUAL: u16 = 0x15;
+    pub(super) const RETURN: u16 = 0x06;
+    /// `SKF_AD_OFF + SKF_AD_PKTTYPE`.
+    pub(super) const PACKET_TYPE: u32 = 0xffff_f004;
+    /// `SKF_AD_OFF + SKF_AD_QUEUE`: one more than the queue it came in by.
+    pub(super) const QUEUE: u32 = 0xffff_f018;
+    /// `PACKET_OTHERHOST`.
+    pub(super) const OTHER_HOST: u32 = 3;
+    /// `TC_ACT_SHOT`.
+    pub(super) const DROP: u32 = 2;
+    /// `TC_ACT_UNSPEC`.
+    pub(super) const GO_ON: u32 = u32::MAX;
+}
+
 /// Which frames a rule is for. IPv4 and IPv6 are untagged: a VLAN tag hides them from these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Match {
@@ -71,13 +95,15 @@ pub enum Match {
     Advertisement,
 }
 
-/// What happens to the frames of a rule: they leave by the device with that index.
+/// What happens to the frames of a rule, with the index of a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Deed {
     /// They leave by that device and by it alone.
     Redirect(u32),
     /// A copy leaves by that device; the frame goes on to later filters and to the kernel.
     Mirror(u32),
+    /// They come in by that device, as if they had come from its wire.
+    Enter(u32),
 }
 
 /// One classifier on a device's ingress.
@@ -105,7 +131,7 @@ impl Match {
 
     const fn protocol(&self) -> u16 {
         match self {
-            Match::Every => 0x0003,
+            Match::Every => EVERY_PROTOCOL,
             Match::Ipv4To(_) => 0x0800,
             Match::Ipv6To(_) | Match::Advertisement => 0x86dd,
             Match::ArpTarget(_) | Match::ArpReply => 0x0806,
@@ -164,6 +190,7 @@ impl Deed {
         let mut mirred = TcMirror::default();
         (mirred.eaction, mirred.ifindex, mirred.generic.action) = match self {
             Deed::Redirect(to) => (TcMirrorActionType::EgressRedir, to, TcActionType::Stolen),
+            Deed::Enter(to) => (TcMirrorActionType::IngressRedir, to, TcActionType::Stolen),
             // Unspec, not Pipe: Pipe would end the walk here and cut off other owners' filters.
             Deed::Mirror(to) => (TcMirrorActionType::EgressMirror, to, TcActionType::Unspec),
         };
@@ -329,24 +356,87 @@ impl Netlink {
     /// # Errors
     /// What the kernel says.
     pub fn drop_all(&self, device: &DeviceName) -> Result<(), DeviceError> {
+        let all = [(bpf::RETURN, 0, 0, bpf::DROP)];
+        let attempt = format!("drop what comes in by {device}");
+        self.set_program(&attempt, device, DROP_PRIORITY, &all)
+    }
+
+    /// Keeps from the host's own stack what is for other stations, which it would drop a little later
+    /// itself, and what came in by a device's queue `queue`. The device must have a clsact. A filter
+    /// that is there stays.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn drop_copies(&self, device: &DeviceName, queue: Option<u16>) -> Result<(), DeviceError> {
+        let mut program = Vec::new();
+        if let Some(queue) = queue {
+            program.push((bpf::LOAD, 0, 0, bpf::QUEUE));
+            program.push((bpf::JUMP_IF_EQUAL, 2, 0, u32::from(queue) + 1));
+        }
+        program.push((bpf::LOAD, 0, 0, bpf::PACKET_TYPE));
+        program.push((bpf::JUMP_IF_EQUAL, 0, 1, bpf::OTHER_HOST));
+        program.push((bpf::RETURN, 0, 0, bpf::DROP));
+        program.push((bpf::RETURN, 0, 0, bpf::GO_ON));
+        let attempt = format!("keep copies from the stack behind {device}");
+        self.set_program(&attempt, device, COPIES_PRIORITY, &program)
+    }
+
+    /// True if [`Netlink::drop_copies`] holds.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn drops_copies(&self, device: &DeviceName) -> Result<bool, DeviceError> {
+        let is = |found: &FoundFilter| found.kind == "bpf" && found.priority == COPIES_PRIORITY;
+        Ok(self.filters(device)?.iter().any(is))
+    }
+
+    /// Takes [`Netlink::drop_copies`] back; none is no error.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn drop_copies_no_more(&self, device: &DeviceName) -> Result<(), DeviceError> {
         let mut message = TcMessage::with_index(self.index(device)? as i32);
         message.header.parent = INGRESS;
-        message.header.info = u32::from(DROP_PRIORITY) << 16 | u32::from(0x0003_u16.to_be());
-        let option = |kind, value: &[u8]| TcOption::Other(DefaultNla::new(kind, value.to_vec()));
-        // `struct sock_filter`: code BPF_RET | BPF_K, no jumps, and the value.
-        let [c0, c1] = 0x06_u16.to_ne_bytes();
-        let [k0, k1, k2, k3] = 2_u32.to_ne_bytes();
+        message.header.info = place(COPIES_PRIORITY, EVERY_PROTOCOL);
+        let attempt = format!("keep copies no more from the stack behind {device}");
+        match self.change(&attempt, RouteNetlinkMessage::DelTrafficFilter(message), 0) {
+            Err(refused) if refused.is(nix::libc::ENOENT) || refused.is(nix::libc::EINVAL) => {
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    /// Puts a program on the device's ingress whose answer is the deed. One that is there stays.
+    fn set_program(
+        &self,
+        attempt: &str,
+        device: &DeviceName,
+        priority: u16,
+        program: &[Instruction],
+    ) -> Result<(), DeviceError> {
+        let mut message = TcMessage::with_index(self.index(device)? as i32);
+        message.header.parent = INGRESS;
+        message.header.info = place(priority, EVERY_PROTOCOL);
+        let option = |kind, value: Vec<u8>| TcOption::Other(DefaultNla::new(kind, value));
+        let bytes = |(code, yes, no, operand): &Instruction| {
+            let [c0, c1] = code.to_ne_bytes();
+            let [k0, k1, k2, k3] = operand.to_ne_bytes();
+            [c0, c1, *yes, *no, k0, k1, k2, k3]
+        };
         message.attributes = vec![
             TcAttribute::Kind("bpf".into()),
             TcAttribute::Options(vec![
-                option(number::BPF_OPS_LEN, &1_u16.to_ne_bytes()),
-                option(number::BPF_OPS, &[c0, c1, 0, 0, k0, k1, k2, k3]),
-                option(number::BPF_FLAGS, &number::BPF_DIRECT.to_ne_bytes()),
+                option(
+                    number::BPF_OPS_LEN,
+                    (program.len() as u16).to_ne_bytes().to_vec(),
+                ),
+                option(number::BPF_OPS, program.iter().flat_map(bytes).collect()),
+                option(number::BPF_FLAGS, number::BPF_DIRECT.to_ne_bytes().to_vec()),
             ]),
         ];
-        let attempt = format!("drop what comes in by {device}");
         let message = RouteNetlinkMessage::NewTrafficFilter(message);
-        match self.change(&attempt, message, NLM_F_CREATE | NLM_F_EXCL) {
+        match self.change(attempt, message, NLM_F_CREATE | NLM_F_EXCL) {
             Err(refused) if refused.is(nix::libc::EEXIST) => Ok(()),
             other => other,
         }
@@ -482,6 +572,11 @@ const CLSACT_HANDLE: TcHandle = TcHandle {
     minor: 0,
 };
 
+/// Where a filter stands, as `struct tcmsg` has it.
+fn place(priority: u16, protocol: u16) -> u32 {
+    u32::from(priority) << 16 | u32::from(protocol.to_be())
+}
+
 pub(super) fn qdisc(index: u32, parent: TcHandle, handle: TcHandle, kind: &str) -> TcMessage {
     let mut message = TcMessage::with_index(index as i32);
     message.header.parent = parent;
@@ -494,7 +589,7 @@ fn filter(index: u32, handle: u32, priority: u16, protocol: u16) -> TcMessage {
     let mut message = TcMessage::with_index(index as i32);
     message.header.parent = INGRESS;
     message.header.handle = TcHandle::from(handle);
-    message.header.info = u32::from(priority) << 16 | u32::from(protocol.to_be());
+    message.header.info = place(priority, protocol);
     message
         .attributes
         .push(TcAttribute::Kind(TcFilterU32::KIND.into()));

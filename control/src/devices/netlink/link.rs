@@ -32,6 +32,7 @@ mod number {
     pub(super) const TX_QUEUE_LENGTH: u16 = 13;
     pub(super) const INFO: u16 = 18;
     pub(super) const ALIAS: u16 = 20;
+    pub(super) const PROMISCUITY: u16 = 30;
     pub(super) const FAMILY_SPECIFIC: u16 = 26;
     pub(super) const PEER_NAMESPACE: u16 = 37;
     pub(super) const INFO_KIND: u16 = 1;
@@ -63,6 +64,9 @@ pub struct Link {
     pub up: bool,
     /// It has a carrier and its kernel sends by it. A TAP has one while someone has it open.
     pub running: bool,
+    /// How many want to see every frame that comes by, such as `tcpdump`. The flag of that name tells
+    /// only of those who set it by hand.
+    pub listeners: u32,
     /// Resolves no addresses of its own (`IFF_NOARP`).
     pub no_arp: bool,
     /// The alias, free text for people.
@@ -130,6 +134,7 @@ impl Link {
             mtu: found.number(number::MTU).unwrap_or_default(),
             up: flags.contains(LinkFlags::Up),
             running: flags.contains(LinkFlags::Running),
+            listeners: found.number(number::PROMISCUITY).unwrap_or_default(),
             no_arp: flags.contains(LinkFlags::Noarp),
             alias: found.text(number::ALIAS),
             qdisc: found.text(number::QDISC).unwrap_or_default(),

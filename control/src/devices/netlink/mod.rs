@@ -12,6 +12,7 @@ pub mod address;
 pub mod bridge;
 pub mod filter;
 pub mod link;
+pub mod news;
 pub mod shape;
 
 use std::cell::Cell;

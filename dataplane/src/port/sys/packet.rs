@@ -125,6 +125,29 @@ fn bind(socket: &OwnedFd, index: u32) -> io::Result<()> {
     check(unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), len) })
 }
 
+/// Has the device `name` hand over frames for other stations, too (`PACKET_MR_PROMISC`), for as long as
+/// the socket is open.
+pub(crate) fn hear_all(socket: &OwnedFd, name: &str) -> io::Result<()> {
+    let request = libc::packet_mreq {
+        mr_ifindex: netdevice::name_to_index(socket, name)? as libc::c_int,
+        mr_type: libc::PACKET_MR_PROMISC as libc::c_ushort,
+        mr_alen: 0,
+        mr_address: [0; 8],
+    };
+    let len = size_of::<libc::packet_mreq>() as libc::socklen_t;
+    // SAFETY: as in `set_at`: `len` bytes are read from `request`, a whole `packet_mreq`.
+    // Checked by: control/tests/node/listen.rs, where the device has a listener then.
+    check(unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_PACKET,
+            libc::PACKET_ADD_MEMBERSHIP,
+            (&raw const request).cast(),
+            len,
+        )
+    })
+}
+
 /// Receives what is there, at most one message into each of `places`, and says what came. `EINVAL`
 /// means that the kernel had a frame which no virtio-net header can describe, and dropped it.
 ///

@@ -21,9 +21,13 @@ fn each_frame_is_seen_as_it_came_with_what_became_of_it() {
     rig.put(A, &asked);
     let (_, errors) = rig.put(A, &refused);
     let seen = told(&capture);
-    let (a, b) = (Some(port(A)), port(B));
+    let a = Some(port(A));
+    let to_b = Fate::Forwarded {
+        egress: port(B),
+        rewrite: Rewrite::KEEP,
+    };
     let back = Fate::Originated { egress: port(A) };
-    assert_eq!(seen[0], (a, Fate::Forwarded { egress: b }, bridged.clone()));
+    assert_eq!(seen[0], (a, to_b, bridged.clone()));
     assert_eq!(
         seen[1],
         (a, Fate::Dropped(DropReason::TooShort), vec![0; 9])
@@ -37,6 +41,29 @@ fn each_frame_is_seen_as_it_came_with_what_became_of_it() {
     rig.worker.unwatch(&capture);
     rig.put(A, &bridged);
     assert_eq!(told(&capture), []);
+}
+
+#[test]
+fn a_frame_that_waits_says_so_and_then_what_becomes_of_it() {
+    let mut rig = Rig::new(&kubenet());
+    let capture = Arc::new(Capture::new(Wanted::default(), 16, FRAME_MAX));
+    assert!(rig.worker.watch(Arc::clone(&capture)));
+    let away = ping(POD_A, GATEWAY, "10.244.1.6", "10.244.0.7", 64);
+    rig.put(A, &away);
+    let fates: Vec<Fate> = told(&capture)
+        .into_iter()
+        .map(|(_, fate, _)| fate)
+        .collect();
+    let asked = Fate::Originated {
+        egress: port(UPLINK),
+    };
+    assert_eq!(fates, [Fate::Waiting, asked]);
+    // Whoever claims another's address is refused, and seen once.
+    rig.put(A, &asks((POD_A, "10.244.1.7"), "10.244.1.7"));
+    let claims = told(&capture);
+    let of_a = claims.iter().filter(|(from, ..)| *from == Some(port(A)));
+    let of_a: Vec<Fate> = of_a.map(|(_, fate, _)| *fate).collect();
+    assert_eq!(of_a, [Fate::Dropped(DropReason::AddressConflict)]);
 }
 
 #[test]

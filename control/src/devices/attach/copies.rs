@@ -1,0 +1,175 @@
+//! The way by which copies of frames come in at the host port, for those who listen there.
+//!
+//! In: frames. Out: the same frames at the host device, where packet sockets see them.
+//! Never: to the host's own stack. Nor by the host port's own queues, in which the kernel would put
+//! frames for the switch.
+//!
+//! ```text
+//!  copies -> TAP copies0 =redirect=> host device: packet sockets | drop | the host's stack
+//! ```
+//!
+//! Taps hear a frame before a filter on ingress drops it. Two marks tell a copy from a frame for the
+//! host, and each is one that the kernel makes and nothing in a frame can feign: it is for another
+//! station, since `copies0` has an address of its own that no frame bears as its target; and it came in
+//! by the second queue of its TAP, where the host port has one. Broadcasts have the second mark alone:
+//! where there is none, no broadcast is shown.
+//!
+//! `copies0` lives as long as it is open, so that a process that is killed leaves no way in.
+
+use std::io;
+use std::os::fd::AsFd;
+
+use dataplane::port::tap::{Queues, TapPort};
+
+use super::{ensure_alias, hush_and_raise};
+use crate::devices::error::DeviceError;
+use crate::devices::name::DeviceName;
+use crate::devices::netlink::Netlink;
+use crate::devices::netlink::filter::{Deed, Match, Rule};
+
+/// The TAP that copies come in by.
+const TAP: &str = "copies0";
+/// The queue of it by which they do.
+const QUEUE: u16 = 1;
+
+/// An open way.
+#[derive(Debug)]
+pub struct Copies {
+    host: DeviceName,
+    queues: Vec<TapPort>,
+    /// The host device had no clsact before.
+    clsact: bool,
+}
+
+impl Copies {
+    /// Opens the way to `host`; with `broadcasts` only if that has a single queue and TAPs can have
+    /// two.
+    ///
+    /// # Errors
+    /// [`DeviceError::Conflict`] if somebody else has a device of that name, otherwise what failed;
+    /// then nothing is left.
+    pub fn open(
+        node: &Netlink,
+        host: &DeviceName,
+        broadcasts: bool,
+    ) -> Result<Copies, DeviceError> {
+        let tap = tap();
+        if node.find_link(&tap)?.is_some() {
+            return Err(DeviceError::Conflict {
+                device: tap,
+                namespace: node.namespace().name().into(),
+                why: "is not ours".into(),
+            });
+        }
+        let mut copies = Copies {
+            host: host.clone(),
+            queues: Vec::new(),
+            clsact: node.ensure_clsact(host)?,
+        };
+        match copies.raise(node, &tap, broadcasts) {
+            Ok(()) => Ok(copies),
+            Err(refused) => {
+                copies.close(node)?;
+                Err(refused)
+            }
+        }
+    }
+
+    /// The drop first: before it holds there must be no way in.
+    fn raise(
+        &mut self,
+        node: &Netlink,
+        tap: &DeviceName,
+        broadcasts: bool,
+    ) -> Result<(), DeviceError> {
+        node.drop_copies(&self.host, broadcasts.then_some(QUEUE))?;
+        let kind = if broadcasts {
+            Queues::Multi
+        } else {
+            Queues::Single
+        };
+        let count = if broadcasts { QUEUE + 1 } else { 1 };
+        let open = || {
+            (0..count)
+                .map(|_| TapPort::open(tap.as_str(), kind))
+                .collect()
+        };
+        let queues: io::Result<Vec<TapPort>> = node.namespace().run(open);
+        self.queues = queues.map_err(|source| DeviceError::Inside {
+            attempt: format!("open the TAP {tap}"),
+            namespace: node.namespace().name().into(),
+            source,
+        })?;
+        ensure_alias(node, tap, &format!("tapline copies for {}", self.host))?;
+        node.ensure_clsact(tap)?;
+        let enter = Rule {
+            frames: Match::Every,
+            deed: Deed::Enter(node.index(&self.host)?),
+        };
+        node.set_rules(tap, &[enter])?;
+        hush_and_raise(node, tap)
+    }
+
+    /// True if broadcasts are shown.
+    #[must_use]
+    pub fn shows_broadcasts(&self) -> bool {
+        self.queues.len() > 1
+    }
+
+    /// Shows a frame, with room for a `virtio_net_hdr` of nothing but zeroes in front of it.
+    ///
+    /// # Errors
+    /// `EINVAL` for what is no frame; `EIO` or `EBADFD` if the TAP is down or gone.
+    pub fn show(&self, framed: &[u8]) -> io::Result<()> {
+        let queue = self.queues.last();
+        let queue = queue.ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected))?;
+        rustix::io::write(queue.as_fd(), framed)?;
+        Ok(())
+    }
+
+    /// True if no copy can reach the host's stack.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn is_safe(&self, node: &Netlink) -> Result<bool, DeviceError> {
+        node.drops_copies(&self.host)
+    }
+
+    /// Closes the way, and leaves the host device as it was.
+    ///
+    /// # Errors
+    /// What the kernel says. The way is closed all the same.
+    pub fn close(mut self, node: &Netlink) -> Result<(), DeviceError> {
+        self.queues.clear();
+        match node.find_link(&self.host)? {
+            Some(_) => clear(node, &self.host, self.clsact),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Removes what a process that was killed has left at the host device: the drop, to which nothing comes
+/// any more.
+///
+/// # Errors
+/// What the kernel says.
+pub fn sweep(node: &Netlink, host: &DeviceName) -> Result<(), DeviceError> {
+    let left = node.find_link(host)?.is_some() && node.drops_copies(host)?;
+    let ours = node.find_link(&tap())?.is_none();
+    if left && ours {
+        clear(node, host, true)?;
+    }
+    Ok(())
+}
+
+fn clear(node: &Netlink, host: &DeviceName, clsact: bool) -> Result<(), DeviceError> {
+    node.drop_copies_no_more(host)?;
+    if clsact && node.has_no_filters(host)? {
+        node.remove_clsact(host)?;
+    }
+    Ok(())
+}
+
+fn tap() -> DeviceName {
+    DeviceName::new(TAP).expect("our own names are device names")
+}

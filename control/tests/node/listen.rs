@@ -1,0 +1,159 @@
+//! Somebody listens at the host device, as `tcpdump -i cbr0` does: they see the pods' frames, and the
+//! host's own stack sees none of them.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use control::lab::privilege::PrivateNet;
+use control::lab::probe::capture::{Capture, Captured, Recording};
+use control::lab::probe::ping::{PingSpec, ping};
+use dataplane::port::packet::PacketPort;
+
+use crate::world::{Pod, Running, World, address, name, until};
+
+/// Listens as `tcpdump` does, until it is dropped.
+fn listener(world: &World) -> PacketPort {
+    let open = || {
+        let port = PacketPort::open("cbr0")?;
+        port.hear_all()?;
+        Ok(port)
+    };
+    world.node.run(open).expect("a packet socket")
+}
+
+fn copies(running: &Running) -> serde_json::Value {
+    let view: serde_json::Value = running.client.get("/v1/steering").expect("it answers");
+    view["copies"].clone()
+}
+
+fn until_shown(running: &Running) {
+    until("somebody listens, and is shown nothing", || {
+        copies(running)["listening"] == true
+    });
+}
+
+/// What the node's own stack has received: IP packets and ICMP messages.
+fn received(world: &World) -> BTreeMap<String, u64> {
+    let read = || std::fs::read_to_string("/proc/thread-self/net/snmp");
+    let text = world.node.run(read).expect("the kernel counts");
+    let lines: Vec<Vec<&str>> = text
+        .lines()
+        .map(|line| line.split_whitespace().collect())
+        .collect();
+    let mut counts = BTreeMap::new();
+    for pair in lines.chunks(2) {
+        for (title, count) in pair[0].iter().zip(&pair[1]).skip(1) {
+            if ["InReceives", "InMsgs", "InDiscards"].contains(title) {
+                let key = format!("{}{title}", pair[0][0]);
+                counts.insert(key, count.parse().expect("a number"));
+            }
+        }
+    }
+    counts
+}
+
+/// Echo requests or replies that came in at the host device between these two.
+fn echoes(heard: &Recording, kind: u8, from: IpAddr, to: IpAddr) -> usize {
+    let (IpAddr::V4(from), IpAddr::V4(to)) = (from, to) else {
+        return 0;
+    };
+    let is = |frame: &&Captured| {
+        frame.bytes.get(12..14) == Some(&[8, 0])
+            && frame.bytes.get(26..30) == Some(&from.octets())
+            && frame.bytes.get(30..34) == Some(&to.octets())
+            && frame.bytes.get(34) == Some(&kind)
+    };
+    heard.frames.iter().filter(is).count()
+}
+
+pub(crate) fn a_listener_sees_both_directions_and_the_host_none(_: PrivateNet) {
+    listen_and_look(&World::kubenet());
+}
+
+/// Where broadcasts cannot be told from those for the host, they are not shown.
+pub(crate) fn a_listener_sees_no_broadcast_where_a_tap_has_one_queue(_: PrivateNet) {
+    let world = World::kubenet();
+    let config = world.config();
+    let without = r#""features_off": ["multi_queue"], "policy""#;
+    world.configure(&config.replace(r#""policy""#, without));
+    assert!(!listen_and_look(&world));
+}
+
+/// Whether broadcasts were shown.
+fn listen_and_look(world: &World) -> bool {
+    let running = world.start();
+    let (a, b) = (Pod::new("pod-a"), Pod::new("pod-b"));
+    let (a_is, b_is) = (address(&a.added(&running)), address(&b.added(&running)));
+    let quiet = world.snapshot();
+    assert_eq!(copies(&running)["listening"], false);
+    let listening = listener(world);
+    until_shown(&running);
+    let recording = Capture::start(&world.node, "cbr0").expect("a packet socket");
+    let before = received(world);
+    let pinged = a.pings(b_is);
+    assert_eq!((pinged.received(), pinged.replies.len()), (3, 3));
+    // Nobody is there, so the frame waits for its next hop first, and comes again.
+    let away: IpAddr = "10.244.0.9".parse().expect("one");
+    let spec = PingSpec {
+        count: 2,
+        timeout: Duration::from_millis(300),
+        ..PingSpec::to(away)
+    };
+    ping(&a.netns, &spec).expect("a socket");
+    std::thread::sleep(Duration::from_millis(100));
+    let after = received(world);
+    let heard = recording.stop().expect("it hears");
+    assert_eq!(before, after, "the host's stack saw a copy");
+    assert_eq!(echoes(&heard, 8, a_is, b_is), 3, "{:?}", heard.frames);
+    assert_eq!(echoes(&heard, 0, b_is, a_is), 3, "{:?}", heard.frames);
+    assert_eq!(echoes(&heard, 8, a_is, away), 2, "{:?}", heard.frames);
+    let asks = |frame: &&Captured| frame.bytes[..6] == [0xff; 6] && frame.bytes[12..14] == [8, 6];
+    let broadcasts = copies(&running)["broadcasts"] == true;
+    let asked = heard.frames.iter().any(|frame| asks(&frame));
+    assert_eq!(asked, broadcasts, "{:?}", heard.frames);
+    let answers = heard.frames.iter().filter(|frame| frame.outgoing).count();
+    assert_eq!(answers, 0, "the host answered a copy: {:?}", heard.frames);
+    // What passes the host device anyway is seen once.
+    let recording = Capture::start(&world.node, "cbr0").expect("a packet socket");
+    let gateway: IpAddr = "10.244.1.1".parse().expect("one");
+    assert_eq!(a.pings(gateway).received(), 3);
+    let heard = recording.stop().expect("it hears");
+    assert_eq!(echoes(&heard, 8, a_is, gateway), 3, "{:?}", heard.frames);
+    assert_eq!(echoes(&heard, 0, gateway, a_is), 3, "{:?}", heard.frames);
+    drop(listening);
+    until("it is shown on", || copies(&running)["listening"] == false);
+    assert_eq!(world.snapshot(), quiet);
+    broadcasts
+}
+
+pub(crate) fn no_copy_reaches_the_host_whoever_takes_the_filter_or_kills_the_daemon(_: PrivateNet) {
+    let world = World::kubenet();
+    let running = world.start();
+    let (a, b) = (Pod::new("pod-a"), Pod::new("pod-b"));
+    let b_is = (a.added(&running), address(&b.added(&running))).1;
+    let listening = listener(&world);
+    until_shown(&running);
+    a.pings(b_is);
+    let before = received(&world);
+    let (net, host) = (world.net(), name("cbr0"));
+    net.remove_clsact(&host).expect("somebody may do that");
+    assert_eq!(a.pings(b_is).received(), 3);
+    until("nobody keeps copies from the host", || {
+        net.drops_copies(&host).is_ok_and(|drops| drops)
+    });
+    assert_eq!(a.pings(b_is).received(), 3);
+    assert_eq!(before, received(&world), "the host's stack saw a copy");
+    running.kill();
+    let devices = net.links().expect("links");
+    let way_in = devices.iter().any(|link| link.name == "copies0");
+    assert!(!way_in, "a way in is left");
+    let running = world.start();
+    until_shown(&running);
+    assert_eq!(a.pings(b_is).received(), 3);
+    drop(listening);
+    until("the filter is left", || {
+        !net.drops_copies(&host).expect("it answers")
+    });
+    assert_eq!(running.stop(), Some(0));
+}
