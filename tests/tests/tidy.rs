@@ -140,6 +140,24 @@ fn the_dataplane_is_told_the_time() {
     );
 }
 
+/// Who may ask what time people say it is: those who print it. All else would follow a clock that jumps.
+#[test]
+fn no_clock_that_somebody_sets_decides_anything() {
+    let told = [
+        "control/src/daemon/capture.rs",
+        "control/src/lab/probe/capture.rs",
+    ];
+    let ships = |source: &Source| source.below("control/src/") || source.below("dataplane/src/");
+    let decides = |source: &Source| ships(source) && !told.contains(&source.path.as_str());
+    holds(
+        "reads the wall clock",
+        mentions(
+            decides,
+            &["SystemTime::now", "ClockId::Realtime", "CLOCK_REALTIME"],
+        ),
+    );
+}
+
 #[test]
 fn unsafe_code_lives_in_one_folder() {
     let outside = |s: &Source| !s.below("dataplane/src/port/sys/");

@@ -40,7 +40,7 @@ pub struct Kept {
     /// Its pods, when it was adopted.
     #[serde(default)]
     pub pods: Vec<PodShape>,
-    /// An adoption that nobody has confirmed goes back at this time, in seconds since 1970.
+    /// An adoption that nobody has confirmed goes back at this time, in seconds since the node's boot.
     pub confirm_by: Option<u64>,
     /// The node's device that leads to the network, and the switch's TAP for it: whose steering a
     /// rescue takes away.

@@ -10,7 +10,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use dataplane::addr::{Mac, Station};
 use ipnet::IpNet;
@@ -53,10 +52,11 @@ fn failed(what: &str, failures: &[Failure]) -> ApiError {
     error
 }
 
-/// Seconds since 1970, by the node's clock.
-fn wall_clock() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| since.as_secs())
+/// Seconds since the node's boot: a clock that nobody sets, and that goes on over a restart of the
+/// daemon. After a boot there is no adoption left to mind.
+fn boot_clock() -> u64 {
+    let since = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    u64::try_from(since.tv_sec).unwrap_or(0)
 }
 
 /// Whether the host port's name is a bridge's, in which case the port gets another, and what is kept
@@ -154,7 +154,7 @@ impl Core {
         }
         let within = request.confirm_within_seconds;
         // Also where no word is asked for: a crash between two steps must find its way back.
-        kept.confirm_by = Some(wall_clock() + within.max(1));
+        kept.confirm_by = Some(boot_clock() + within.max(1));
         self.keep_bridge(&kept)?;
         self.move_over(&steps, found)?;
         for station in &observed.stations {
@@ -382,7 +382,7 @@ impl Core {
     /// An adoption that nobody confirmed in time goes back.
     pub(super) fn mind_the_adoption(&mut self) {
         let due = self.adoption.as_ref().and_then(|kept| kept.confirm_by);
-        if due.is_none_or(|due| wall_clock() < due) {
+        if due.is_none_or(|due| boot_clock() < due) {
             return;
         }
         tracing::warn!("nobody confirmed the adoption: the pods go back to the bridge");
@@ -672,7 +672,7 @@ pub(super) fn undo_what_was_cut_short(net: &Netlink, store: &Store) -> Result<()
     let adopted = net
         .find_link(&kept.bridge.name)?
         .is_some_and(|link| link.tap.is_some());
-    let in_time = kept.confirm_by.is_some_and(|due| wall_clock() < due);
+    let in_time = kept.confirm_by.is_some_and(|due| boot_clock() < due);
     if adopted && in_time {
         return Ok(());
     }

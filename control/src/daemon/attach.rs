@@ -70,8 +70,8 @@ impl Core {
     pub fn add(&mut self, request: &AddRequest) -> Result<AddReply, ApiError> {
         let key = request.key();
         let ifname = check_key(&key)?;
-        if let Some(beside) = self.waits_beside() {
-            return Err(beside);
+        if let Some(not_yet) = self.not_yet() {
+            return Err(not_yet);
         }
         if self.attachments.contains_key(&key) {
             let why = format!("{key} is attached already");

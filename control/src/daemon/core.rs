@@ -11,6 +11,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
+use std::net::IpAddr;
 use std::num::NonZeroU16;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -40,7 +41,7 @@ use crate::devices::name::DeviceName;
 use crate::devices::netlink::Netlink;
 use crate::devices::netns::Netns;
 use crate::devices::tap::TapSpec;
-use crate::ipam::Pool;
+use crate::ipam::{Memory, Pool};
 use crate::plan::Plugin;
 use crate::steer::{Cover, Keeper};
 
@@ -144,6 +145,15 @@ pub(super) fn system(what: impl Into<String>) -> impl FnOnce(io::Error) -> Daemo
     |source| DaemonError::System { what, source }
 }
 
+/// What a core that was started without its node's word waits for, and keeps until then.
+#[derive(Debug)]
+struct Provisional {
+    /// Why there is no word yet.
+    why: String,
+    /// What the state file told of addresses that its pool does not have.
+    memory: Memory,
+}
+
 /// A switch on a node.
 #[derive(Debug)]
 pub struct Core {
@@ -160,6 +170,8 @@ pub struct Core {
     pub(super) opened: BTreeSet<PortId>,
     /// What was to be kept and could not be, in words.
     unsaved: Option<String>,
+    /// Those attached before are served, and the node has not spoken yet.
+    provisional: Option<Provisional>,
     /// Those who look at frames.
     pub(super) captures: Captures,
     /// Shows copies to those who listen at the host device.
@@ -224,6 +236,7 @@ impl Core {
             heirlooms,
             opened: BTreeSet::new(),
             unsaved: None,
+            provisional: None,
             captures: Captures::default(),
             mirror: None,
             beside,
@@ -384,6 +397,61 @@ impl Core {
         }
     }
 
+    /// This core was started by what those attached before have, and nobody has told more: no ADD is
+    /// served until [`Core::reload`] brings the node's own word.
+    pub fn wait_for_the_node(&mut self, why: String) {
+        let memory = match self.provisional.take() {
+            Some(waits) => waits.memory,
+            None => {
+                let kept = self.store.as_ref().map(Store::load);
+                kept.and_then(Result::ok).unwrap_or_default().memory
+            }
+        };
+        self.provisional = Some(Provisional { why, memory });
+    }
+
+    /// Why no ADD is served, if so.
+    pub(super) fn not_yet(&self) -> Option<ApiError> {
+        let nobody_told = self.provisional.as_ref().map(|waits| {
+            let why = format!(
+                "those attached before are served, and no more: {}",
+                waits.why
+            );
+            ApiError::new(ErrorKind::NotReady, why)
+        });
+        self.waits_beside().or(nobody_told)
+    }
+
+    /// What is known of addresses beside who holds them.
+    fn memory(&self) -> Memory {
+        let mut memory = self.pool.memory();
+        if let Some(waits) = &self.provisional {
+            let ours = |list: &[IpAddr], other: &IpAddr| list.contains(other);
+            let last = waits.memory.last.iter();
+            let last: Vec<IpAddr> = last.filter(|a| !ours(&memory.last, a)).copied().collect();
+            memory.last.extend(last);
+            // Those rest longest that were released last.
+            let mut released = waits.memory.released.clone();
+            released.retain(|address| !ours(&memory.released, address));
+            released.append(&mut memory.released);
+            memory.released = released;
+        }
+        memory
+    }
+
+    /// Addresses to give, with those of the pods attached held.
+    fn pool_in_use(&self, mut pool: Pool<Key>) -> Pool<Key> {
+        for one in self.attachments.values() {
+            for address in one.ips() {
+                if let Err(refused) = pool.hold(address, one.key.clone()) {
+                    tracing::warn!("{}: {refused}", one.name());
+                }
+            }
+        }
+        pool.remember(&self.memory(), self.now());
+        pool
+    }
+
     /// Gives the switch the tables for the pods attached now.
     pub(super) fn publish(&mut self) -> Result<(), DaemonError> {
         let tables = build(&self.spec, self.attachments.values())?;
@@ -392,7 +460,8 @@ impl Core {
     }
 
     /// The same node with other surroundings, or another list of pods' addresses: what a reload
-    /// may change. Frames in flight are decided by the old tables or by the new ones.
+    /// may change. Frames in flight are decided by the old tables or by the new ones. If it was
+    /// served by what its pods have, this is its own word, and `pool` is given from now on.
     ///
     /// # Errors
     /// What is wrong with the new ones; then the old ones stay.
@@ -401,6 +470,7 @@ impl Core {
         spec: NodeSpec,
         settings: Settings,
         pods: &PodAddresses,
+        pool: Pool<Key>,
     ) -> Result<(), DaemonError> {
         let tables = build(&spec, self.attachments.values())?;
         let (old_spec, old_settings) = (self.spec.clone(), self.settings.clone());
@@ -420,7 +490,10 @@ impl Core {
             }
             return Err(refused.into());
         }
-        if let PodAddresses::Secondary(addresses) = pods {
+        if self.provisional.is_some() {
+            self.pool = self.pool_in_use(pool);
+            self.provisional = None;
+        } else if let PodAddresses::Secondary(addresses) = pods {
             self.pool.relist(addresses);
         }
         self.switch.publish(tables);
@@ -434,7 +507,7 @@ impl Core {
             return Ok(());
         };
         let attachments = self.attachments.values().cloned().collect();
-        let saved = store.save(&State::new(attachments, self.pool.memory()));
+        let saved = store.save(&State::new(attachments, self.memory()));
         self.unsaved = saved.as_ref().err().map(ToString::to_string);
         saved
     }
@@ -515,8 +588,8 @@ impl Core {
             Some(ApiError::new(ErrorKind::NotReady, why))
         } else if let Some(unsaved) = &self.unsaved {
             Some(ApiError::new(ErrorKind::State, unsaved.clone()))
-        } else if let Some(beside) = self.waits_beside() {
-            Some(beside)
+        } else if let Some(not_yet) = self.not_yet() {
+            Some(not_yet)
         } else if fill.free() == 0 || self.attachments.len() >= self.settings.pods_max {
             let why = format!(
                 "{} pods are attached, and no more fit",
@@ -541,6 +614,12 @@ impl Core {
             }),
             serving_seconds: Some(self.now().as_secs()),
         }
+    }
+
+    /// The node itself has told what it is.
+    #[must_use]
+    pub fn is_told(&self) -> bool {
+        self.provisional.is_none()
     }
 
     /// The node.

@@ -30,7 +30,7 @@ impl Core {
             addresses: fill.total,
             addresses_held: fill.held,
             addresses_resting: fill.resting,
-            truth_known: true,
+            truth_known: self.is_told(),
             ..Sample::of_switch(&boards, roles)
         }
     }

@@ -13,6 +13,7 @@
 use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -28,9 +29,12 @@ use super::systemd::Heirlooms;
 use super::truth::{self, Known};
 use super::{Daemon, empty};
 use crate::api::server::Bound;
+use crate::api::types::Key;
 use crate::api::{Answer, ApiError, Call, ErrorKind, Handler, Limits};
+use crate::compile::NodeSpec;
 use crate::config::{self, LogLevel, NodeConfig};
 use crate::devices::netns::Netns;
+use crate::ipam::Pool;
 use crate::metrics::serve::Exporter;
 use crate::metrics::{self, Sample};
 use crate::model::{Faults, Source};
@@ -41,6 +45,9 @@ const TICK: Duration = Duration::from_secs(1);
 
 /// How long the truth is waited for before the next try, while there is none.
 const TRUTH_AGAIN: Duration = Duration::from_secs(1);
+/// Whoever answers from the node itself does within this time; those attached before wait no longer
+/// for who does not.
+const TRUTH_AT_ONCE: Duration = Duration::from_millis(50);
 
 /// Why the process ended, where it was not told to.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +64,75 @@ pub enum RunError {
     /// A broken law.
     #[error("a thread of the switch has died")]
     SwitchDied,
+}
+
+/// The way to a node that is known.
+#[derive(Debug)]
+struct Asking {
+    /// Until a core has it.
+    store: Option<Store>,
+    /// The question that is on its way.
+    answer: Option<Receiver<Result<Known, String>>>,
+    asked: Option<Instant>,
+    /// Those attached before wait no longer for it.
+    late: bool,
+    known: bool,
+}
+
+impl Asking {
+    fn new(store: Store) -> Asking {
+        Asking {
+            store: Some(store),
+            answer: None,
+            asked: None,
+            late: false,
+            known: false,
+        }
+    }
+
+    /// What is answered by now; nothing where there is nothing new. A source may take its time, so it
+    /// is asked on a thread of its own.
+    fn ask(&mut self, config: &NodeConfig, node: &Netns) -> Option<Result<Known, String>> {
+        if self.known {
+            return None;
+        }
+        let due = self
+            .asked
+            .is_none_or(|asked| asked.elapsed() >= TRUTH_AGAIN);
+        if self.answer.is_none() && due {
+            let (told, answer) = mpsc::channel();
+            let (config, node) = (config.clone(), node.clone());
+            let ask = move || {
+                // Nobody listens any more where the daemon ends.
+                let _ = told.send(truth::ask(&config, &node));
+            };
+            if let Err(error) = std::thread::Builder::new()
+                .name("tl-truth".into())
+                .spawn(ask)
+            {
+                return Some(Err(format!("starting a thread: {error}")));
+            }
+            (self.answer, self.asked) = (Some(answer), Some(Instant::now()));
+        }
+        let wait = if self.late {
+            Duration::ZERO
+        } else {
+            TRUTH_AT_ONCE
+        };
+        let answer = match self.answer.as_ref()?.recv_timeout(wait) {
+            Ok(answer) => answer,
+            Err(RecvTimeoutError::Timeout) if self.late => return None,
+            Err(RecvTimeoutError::Timeout) => {
+                self.late = true;
+                return Some(Err(
+                    "the node was asked, and has not answered yet".to_owned()
+                ));
+            }
+            Err(RecvTimeoutError::Disconnected) => Err("the question was lost".to_owned()),
+        };
+        self.answer = None;
+        Some(answer)
+    }
 }
 
 /// A process, and what it was told.
@@ -203,18 +279,17 @@ impl Process {
         let mut hang_up = told(SignalKind::hangup())?;
         let watchdog = sd_notify::watchdog_enabled();
         let mut tick = tokio::time::interval(watchdog.map_or(TICK, |limit| (limit / 3).min(TICK)));
-        let mut store = Some(store);
-        let mut asked = Instant::now() - TRUTH_AGAIN;
+        let mut asking = Asking::new(store);
         loop {
             tokio::select! {
                 _ = terminate.recv() => return Ok(()),
                 _ = interrupt.recv() => return Ok(()),
                 _ = hang_up.recv() => drop(self.reload()),
+                () = tokio::time::sleep(TRUTH_AT_ONCE), if asking.answer.is_some() => {
+                    self.begin(&mut asking)?;
+                }
                 _ = tick.tick() => {
-                    if store.is_some() && asked.elapsed() >= TRUTH_AGAIN {
-                        asked = Instant::now();
-                        self.begin(&mut store)?;
-                    }
+                    self.begin(&mut asking)?;
                     self.look_after()?;
                     let _ = sd_notify::notify(&[NotifyState::Watchdog]);
                 }
@@ -222,37 +297,83 @@ impl Process {
         }
     }
 
-    /// Begins to serve if the node is known by now.
-    fn begin(&self, store: &mut Option<Store>) -> Result<(), RunError> {
+    /// Begins to serve: all if the node is known by now, else those attached before.
+    fn begin(&self, asking: &mut Asking) -> Result<(), RunError> {
         let config = self.config();
-        let known = truth::ask(&config, &self.netns);
-        let known = known.and_then(|known| {
+        let Some(answer) = asking.ask(&config, &self.netns) else {
+            return Ok(());
+        };
+        let fitting = answer.and_then(|known| {
             self.compare(&known);
             let spec = node::spec(&config, &known.truth).map_err(|unfit| unfit.to_string())?;
             let pool = node::pool(&known.truth).map_err(|unfit| unfit.to_string())?;
+            Ok((known.truth, spec, pool))
+        });
+        let (truth, spec, pool) = match fitting {
+            Ok(known) => known,
+            Err(why) => return self.serve_those_attached(why, asking),
+        };
+        let settings = self.settings(&config);
+        if let Some(store) = asking.store.take() {
+            self.daemon.serve(self.start(spec, settings, pool, store)?);
+        } else {
+            // Those attached before are served already.
+            let told = self
+                .daemon
+                .with(|core| core.reload(spec, settings, &truth.pods, pool));
+            if let Err(error) = told.and_then(|told| told.map_err(ApiError::from)) {
+                return self.serve_those_attached(error.to_string(), asking);
+            }
+        }
+        asking.known = true;
+        let status = format!("serving {}", config.node);
+        let _ = sd_notify::notify(&[NotifyState::Ready, NotifyState::Status(&status)]);
+        Ok(())
+    }
+
+    fn start(
+        &self,
+        spec: NodeSpec,
+        settings: Settings,
+        pool: Pool<Key>,
+        store: Store,
+    ) -> Result<Core, RunError> {
+        let name = spec.name.clone();
+        let heirlooms = Heirlooms::inherited();
+        let core = Core::start(spec, settings, pool, Some(store), heirlooms, &self.netns)?;
+        let count = core.attachments().count();
+        tracing::info!("serving {name} with {count} pods attached");
+        Ok(core)
+    }
+
+    /// The node has not spoken. Those attached before need no word of it: their frames go on.
+    fn serve_those_attached(&self, why: String, asking: &mut Asking) -> Result<(), RunError> {
+        tracing::warn!("not serving yet: {why}");
+        // Ready is who answers: a kubelet that waits for this unit is who brings the pod CIDR.
+        let _ = sd_notify::notify(&[NotifyState::Ready, NotifyState::Status(&why)]);
+        let Some(store) = asking.store.take() else {
+            let _ = self.daemon.with(|core| core.wait_for_the_node(why));
+            return Ok(());
+        };
+        let config = self.config();
+        let attached = store.load().map_err(DaemonError::from)?.attachments;
+        let recalled = truth::recall(&config, &self.netns, &attached).and_then(|truth| {
+            let spec = node::spec(&config, &truth).map_err(|unfit| unfit.to_string())?;
+            let pool = node::pool(&truth).map_err(|unfit| unfit.to_string())?;
             Ok((spec, pool))
         });
-        match known {
-            Err(why) => {
-                tracing::warn!("not serving yet: {why}");
-                // Ready is who answers: a kubelet that waits for this unit is who brings the pod CIDR.
-                let _ = sd_notify::notify(&[NotifyState::Ready, NotifyState::Status(&why)]);
-                self.daemon.wait(why);
-            }
+        match recalled {
             Ok((spec, pool)) => {
-                let core = Core::start(
-                    spec,
-                    self.settings(&config),
-                    pool,
-                    store.take(),
-                    Heirlooms::inherited(),
-                    &self.netns,
-                )?;
-                let count = core.attachments().count();
-                tracing::info!("serving {} with {count} pods attached", config.node);
+                let mut core = self.start(spec, self.settings(&config), pool, store)?;
+                core.wait_for_the_node(why);
                 self.daemon.serve(core);
-                let status = format!("serving {}", config.node);
-                let _ = sd_notify::notify(&[NotifyState::Ready, NotifyState::Status(&status)]);
+            }
+            Err(nothing) => {
+                if !attached.is_empty() {
+                    tracing::warn!("nor are those attached before: {nothing}");
+                }
+                asking.store = Some(store);
+                self.daemon.wait(why);
             }
         }
         Ok(())
@@ -331,10 +452,11 @@ impl Process {
             self.compare(&known);
             let truth = known.truth;
             let spec = node::spec(&new, &truth).map_err(|unfit| refused(unfit.to_string()))?;
+            let pool = node::pool(&truth).map_err(|unfit| refused(unfit.to_string()))?;
             let settings = self.settings(&new);
             let applied = self
                 .daemon
-                .with(|core| core.reload(spec, settings, &truth.pods))?;
+                .with(|core| core.reload(spec, settings, &truth.pods, pool))?;
             applied.map_err(|error| refused(error.to_string()))?;
         }
         self.level.set(filter(new.log));

@@ -4,14 +4,18 @@
 //! it, or why there is none yet.
 //! Never: takes the plan's word.
 
-use dataplane::tables::Addresses;
-use ipnet::IpNet;
+use std::collections::BTreeSet;
 
+use dataplane::tables::Addresses;
+use ipnet::{IpNet, Ipv4Net};
+
+use super::attachment::Attachment;
 use super::node::{NodeTruth, PodAddresses};
 use crate::config::NodeConfig;
 use crate::devices::netlink::Netlink;
 use crate::devices::netns::Netns;
-use crate::node::{self, Difference, Seen};
+use crate::node::{self, Difference, NicAddresses, PodCidrs, Seen, Unbelievable};
+use crate::plan::Plugin;
 
 /// What is known of the node.
 #[derive(Clone, Debug)]
@@ -40,6 +44,54 @@ pub(crate) fn ask(config: &NodeConfig, node: &Netns) -> Result<Known, String> {
         source: told.source,
         differences: node::differences(&expected, &told.truth, &seen.addresses),
     })
+}
+
+/// What those attached before tell of their node: enough to carry their frames, and to answer for
+/// nobody else, until it has spoken itself.
+///
+/// # Errors
+/// Why they tell nothing.
+pub(crate) fn recall(
+    config: &NodeConfig,
+    node: &Netns,
+    attached: &[Attachment],
+) -> Result<NodeTruth, String> {
+    let net = Netlink::open(node).map_err(|error| error.to_string())?;
+    let seen = Seen::look(&net, &config.uplink.device).map_err(|error| error.to_string())?;
+    let told = of_attached(config.plugin, &seen, attached).map_err(|bad| bad.to_string())?;
+    assemble(config, &seen, &told)
+}
+
+fn of_attached(
+    plugin: Plugin,
+    seen: &Seen,
+    attached: &[Attachment],
+) -> Result<node::NodeTruth, Unbelievable> {
+    let held = attached.iter().flat_map(|one| &one.addresses);
+    let links = held.map(|held| held.address);
+    match plugin {
+        Plugin::Kubenet => {
+            let nets: BTreeSet<IpNet> = links.map(|net| net.trunc()).collect();
+            let nets: Vec<IpNet> = nets.into_iter().collect();
+            Ok(node::NodeTruth::Kubenet(PodCidrs::new(&nets)?))
+        }
+        Plugin::Azure => {
+            let v4 = |net: IpNet| match net {
+                IpNet::V4(net) => Some(net),
+                IpNet::V6(_) => None,
+            };
+            let links: Vec<Ipv4Net> = links.filter_map(v4).collect();
+            let subnet = links.first().map(Ipv4Net::trunc).unwrap_or_default();
+            let pods = links.iter().filter(|net| net.trunc() == subnet);
+            let own = seen.addresses.iter().copied().filter_map(v4);
+            let own = own.filter(|own| subnet.contains(&own.addr()));
+            let own = own.map(|own| (own.addr(), true)).take(1);
+            let all: Vec<_> = own.chain(pods.map(|net| (net.addr(), false))).collect();
+            Ok(node::NodeTruth::Azure(NicAddresses::new(
+                None, subnet, &all,
+            )?))
+        }
+    }
 }
 
 /// The uplink and what its node was told, together.
@@ -104,8 +156,7 @@ mod tests {
     use crate::compile::spec::Remote;
     use crate::config::PolicyMode;
     use crate::daemon::node::spec;
-    use crate::node::{NicAddresses, PodCidrs};
-    use crate::plan::{LoadOptions, Plan, Plugin, load};
+    use crate::plan::{LoadOptions, Plan, load};
 
     fn plan(plugin: Plugin, dual_stack: bool) -> Plan {
         let options = match dual_stack {
@@ -188,6 +239,48 @@ mod tests {
                 assert_eq!(found.policy, Policy::None);
             }
         }
+    }
+
+    #[test]
+    fn those_attached_before_tell_enough_of_their_node_or_nothing() {
+        let attached = |addresses: &[&str]| -> Vec<Attachment> {
+            let one = |(at, address): (usize, &&str)| {
+                let text = format!(
+                    r#"{{"network": "n", "container_id": "c{at}", "ifname": "eth0", "netns": "/n",
+                        "port": {at}, "host_end": "veth{at}", "tap": "tap{at}", "mtu": 1500,
+                        "mac": "0a:58:0a:f4:00:02", "addresses": [{{"address": "{address}"}}]}}"#
+                );
+                serde_json::from_str(&text).unwrap()
+            };
+            addresses.iter().enumerate().map(one).collect()
+        };
+        let node = &plan(Plugin::Azure, false).nodes[0];
+        let own = node.primary_ip;
+        let told =
+            |plugin, addresses: &[&str]| of_attached(plugin, &seen(node), &attached(addresses));
+        let azure = told(
+            Plugin::Azure,
+            &["10.20.0.31/24", "10.20.0.9/24", "10.99.0.1/16"],
+        );
+        let wanted = NicAddresses::new(
+            None,
+            "10.20.0.0/24".parse().unwrap(),
+            &[
+                (own, true),
+                ("10.20.0.9".parse().unwrap(), false),
+                ("10.20.0.31".parse().unwrap(), false),
+            ],
+        );
+        assert_eq!(azure.unwrap(), node::NodeTruth::Azure(wanted.unwrap()));
+        // The node's address is of another subnet, or nobody is attached.
+        assert!(told(Plugin::Azure, &["10.77.0.31/24"]).is_err());
+        assert!(told(Plugin::Azure, &[]).is_err());
+        let kubenet = told(Plugin::Kubenet, &["10.244.1.5/24", "10.244.1.6/24"]);
+        let wanted = PodCidrs::new(&["10.244.1.0/24".parse().unwrap()]).unwrap();
+        assert_eq!(kubenet.unwrap(), node::NodeTruth::Kubenet(wanted));
+        // Two that do not agree tell nothing.
+        assert!(told(Plugin::Kubenet, &["10.244.1.5/24", "10.244.2.6/24"]).is_err());
+        assert!(told(Plugin::Kubenet, &[]).is_err());
     }
 
     #[test]

@@ -18,7 +18,8 @@ use crate::world::{Pod, Running, World, address, until};
 
 /// The longest time without a delivery over a kill: what the issue allows, and as much again for
 /// the debug build and whatever else the machine does.
-const OUTAGE_MAX: Duration = Duration::from_millis(if cfg!(debug_assertions) { 1000 } else { 300 });
+pub(crate) const OUTAGE_MAX: Duration =
+    Duration::from_millis(if cfg!(debug_assertions) { 1000 } else { 300 });
 
 pub(crate) fn a_pod_is_added_checked_and_deleted(_: PrivateNet) {
     let world = World::kubenet();

@@ -10,6 +10,7 @@ mod adopt_azure;
 mod alone;
 mod cni;
 mod containers;
+mod dhcp;
 mod faults;
 mod life;
 mod listen;
@@ -18,9 +19,11 @@ mod look;
 #[allow(dead_code, reason = "other tests use the rest")]
 #[path = "../devices/nft.rs"]
 mod nft;
+mod policy;
 #[path = "../runtime/mod.rs"]
 mod runtime;
 mod systemd;
+mod truth;
 mod world;
 
 use std::process::ExitCode;
@@ -63,6 +66,14 @@ tests! {
     containers::what_a_configuration_asks_for_is_on_the_devices,
     cni::two_hundred_and_fifty_containers_come_and_go_at_once,
     cni::a_runtime_sees_nothing_of_kills_between_its_adds_and_dels,
+    truth::an_azure_node_serves_no_add_until_the_wireserver_has_spoken,
+    truth::pods_attached_before_are_served_before_the_node_has_spoken,
+    truth::a_wireserver_that_is_slow_keeps_no_pod_waiting,
+    truth::a_kubenet_node_carries_on_by_what_its_pods_have,
+    dhcp::the_node_renews_its_lease_under_pod_load_under_azure,
+    dhcp::the_node_renews_its_lease_under_pod_load_under_kubenet,
+    policy::a_forward_drop_holds_at_every_moment_under_azure,
+    policy::a_forward_drop_holds_at_every_moment_under_kubenet,
     faults::a_state_that_cannot_be_written_is_named_and_costs_no_frame,
     faults::a_full_disk_is_named_and_costs_no_frame,
     faults::a_missing_capability_is_named,

@@ -4,7 +4,7 @@
 //! Out: a world that dies with the test.
 //! Never: a device, address or filter in the namespace that the test was started in.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -12,8 +12,9 @@ use std::time::{Duration, Instant};
 use control::api::types::{AddReply, AddRequest, CheckRequest, DelRequest, PodName, StatusReply};
 use control::api::{Client, ClientError};
 use control::devices::netlink::address::Route;
+use control::devices::netlink::link::VethEnd;
 use control::devices::{DeviceName, Netlink, Netns};
-use control::lab::fabric::Fabric;
+use control::lab::fabric::{Fabric, VIRTUAL_MAC};
 use control::lab::placement;
 use control::lab::probe::ping::{PingReport, PingSpec, ping};
 use control::node::standin::{Answers, Manners, StandIn, interfaces_of, metadata_of};
@@ -40,7 +41,8 @@ pub(crate) struct World {
     pub(crate) plan: Plan,
     /// The other node's namespace.
     pub(crate) far: Netns,
-    _fabric: Fabric,
+    /// None where the nodes hang on one wire.
+    _fabric: Option<Fabric>,
 }
 
 impl World {
@@ -58,17 +60,49 @@ impl World {
         world
     }
 
-    fn of(plugin: Plugin) -> World {
-        let options = LoadOptions {
-            plugin: Some(plugin),
-            // As the seed's registered: this one has 10.244.1.0/24.
-            register: vec!["node-1".into(), "node-0".into(), "master-0".into()],
-            ..LoadOptions::built_in()
+    /// A node, with its file and nothing started, whose `eth0` is the other end of the other node's:
+    /// a fabric carries no broadcast.
+    pub(crate) fn on_a_wire(plugin: Plugin) -> World {
+        let plan = planned(plugin);
+        let (node, far) = (namespace(&plan, 0), namespace(&plan, 1));
+        let nic = placement::node_macs(&plan, &plan.nodes[0]).nic.mac();
+        let end = |mac| VethEnd {
+            name: name("eth0"),
+            mac: Some(mac),
         };
-        let plan = plan::load(&options).expect("the example holds");
+        let net = Netlink::open(&node).expect("a netlink socket");
+        // Who sends to the fabric sends to this address.
+        net.add_veth(&end(nic), &end(VIRTUAL_MAC), &far, 1500)
+            .expect("a wire");
+        let beyond = Netlink::open(&far).expect("a netlink socket");
+        for (net, at) in [(&net, 0), (&beyond, 1)] {
+            net.set_up(&name("eth0"), true).expect("up");
+            give_addresses(net, &plan, at);
+        }
+        if let Some(pods) = plan.nodes[0].pod_cidr {
+            let back = Route {
+                to: pods.into(),
+                via: Some(plan.nodes[0].primary_ip.into()),
+                source: None,
+            };
+            beyond.add_route(&name("eth0"), &back).expect("a route");
+        }
+        let world = World::with(plan, (node, far), None);
+        world.configure(&match plugin {
+            Plugin::Azure => world.azure_config(""),
+            Plugin::Kubenet => world.config(),
+        });
+        world
+    }
+
+    fn of(plugin: Plugin) -> World {
+        let plan = planned(plugin);
         let fabric = Fabric::start(placement::vnet(&plan, false)).expect("a fabric");
-        let node = host(&fabric, &plan, 0);
-        let far = host(&fabric, &plan, 1);
+        let nodes = (host(&fabric, &plan, 0), host(&fabric, &plan, 1));
+        World::with(plan, nodes, Some(fabric))
+    }
+
+    fn with(plan: Plan, (node, far): (Netns, Netns), fabric: Option<Fabric>) -> World {
         World {
             node,
             other: plan.nodes[1].primary_ip,
@@ -133,6 +167,11 @@ impl World {
 
     /// Azure's wireserver, as this node finds it.
     pub(crate) fn wireserver(&self, manners: Manners) -> StandIn {
+        self.wireserver_at(WIRESERVER.parse().expect("an address"), manners)
+    }
+
+    /// The same elsewhere in the node.
+    pub(crate) fn wireserver_at(&self, at: SocketAddr, manners: Manners) -> StandIn {
         let node = &self.plan.nodes[0];
         let nic = placement::node_macs(&self.plan, node).nic.mac();
         let answers = Answers {
@@ -140,9 +179,17 @@ impl World {
             metadata: metadata_of(node, nic),
             manners,
         };
-        let at = WIRESERVER.parse().expect("an address");
         let started = self.node.run(|| StandIn::start(at, answers));
         started.expect("a stand-in")
+    }
+
+    /// It is gone. It is woken for that, which only works in its own network.
+    pub(crate) fn silence(&self, wireserver: StandIn) {
+        let gone = self.node.run(move || {
+            drop(wireserver);
+            Ok(())
+        });
+        gone.expect("a thread");
     }
 
     /// The addresses of an azure node's pods.
@@ -262,17 +309,37 @@ impl World {
     }
 }
 
+fn planned(plugin: Plugin) -> Plan {
+    let options = LoadOptions {
+        plugin: Some(plugin),
+        // As the seed's registered: this one has 10.244.1.0/24.
+        register: vec!["node-1".into(), "node-0".into(), "master-0".into()],
+        ..LoadOptions::built_in()
+    };
+    plan::load(&options).expect("the example holds")
+}
+
 /// A node with its `eth0` and addresses, as Azure's DHCP would leave it.
 fn host(fabric: &Fabric, plan: &Plan, at: usize) -> Netns {
-    let node = &plan.nodes[at];
-    let netns = Netns::create(&node.name).expect("namespaces can be made");
-    control::devices::sysctl::set_ip_forward(&netns, true).expect("forwarding");
-    let macs = placement::node_macs(plan, node);
+    let netns = namespace(plan, at);
+    let macs = placement::node_macs(plan, &plan.nodes[at]);
     fabric
-        .add_nic(&netns, placement::nic(plan, node, macs))
+        .add_nic(&netns, placement::nic(plan, &plan.nodes[at], macs))
         .expect("a NIC");
+    give_addresses(&Netlink::open(&netns).expect("a netlink socket"), plan, at);
+    netns
+}
+
+fn namespace(plan: &Plan, at: usize) -> Netns {
+    let netns = Netns::create(&plan.nodes[at].name).expect("namespaces can be made");
+    control::devices::sysctl::set_ip_forward(&netns, true).expect("forwarding");
     let net = Netlink::open(&netns).expect("a netlink socket");
     net.set_up(&name("lo"), true).expect("the loopback");
+    netns
+}
+
+fn give_addresses(net: &Netlink, plan: &Plan, at: usize) {
+    let node = &plan.nodes[at];
     let own = ipnet::Ipv4Net::new(node.primary_ip, node.subnet_prefix.prefix_len());
     net.add_address(&name("eth0"), own.expect("a length").into())
         .expect("an address");
@@ -282,7 +349,6 @@ fn host(fabric: &Fabric, plan: &Plan, at: usize) -> Netns {
         source: None,
     };
     net.add_route(&name("eth0"), &default).expect("a route");
-    netns
 }
 
 /// A daemon that was started here. Dropping it kills it.
