@@ -50,7 +50,7 @@ fn bench(
         tables: &tables,
         fdb: &fdb,
         neighbours: &neighbours,
-        returns: &returns,
+        returns: Some(&returns),
     };
     let mut numbers = Numbers::seeded(4);
     let frames: Vec<_> = (0..FRAMES)

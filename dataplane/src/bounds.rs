@@ -15,7 +15,7 @@ use crate::switch::Options;
 use crate::tables::fdb::Fdb;
 use crate::tables::fragments::{Fragments, WATCHED_MAX};
 use crate::tables::neighbour::{NEIGHBOURS_MAX, Neighbours, WAITING_TOTAL_MAX};
-use crate::tables::returns::Returns;
+use crate::tables::returns::{Returns, strangers};
 use crate::tables::{OWNERS_MAX, Tables};
 use crate::worker::{FLAPS_MAX, POOL_SLOTS};
 use crate::{conflict, gossip, slow, stats, worker};
@@ -99,7 +99,7 @@ fn of_workers(workers: usize) -> [Bound; 4] {
 }
 
 /// What each worker remembers of others.
-fn of_memories(workers: usize) -> [Bound; 6] {
+fn of_memories(workers: usize) -> [Bound; 7] {
     let each = |what, limit, bytes: usize, because| Bound {
         what,
         limit,
@@ -125,6 +125,12 @@ fn of_memories(workers: usize) -> [Bound; 6] {
             WATCHED_MAX,
             Fragments::BYTES,
             "what does not find a place passes unwatched",
+        ),
+        each(
+            "flows that no entry is about",
+            strangers::PLACES,
+            strangers::BYTES,
+            "a flow that finds none is looked for with every frame",
         ),
         each(
             "buckets for ICMP errors",

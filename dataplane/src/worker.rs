@@ -39,6 +39,7 @@ use crate::tables::fdb::Fdb;
 use crate::tables::fragments::{Fragments, Piece};
 use crate::tables::neighbour::{Entry, Neighbours, Question, WAITING_TOTAL_MAX, Waiting};
 use crate::tables::returns::Returns;
+use crate::tables::returns::strangers::Strangers;
 use crate::verdict::{DropReason, Punt, Rewrite, Verdict};
 
 /// Slots of a worker's pool: one burst, every frame that may wait for a neighbour, and a few for
@@ -102,6 +103,7 @@ pub struct Worker<P> {
     fdb: Arc<Fdb>,
     neighbours: Neighbours,
     returns: Arc<Returns>,
+    strangers: Strangers,
     gossip: Gossip,
     told: bool,
     board: Arc<Board>,
@@ -143,6 +145,7 @@ impl<P: Port> Worker<P> {
             fdb,
             neighbours: Neighbours::default(),
             returns: Arc::new(Returns::new(RETURNS_ALONE, 1)),
+            strangers: Strangers::new(),
             gossip: Gossip::default(),
             told: false,
             board: Arc::default(),
@@ -189,6 +192,7 @@ impl<P: Port> Worker<P> {
     /// directions may come in by queues of different workers.
     pub fn share_returns(&mut self, returns: Arc<Returns>) {
         self.returns = returns;
+        self.strangers = Strangers::new();
     }
 
     /// Makes it one of several workers of a switch.
@@ -370,15 +374,18 @@ impl<P: Port> Worker<P> {
             Ok(_) => return self.drop(frame, ingress, DropReason::BadOffload),
             Err(reason) => return self.drop(frame, ingress, reason),
         };
+        let stranger = self.strangers.have(&view, &self.returns);
         let world = World {
             tables,
             fdb: &self.fdb,
             neighbours: &self.neighbours,
-            returns: &self.returns,
+            returns: (!stranger).then_some(&self.returns),
         };
         let mut seen = Observed::default();
         let verdict = forward::decide_before(&view, frame.offload, ingress, world, &mut seen);
-        self.remember(&view, verdict, ingress, tables, now);
+        let passed = (ingress, verdict, stranger);
+        let known = (&*self.returns, &mut self.strangers);
+        returns::remember(&view, passed, tables, known, now);
         let (source, target, kind) = (view.source, view.target, view.kind);
         let piece = piece(verdict, &view, ingress);
         if TEACHES && !seen.is_empty() {
@@ -405,7 +412,7 @@ impl<P: Port> Worker<P> {
             return self.drop(frame, ingress, reason);
         }
         if !dies {
-            self.show(&frame, Some(ingress), verdict.into());
+            self.show(&frame, Some(ingress), verdict);
         }
         match verdict {
             Verdict::Forward { egress, rewrite } => self.send(frame, kind, egress, rewrite),

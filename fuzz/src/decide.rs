@@ -68,7 +68,7 @@ pub fn run_decide(input: &[u8]) {
                     tables: &tables,
                     fdb: &fdb,
                     neighbours,
-                    returns: &returns,
+                    returns: Some(&returns),
                 };
                 let verdict = decide_twice(&view, step.offload, ingress, world);
                 check(verdict, &step.bytes, &view, ingress, &tables);

@@ -160,7 +160,7 @@ pub fn run_frame(bytes: &[u8]) {
                     tables: &tables,
                     fdb: &fdb,
                     neighbours,
-                    returns: &returns,
+                    returns: Some(&returns),
                 };
                 let verdict = forward::decide(&view, Offload::NONE, port(ingress), world);
                 check_verdict(verdict, ingress, &tables);

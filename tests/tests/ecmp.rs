@@ -132,7 +132,7 @@ impl Router {
             tables: &self.tables,
             fdb: &self.fdb,
             neighbours: &self.neighbours,
-            returns: &Returns::new(16, 1),
+            returns: Some(&Returns::new(16, 1)),
         };
         match decide(&view, offload, port(SENDING_POD), world) {
             Verdict::Forward { egress, rewrite } => {

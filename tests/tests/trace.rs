@@ -166,7 +166,7 @@ impl<'a> Rig<'a> {
             tables: self.tables,
             fdb: &self.fdb,
             neighbours: &self.neighbours,
-            returns: self.worker.returns(),
+            returns: Some(self.worker.returns()),
         };
         let fate = pass(world, at, frame).fate;
         let (out, counts) = self.put(at, &frame.bytes, frame.offload);
@@ -377,7 +377,7 @@ fn every_fate_comes_up_among_the_frames() {
                 tables: rig.tables,
                 fdb: &rig.fdb,
                 neighbours: &rig.neighbours,
-                returns: rig.worker.returns(),
+                returns: Some(rig.worker.returns()),
             };
             let ports = [HOST_PORT, UPLINK_PORT, pod_port(0), pod_port(1)];
             let fate = match pass(world, ports[round % 4], &frame).fate {

@@ -105,7 +105,7 @@ impl Core {
                 tables: &tables,
                 fdb: self.switch.fdb(),
                 neighbours: &neighbours,
-                returns: self.switch.returns(),
+                returns: Some(self.switch.returns()),
             },
             node: &self.spec.name,
             plugin: &plugin,

@@ -161,7 +161,7 @@ impl Walk<'_> {
                 tables,
                 fdb: &fdb,
                 neighbours,
-                returns: &returns,
+                returns: Some(&returns),
             };
             pass(world, ingress, frame)
         };

@@ -70,7 +70,8 @@ fn comes_by_host<W: Witness>(
     world: World<'_>,
     witness: &mut W,
 ) -> bool {
-    world.returns.concerns(ingress.id, egress)
+    let returns = world.returns;
+    returns.is_some_and(|returns| returns.concerns(ingress.id, egress))
         && world
             .tables
             .port(egress)

@@ -46,8 +46,8 @@ pub struct World<'a> {
     pub fdb: &'a Fdb,
     /// The next hops heard of.
     pub neighbours: &'a Neighbours,
-    /// Who carried the conversations of late.
-    pub returns: &'a Returns,
+    /// Who carried the conversations of late; none where nothing in it can concern this frame.
+    pub returns: Option<&'a Returns>,
 }
 
 /// Where should this frame go?

@@ -102,7 +102,7 @@ fn heard(tables: &Tables, frame: &[u8], ingress: usize) -> (Verdict, Vec<Step>) 
         tables,
         fdb: &fdb,
         neighbours: &Neighbours::default(),
-        returns: &Returns::new(16, 7),
+        returns: Some(&Returns::new(16, 7)),
     };
     let view = FrameView::parse(frame).expect("a whole header");
     let mut steps = Vec::new();

@@ -10,9 +10,10 @@
 //! which every fragment repeats (RFC 8200 4.5). With ports the label is left out: Linux draws
 //! another one after a timeout, and the flow would change its path.
 
-use super::ipv4::Ipv4View;
-use super::ipv6::Ipv6View;
-use super::transport::Transport;
+use super::ipv4::{self, Ipv4View};
+use super::ipv6::{self, Ipv6View};
+use super::transport::{TCP, Transport, UDP};
+use super::{FrameView, Kind};
 
 /// A flow, hashed. No stranger gains by finding two that are alike: they share a path, as many do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -48,6 +49,43 @@ impl Flow {
         Flow(words.into_iter().fold(0, mixed))
     }
 
+    /// The flow of a plain packet, stirred by `seed`: TCP or UDP, whole, and without options or
+    /// extension headers. Its header is not checked, so it may be that of no sound packet; two
+    /// sound ones that have the same addresses and ports have the same flow.
+    #[inline]
+    #[must_use]
+    pub(crate) fn of_plain(view: &FrameView<'_>, seed: u64) -> Option<Flow> {
+        const V4: usize = ipv4::HEADER_LEN_MIN;
+        const V6: usize = ipv6::HEADER_LEN;
+        let packet = view.payload();
+        match view.kind {
+            Kind::Ipv4 => {
+                let head = packet.first_chunk::<{ V4 + 4 }>()?;
+                // Version and length of the header; more fragments, or the offset of this one.
+                let whole = head[0] == 0x45 && (head[6] & 0x3f) | head[7] == 0;
+                let long = usize::from(u16::from_be_bytes([head[2], head[3]])) >= V4 + 4;
+                let ports = transport(head[9], &head[V4..])?;
+                (whole && long).then(|| Flow(mixed(word(&head[12..]) ^ seed, ports)))
+            }
+            Kind::Ipv6 => {
+                let head = packet.first_chunk::<{ V6 + 4 }>()?;
+                let long = u16::from_be_bytes([head[4], head[5]]) >= 4;
+                let ports = transport(head[6], &head[V6..])?;
+                let addresses = [8, 16, 24, 32].map(|at| word(&head[at..]));
+                let flow = || addresses.into_iter().fold(seed ^ ports, mixed);
+                (head[0] >> 4 == 6 && long).then(|| Flow(flow()))
+            }
+            Kind::Arp | Kind::Tagged | Kind::Other => None,
+        }
+    }
+
+    /// The number that it is.
+    #[inline]
+    #[must_use]
+    pub(crate) const fn bits(self) -> u64 {
+        self.0
+    }
+
     /// A flow made of nothing but a number, for tests and measurements.
     #[must_use]
     pub const fn from_bits(bits: u64) -> Flow {
@@ -60,6 +98,21 @@ impl Flow {
     pub(crate) fn weight(self, seed: u64) -> u64 {
         mixed(self.0 ^ seed, seed)
     }
+}
+
+/// Of TCP and UDP the protocol and both ports, which stand at the start of `header`.
+#[inline(always)]
+fn transport(protocol: u8, header: &[u8]) -> Option<u64> {
+    let ports = u64::from(u32::from_be_bytes(*header.first_chunk()?));
+    matches!(protocol, TCP | UDP).then_some(u64::from(protocol) << 32 | ports)
+}
+
+/// The first eight bytes.
+#[inline(always)]
+fn word(bytes: &[u8]) -> u64 {
+    bytes
+        .first_chunk()
+        .map_or(0, |word| u64::from_be_bytes(*word))
 }
 
 /// Both ports, or 0 where there are none.

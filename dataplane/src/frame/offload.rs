@@ -118,13 +118,19 @@ impl Offload {
     #[inline]
     #[must_use]
     pub fn fits(self, len: usize, kind: Kind) -> bool {
+        let undone = self.needs_checksum() || self.is_super_frame();
+        usize::from(self.hdr_len) <= len && (!undone || self.agrees(len, kind))
+    }
+
+    /// As `fits`, of what is undone.
+    #[inline(never)]
+    fn agrees(self, len: usize, kind: Kind) -> bool {
         let start_min = match kind {
             Kind::Ipv6 => CSUM_START_MIN_V6,
             Kind::Ipv4 | Kind::Arp | Kind::Tagged | Kind::Other => CSUM_START_MIN,
         };
         let checksum_end = usize::from(self.csum_start) + usize::from(self.csum_offset) + 2;
         (!self.needs_checksum() || (self.csum_start >= start_min && checksum_end <= len))
-            && usize::from(self.hdr_len) <= len
             && (!self.is_super_frame() || self.gso_size > 0)
     }
 }

@@ -64,7 +64,7 @@ impl<P: Port> Worker<P> {
             tables,
             fdb: &self.fdb,
             neighbours: &self.neighbours,
-            returns: &self.returns,
+            returns: Some(&self.returns),
         };
         let mtu = || {
             let mut measured = Measured(None);

@@ -13,45 +13,43 @@
 
 use std::net::IpAddr;
 
-use super::Worker;
 use crate::addr::PortId;
 use crate::clock::Tick;
 use crate::frame::FrameView;
 use crate::frame::tuple::{Ports, Said, Stage, Tuple};
-use crate::port::Port;
 use crate::tables::fib::NextHop;
+use crate::tables::returns::strangers::Strangers;
 use crate::tables::returns::{Carrier, Returns};
 use crate::tables::{Policy, PortRole, Tables};
 use crate::verdict::Verdict;
 
-impl<P: Port> Worker<P> {
-    /// Notes what a forwarded frame tells of the way back.
-    #[inline(always)]
-    pub(super) fn remember(
-        &self,
-        view: &FrameView<'_>,
-        verdict: Verdict,
-        ingress: PortId,
-        tables: &Tables,
-        now: Tick,
-    ) {
-        let (Verdict::Forward { egress, .. } | Verdict::Fragment { egress, .. }) = verdict else {
-            return;
-        };
-        let host = tables.host_id();
-        let by_host = Some(ingress) == host || Some(egress) == host;
-        if by_host || self.returns.concerns(ingress, egress) {
-            remember(&self.returns, view, (ingress, egress), tables, now);
-        }
+/// Notes what a forwarded frame tells of the way back. Of a `stranger`, which is in no entry, only
+/// what passes the host does. Who turns out to be one is remembered as that.
+#[inline(always)]
+pub(super) fn remember(
+    view: &FrameView<'_>,
+    (ingress, verdict, stranger): (PortId, Verdict, bool),
+    tables: &Tables,
+    (returns, strangers): (&Returns, &mut Strangers),
+    now: Tick,
+) {
+    let (Verdict::Forward { egress, .. } | Verdict::Fragment { egress, .. }) = verdict else {
+        return;
+    };
+    let host = tables.host_id();
+    let by_host = Some(ingress) == host || Some(egress) == host;
+    if by_host || (!stranger && returns.concerns(ingress, egress)) {
+        let ports = (ingress, egress);
+        remember_between(view, ports, tables, (returns, strangers), now);
     }
 }
 
 #[inline(never)]
-fn remember(
-    returns: &Returns,
+fn remember_between(
     view: &FrameView<'_>,
     (ingress, egress): (PortId, PortId),
     tables: &Tables,
+    (returns, strangers): (&Returns, &mut Strangers),
     now: Tick,
 ) {
     let (Some(from), Some(to)) = (tables.port(ingress), tables.port(egress)) else {
@@ -71,6 +69,9 @@ fn remember(
         (PortRole::Pod, _) => carried_by_switch(returns, &said, ingress, now),
         (PortRole::Uplink, PortRole::Pod) => no_longer_by_host(returns, &said, egress, now),
         (PortRole::Host | PortRole::Uplink, _) => {}
+    }
+    if from.role != PortRole::Host && to.role != PortRole::Host {
+        strangers.meet(view, &said, returns);
     }
 }
 

@@ -27,9 +27,9 @@ impl<P: Port> Worker<P> {
 
     /// Shows a frame to whoever looks.
     #[inline]
-    pub(super) fn show(&self, frame: &Frame, ingress: Option<PortId>, fate: Fate) {
+    pub(super) fn show(&self, frame: &Frame, ingress: Option<PortId>, fate: impl Into<Fate>) {
         if !self.captures.is_empty() {
-            self.show_to_all(frame, ingress, fate);
+            self.show_to_all(frame, ingress, fate.into());
         }
     }
 

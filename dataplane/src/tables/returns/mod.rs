@@ -28,8 +28,12 @@
 //!
 //! Nobody needs to know the time to read: what has run out is removed by [`Returns::age`] within
 //! one sweep. Where an entry's window is full, one with the least time left gives way.
+//!
+//! A search that finds nothing looks at four windows. So that a flow which is in no entry pays for
+//! that once, each worker keeps [`strangers`].
 
 mod key;
+pub(crate) mod strangers;
 
 use std::fmt;
 
@@ -264,6 +268,12 @@ impl Returns {
         slots * (1 + WORDS) * size_of::<AtomicU64>() + PortId::COUNT_MAX * size_of::<AtomicU32>()
     }
 
+    /// How many entries were ever made. An entry is in its place before it is counted.
+    #[inline(always)]
+    fn made(&self) -> u64 {
+        self.added.load(Ordering::Acquire)
+    }
+
     /// True if any entry is kept for one of two ports. What passes between ports that are in no
     /// entry needs no look at its headers: this is all that it pays.
     #[inline(always)]
@@ -400,7 +410,7 @@ impl Returns {
         // Where another worker took it at this moment, the flow's next packet will do.
         if self.swap(slot, held, fresh) {
             self.held[port.index()].fetch_add(1, Ordering::Relaxed);
-            self.added.fetch_add(1, Ordering::Relaxed);
+            self.added.fetch_add(1, Ordering::Release);
             if held != Word::EMPTY {
                 let over = held.left(now).is_none();
                 self.gone(held, if over { &self.expired } else { &self.evicted });
