@@ -35,7 +35,8 @@ pub const FRAME_MAX: usize = 65_600;
 #[derive(Debug)]
 #[must_use = "a frame that is not released takes its slot with it"]
 pub struct Frame {
-    slot: u32,
+    /// Where its slot begins.
+    at: u32,
     len: u32,
     /// Checksum and segmentation still undone.
     pub offload: Offload,
@@ -71,6 +72,7 @@ impl Frame {
 #[derive(Debug)]
 pub struct Pool {
     memory: Box<[u8]>,
+    /// Where those slots begin that no frame holds.
     free: Vec<u32>,
     stride: usize,
     slots: usize,
@@ -81,18 +83,18 @@ impl Pool {
     /// when a slot is first used.
     ///
     /// # Panics
-    /// If `frame_max` is over [`FRAME_MAX`] or there are more slots than a `u32` counts.
+    /// If `frame_max` is over [`FRAME_MAX`] or all slots are more bytes than a `u32` counts.
     #[must_use]
     pub fn new(slots: usize, frame_max: usize) -> Pool {
         assert!(
             frame_max <= FRAME_MAX,
             "no slot holds more than {FRAME_MAX} bytes"
         );
-        let count = u32::try_from(slots).expect("slots are counted in 32 bits");
         let stride = Pool::stride(frame_max);
+        let bytes = u32::try_from(slots * stride).expect("a pool is counted in 32 bits");
         Pool {
             memory: vec![0; slots * stride].into_boxed_slice(),
-            free: (0..count).rev().collect(),
+            free: (0..bytes).step_by(stride).rev().collect(),
             stride,
             slots,
         }
@@ -114,9 +116,9 @@ impl Pool {
     /// An empty frame in a free slot, or nothing when all are in use.
     #[inline]
     pub fn take(&mut self) -> Option<Frame> {
-        let slot = self.free.pop()?;
+        let at = self.free.pop()?;
         Some(Frame {
-            slot,
+            at,
             len: 0,
             offload: Offload::NONE,
         })
@@ -130,7 +132,7 @@ impl Pool {
             self.free.len() < self.slots,
             "more slots returned than exist"
         );
-        self.free.push(frame.slot);
+        self.free.push(frame.at);
     }
 
     /// Slots that no frame holds.
@@ -191,7 +193,7 @@ impl Pool {
     ) -> (&mut [u8], impl Iterator<Item = Range<usize>>) {
         let stride = self.stride;
         let places = frames.iter().map(move |frame| {
-            let at = frame.slot as usize * stride;
+            let at = frame.at as usize;
             at + HEADER_AT..at + stride - spare
         });
         (&mut self.memory, places)
@@ -263,7 +265,7 @@ impl Pool {
 
     #[inline]
     fn at(&self, frame: &Frame) -> usize {
-        frame.slot as usize * self.stride
+        frame.at as usize
     }
 }
 

@@ -20,12 +20,12 @@ pub(crate) use guard::{FLAPS_BYTES, FLAPS_MAX, STORMS_BYTES};
 use std::collections::VecDeque;
 use std::net::IpAddr;
 
-use crate::addr::{PortId, PortSet};
+use crate::addr::{PortId, PortSet, Station};
 use crate::buffer::{FRAME_MAX, Frame, Pool};
 use crate::capture::{Capture, Fate};
 use crate::clock::Tick;
 use crate::conflict::{Conflicts, Reporter};
-use crate::forward::{self, Observed, World};
+use crate::forward::{self, Entrance, Observed, World};
 use crate::frame::{FrameView, Kind};
 use crate::gossip::{Gossip, Heard};
 use crate::port::{BURST_FRAMES, Flushed, Port, Ready, Taken};
@@ -34,12 +34,12 @@ use crate::slow::limit::Limits;
 use crate::snapshot::Reader;
 use crate::stats::Board;
 use crate::sync::Arc;
-use crate::tables::Tables;
 use crate::tables::fdb::Fdb;
 use crate::tables::fragments::{Fragments, Piece};
 use crate::tables::neighbour::{Entry, Neighbours, Question, WAITING_TOTAL_MAX, Waiting};
 use crate::tables::returns::Returns;
 use crate::tables::returns::strangers::Strangers;
+use crate::tables::{PortRow, Tables};
 use crate::verdict::{DropReason, Punt, Rewrite, Verdict};
 
 /// Slots of a worker's pool: one burst, every frame that may wait for a neighbour, and a few for
@@ -79,6 +79,13 @@ pub struct Breath {
     pub more: bool,
     /// Other workers were told something that they may wait for.
     pub told: bool,
+}
+
+/// A frame that goes the short way.
+struct Straight<'a> {
+    source: Station,
+    from: &'a PortRow,
+    egress: PortId,
 }
 
 /// A worker and all that is its own.
@@ -341,27 +348,75 @@ impl<P: Port> Worker<P> {
     fn pass_all(&mut self, ingress: PortId, tables: &Tables, now: Tick) {
         let mut batch = std::mem::take(&mut self.batch);
         self.board.received(ingress, &batch);
+        let entrance = Entrance::of(ingress, tables);
         for frame in batch.drain(..) {
-            self.pass(frame, ingress, tables, now);
+            match entrance.and_then(|entrance| self.straight(&frame, entrance, tables, now)) {
+                Some(straight) => self.pass_on(frame, straight, tables, now),
+                None => self.walk::<true>(frame, ingress, tables, now),
+            }
         }
         self.batch = batch;
         self.flush();
     }
 
-    /// View, decide, rewrite, transmit.
-    #[inline]
-    fn pass(&mut self, frame: Frame, ingress: PortId, tables: &Tables, now: Tick) {
-        self.walk::<true>(frame, ingress, tables, now);
+    /// Where a frame goes that needs no edits and that nobody objects to, as most do not.
+    #[inline(always)]
+    fn straight<'a>(
+        &mut self,
+        frame: &Frame,
+        entrance: Entrance<'a>,
+        tables: &Tables,
+        now: Tick,
+    ) -> Option<Straight<'a>> {
+        let view = FrameView::parse(self.pool.bytes(frame)).ok()?;
+        if !frame.offload.fits(frame.len(), view.kind) {
+            return None;
+        }
+        let stranger = self.strangers.have(&view, &self.returns);
+        let world = World {
+            tables,
+            fdb: &self.fdb,
+            neighbours: &self.neighbours,
+            returns: (!stranger).then_some(&self.returns),
+        };
+        let egress = entrance.straight(&view, world)?;
+        let from = entrance.port;
+        let passed = (from.id, egress, stranger);
+        let known = (&*self.returns, &mut self.strangers);
+        returns::remember(&view, passed, tables, known, now);
+        Some(Straight {
+            source: view.source,
+            from,
+            egress,
+        })
     }
 
-    /// The same for a frame that has waited. It has taught all it could when it came: by now another
+    /// The rest of the short way: learning, and the last room.
+    #[inline(always)]
+    fn pass_on(&mut self, mut frame: Frame, straight: Straight<'_>, tables: &Tables, now: Tick) {
+        let Straight {
+            source,
+            from,
+            egress,
+        } = straight;
+        if let Some(reason) = self.learn(source, from, tables, now) {
+            return self.drop(frame, from.id, reason);
+        }
+        let rewrite = Rewrite::KEEP;
+        self.show(&frame, Some(from.id), Fate::Forwarded { egress, rewrite });
+        let taken = self.transmit(&mut frame, egress);
+        self.settle(frame, taken);
+    }
+
+    /// The whole way for a frame that has waited. It has taught all it could when it came: by now another
     /// station may be behind its port.
     #[cold]
     fn pass_again(&mut self, frame: Frame, ingress: PortId, tables: &Tables, now: Tick) {
         self.walk::<false>(frame, ingress, tables, now);
     }
 
-    #[inline(always)]
+    /// The whole way: view, decide, rewrite, transmit, and all that may come between.
+    #[inline(never)]
     fn walk<const TEACHES: bool>(
         &mut self,
         frame: Frame,
@@ -383,9 +438,11 @@ impl<P: Port> Worker<P> {
         };
         let mut seen = Observed::default();
         let verdict = forward::decide_before(&view, frame.offload, ingress, world, &mut seen);
-        let passed = (ingress, verdict, stranger);
-        let known = (&*self.returns, &mut self.strangers);
-        returns::remember(&view, passed, tables, known, now);
+        if let Verdict::Forward { egress, .. } | Verdict::Fragment { egress, .. } = verdict {
+            let passed = (ingress, egress, stranger);
+            let known = (&*self.returns, &mut self.strangers);
+            returns::remember(&view, passed, tables, known, now);
+        }
         let (source, target, kind) = (view.source, view.target, view.kind);
         let piece = piece(verdict, &view, ingress);
         if TEACHES && !seen.is_empty() {
@@ -407,7 +464,8 @@ impl<P: Port> Worker<P> {
         let dies = refused || matches!(verdict, Verdict::Punt(Punt::Defend { .. }));
         if TEACHES
             && !dies
-            && let Some(reason) = self.learn(source, ingress, tables, now)
+            && let Some(row) = tables.port(ingress)
+            && let Some(reason) = self.learn(source, row, tables, now)
         {
             return self.drop(frame, ingress, reason);
         }
@@ -448,7 +506,7 @@ impl<P: Port> Worker<P> {
 
     /// The last room: one frame to one port. Its exit is counted now, or when the port is flushed.
     /// It leaves the frame as it was.
-    #[inline]
+    #[inline(always)]
     fn transmit(&mut self, frame: &mut Frame, egress: PortId) -> Taken {
         let taken = match self.ports.get_mut(egress.index()) {
             Some(Some(port)) if !port.capabilities().take(frame.offload) => {

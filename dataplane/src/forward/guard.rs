@@ -255,7 +255,8 @@ fn hidden_kind(view: &Ipv6View, packet: &[u8]) -> Option<u8> {
 
 /// True for the hardware address of another port's station, or of the switch itself: the router's
 /// and the NIC's.
-fn is_elsewhere(mac: Mac, port: &PortRow, tables: &Tables) -> bool {
+#[inline]
+pub(super) fn is_elsewhere(mac: Mac, port: &PortRow, tables: &Tables) -> bool {
     let nic = tables.uplink().filter(|uplink| uplink.id != port.id);
     tables.station(mac).is_some_and(|holder| holder != port.id)
         || tables.is_router(mac)

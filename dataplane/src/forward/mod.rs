@@ -12,6 +12,7 @@
 //! | who has this protocol address? | [`arp`], [`nd`]: whoever is configured to hold it |
 //! | a frame for the router, or from the uplink | [`route`]: by IP address |
 //! | any other frame | [`bridge`]: by MAC address |
+//! | does it simply go from one known station to another? | [`straight`], which is asked before the rest |
 //! | is it the kernel's business first? | [`host`]: by policy, or since it answers what came that way |
 
 mod arp;
@@ -20,8 +21,10 @@ mod guard;
 mod host;
 mod nd;
 mod route;
+mod straight;
 mod witness;
 
+pub(crate) use straight::Entrance;
 pub(crate) use witness::Observed;
 use witness::note;
 pub use witness::{Known, Step, Witness};
@@ -62,10 +65,17 @@ pub fn decide(
     ingress: PortId,
     world: World<'_>,
 ) -> Verdict {
-    decide_before(view, offload, ingress, world, &mut ())
+    let entrance = Entrance::of(ingress, world.tables);
+    match entrance.and_then(|entrance| entrance.straight(view, world)) {
+        Some(egress) => Verdict::Forward {
+            egress,
+            rewrite: Rewrite::KEEP,
+        },
+        None => decide_before(view, offload, ingress, world, &mut ()),
+    }
 }
 
-/// The same decision, each step of which `witness` is told.
+/// The same decision without the short way, each step of which `witness` is told.
 #[inline(always)]
 #[must_use]
 pub fn decide_before<W: Witness>(

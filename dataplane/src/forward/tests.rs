@@ -5,7 +5,9 @@
 
 use super::*;
 use crate::addr::{Mac, Station};
+use crate::clock::Tick;
 use crate::tables::fib::NextHop;
+use crate::tables::guard::{Mode, PortGuard};
 use crate::tables::{Addresses, Crossing, Owner, Policy, PortSpec, TablesSpec, Unknown};
 use crate::verdict::Rewrite;
 use etherparse::PacketBuilder;
@@ -96,7 +98,7 @@ fn heard(tables: &Tables, frame: &[u8], ingress: usize) -> (Verdict, Vec<Step>) 
     fdb.learn(
         Station::new(LEARNED).expect("a station"),
         port(A),
-        crate::clock::Tick::default(),
+        Tick::default(),
     );
     let world = World {
         tables,
@@ -243,18 +245,29 @@ fn a_bridged_frame_tells_how_its_station_is_known() {
 }
 
 proptest! {
+    /// Nor does the short way, which only `decide` takes.
     #[test]
     fn listening_changes_nothing(
+        source in prop::sample::select(vec![POD, ROUTER, LEARNED, STRANGER, NIC]),
+        guard in 0_usize..4, policy in any::<bool>(),
         target in prop::sample::select(vec![ROUTER, POD, LEARNED, STRANGER, NIC, Mac::BROADCAST]),
         ether_type in prop::sample::select(vec![0x0800u16, 0x0806, 0x86dd, 0x8100]),
         head in prop::sample::select(vec![vec![0x45u8], vec![0x60], vec![0, 1, 8, 0, 6, 4, 0, 1], vec![0, 1, 8, 0, 6, 4, 0, 2]]),
         rest in prop::collection::vec(any::<u8>(), 0..80),
         ingress in 0usize..4, routed in any::<bool>(),
     ) {
-        let mut frame = [target.octets(), POD.octets()].concat();
+        let mut spec = spec(routed);
+        let open = PortGuard { stations: Mode::Off, addresses: Mode::Off, ..PortGuard::pod(Mode::Enforce) };
+        let guards = [PortGuard::default(), PortGuard::pod(Mode::Enforce), open, PortGuard::host(Mode::Enforce)];
+        spec.guards = [HOST, A].map(|at| (port(at), guards[guard].clone())).into();
+        if policy {
+            spec.policy = Policy::ViaHost;
+        }
+        let tables = Tables::build(&spec).expect("sound");
+        let mut frame = [target.octets(), source.octets()].concat();
         frame.extend(ether_type.to_be_bytes());
         frame.extend(head);
         frame.extend(rest);
-        heard(&tables(routed), &frame, ingress);
+        heard(&tables, &frame, ingress);
     }
 }

@@ -86,7 +86,8 @@ pub struct Fdb {
     /// Entries of each port.
     counts: Box<[Tally]>,
     shift: u32,
-    seed: u64,
+    /// What stirs an address, before and after it is spread over a word.
+    stir: [u64; 2],
 }
 
 impl Fdb {
@@ -100,7 +101,10 @@ impl Fdb {
             heard: (0..slots).map(|_| AtomicU32::new(0)).collect(),
             counts: (0..PortId::COUNT_MAX).map(|_| Tally::default()).collect(),
             shift: 64 - slots.trailing_zeros(),
-            seed: seed | 1,
+            stir: [
+                (seed | 1).rotate_left(17),
+                (seed | 1) ^ 0xbf58_476d_1ce4_e5b8,
+            ],
         }
     }
 
@@ -116,7 +120,7 @@ impl Fdb {
     #[must_use]
     pub fn find(&self, target: Mac) -> Option<PortId> {
         self.seek(self.home(target), target)
-            .and_then(|(_, word)| port_of(word))
+            .map(|(_, word)| port_of(word))
     }
 
     /// The slot of `mac`, and its entry.
@@ -155,11 +159,11 @@ impl Fdb {
             return Heard::Nowhere;
         };
         match port_of(word) {
-            Some(at) if at != port => Heard::Elsewhere { port: at },
-            _ => {
+            at if at == port => {
                 self.refresh(slot, now);
                 Heard::Here
             }
+            at => Heard::Elsewhere { port: at },
         }
     }
 
@@ -206,13 +210,13 @@ impl Fdb {
 
     #[cold]
     fn relearn(&self, slot: usize, word: u64, fresh: u64) -> Learned {
-        match (self.swap(slot, word, fresh), port_of(word)) {
-            (true, Some(from)) => {
-                self.free_others(slot, fresh);
-                Learned::Moved { from }
-            }
+        if !self.swap(slot, word, fresh) {
             // Another worker changed the slot at this moment: learn next time.
-            _ => Learned::Known,
+            return Learned::Known;
+        }
+        self.free_others(slot, fresh);
+        Learned::Moved {
+            from: port_of(word),
         }
     }
 
@@ -260,7 +264,7 @@ impl Fdb {
     /// unless the newcomer's has more.
     fn victim(&self, home: usize, words: &[u64; WINDOW], newcomer: PortId) -> Option<usize> {
         let rank = |step: usize| {
-            let count = port_of(words[step]).map_or(0, |port| self.count(port));
+            let count = self.count(port_of(words[step]));
             let silent = u32::MAX - self.heard[home ^ step].load(Ordering::Relaxed);
             (count, silent, WINDOW - step)
         };
@@ -284,11 +288,11 @@ impl Fdb {
         if swapped.is_err() {
             return false;
         }
-        if let Some(port) = port_of(to).filter(|_| to != 0) {
-            self.counts[port.index()].add();
+        if to != 0 {
+            self.counts[port_of(to).index()].add();
         }
-        if let Some(port) = port_of(from).filter(|_| from != 0) {
-            self.counts[port.index()].remove();
+        if from != 0 {
+            self.counts[port_of(from).index()].remove();
         }
         true
     }
@@ -314,7 +318,7 @@ impl Fdb {
     pub fn forget_port(&self, port: PortId) {
         for slot in 0..self.capacity() {
             let word = self.word(slot);
-            if word != 0 && port_of(word) == Some(port) {
+            if word != 0 && port_of(word) == port {
                 self.swap(slot, word, 0);
             }
         }
@@ -333,8 +337,7 @@ impl Fdb {
         (0..self.capacity()).filter_map(|slot| {
             let word = self.word(slot);
             let heard = self.heard[slot].load(Ordering::Relaxed);
-            let port = port_of(word).filter(|_| word != 0)?;
-            Some((mac_of(word), port, heard))
+            (word != 0).then(|| (mac_of(word), port_of(word), heard))
         })
     }
 
@@ -347,9 +350,10 @@ impl Fdb {
     /// The slot that a station's hash names.
     #[inline(always)]
     fn home(&self, mac: Mac) -> usize {
-        let stirred = (mac.bits() ^ self.seed.rotate_left(17)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let stirred = (stirred ^ (stirred >> 29)).wrapping_mul(self.seed ^ 0xbf58_476d_1ce4_e5b8);
-        (stirred >> self.shift) as usize & (self.heard.len() - 1)
+        let [before, after] = self.stir;
+        let spread = (mac.bits() ^ before).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let stirred = (spread ^ (spread >> 29)).wrapping_mul(after);
+        (stirred >> self.shift) as usize
     }
 }
 
@@ -360,8 +364,8 @@ fn holds(word: u64, mac: Mac) -> bool {
 }
 
 #[inline]
-fn port_of(word: u64) -> Option<PortId> {
-    PortId::new(usize::from(word as u16))
+fn port_of(word: u64) -> PortId {
+    PortId::new(word as usize % PortId::COUNT_MAX).expect("below the most that there are")
 }
 
 fn mac_of(word: u64) -> Mac {

@@ -130,6 +130,8 @@ struct Plain {
     looks: bool,
     /// Somebody looks at what the frame carries.
     reads: bool,
+    /// Nobody asks whose source MAC and IP address those are, unless they are elsewhere.
+    open: bool,
     mac: Mac,
     /// The IPv4 address; above 32 bits where there is none.
     v4: u64,
@@ -169,6 +171,7 @@ impl Guarded {
             plain: Plain {
                 looks: reads || guard.stations.max(guard.loops) > Mode::Off,
                 reads,
+                open: guard.stations.max(guard.addresses) == Mode::Off,
                 mac: port.mac.mac(),
                 v4: v4.unwrap_or(u64::MAX),
                 v6,
@@ -188,6 +191,16 @@ impl Guarded {
     #[must_use]
     pub fn has_station(&self, station: Station) -> bool {
         station.mac() == self.plain.mac || self.guard.more_stations.contains(&station)
+    }
+
+    /// True if any station may speak here, and say what this frame says: the guards that look at
+    /// single frames ask only whether its place is elsewhere.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_open(&self, view: &FrameView<'_>) -> bool {
+        // Router advertisements are IPv6, whatever tags are before them.
+        let unread = !self.plain.reads || !matches!(view.kind, Kind::Ipv6 | Kind::Tagged);
+        self.plain.open && unread
     }
 
     /// True if no guard that looks at single frames could object to this one: it comes from the

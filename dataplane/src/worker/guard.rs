@@ -14,7 +14,7 @@ use crate::frame::offload::Offload;
 use crate::port::Port;
 use crate::tables::fdb::{Heard, Learned};
 use crate::tables::guard::Mode;
-use crate::tables::{PortRole, Tables};
+use crate::tables::{PortRole, PortRow, Tables};
 use crate::verdict::DropReason;
 
 /// Stations whose moves are counted. Only a station that moves needs a place, and two that share
@@ -154,24 +154,23 @@ impl<P: Port> Worker<P> {
     ///
     /// Only a frame that was let in teaches: a spoofed one must not move a station. The uplink
     /// teaches nothing, since all its frames have the fabric's address.
-    #[inline]
+    #[inline(always)]
     pub(super) fn learn(
         &mut self,
         source: Station,
-        ingress: PortId,
+        row: &PortRow,
         tables: &Tables,
         now: Tick,
     ) -> Option<DropReason> {
-        let row = tables.port(ingress)?;
         // Most often a pod speaks for itself, and then there is nothing to look up.
         let itself = row.mac == source;
         let outside = row.role == PortRole::Uplink;
         if itself || outside || tables.station(source.mac()).is_some() {
             return None;
         }
-        match self.fdb.renew(source, ingress, now) {
+        match self.fdb.renew(source, row.id, now) {
             Heard::Here => None,
-            heard => self.learn_anew(source, heard, ingress, tables, now),
+            heard => self.learn_anew(source, heard, row.id, tables, now),
         }
     }
 

@@ -21,21 +21,17 @@ use crate::tables::fib::NextHop;
 use crate::tables::returns::strangers::Strangers;
 use crate::tables::returns::{Carrier, Returns};
 use crate::tables::{Policy, PortRole, Tables};
-use crate::verdict::Verdict;
 
 /// Notes what a forwarded frame tells of the way back. Of a `stranger`, which is in no entry, only
 /// what passes the host does. Who turns out to be one is remembered as that.
 #[inline(always)]
 pub(super) fn remember(
     view: &FrameView<'_>,
-    (ingress, verdict, stranger): (PortId, Verdict, bool),
+    (ingress, egress, stranger): (PortId, PortId, bool),
     tables: &Tables,
     (returns, strangers): (&Returns, &mut Strangers),
     now: Tick,
 ) {
-    let (Verdict::Forward { egress, .. } | Verdict::Fragment { egress, .. }) = verdict else {
-        return;
-    };
     let host = tables.host_id();
     let by_host = Some(ingress) == host || Some(egress) == host;
     if by_host || (!stranger && returns.concerns(ingress, egress)) {
