@@ -24,12 +24,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use dataplane::addr::{Mac, PortId, Station};
 use dataplane::tables::fib::NextHop;
-use dataplane::tables::guard::{Mode, PortGuard};
 use dataplane::tables::{Addresses, Crossing, Owner, PortRole, PortSpec, TablesSpec, Unknown};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::plan::{Node, Plan, Plugin};
 
+pub mod guards;
 pub mod spec;
 
 pub use spec::NodeSpec;
@@ -84,6 +84,23 @@ pub struct PodPort {
     pub hairpin: bool,
     /// Its MTU, where it is not the uplink's.
     pub mtu: Option<u16>,
+    /// The names by which the configuration may mean it.
+    pub called: Vec<String>,
+}
+
+impl PodPort {
+    /// One that is as most are.
+    #[must_use]
+    pub fn new(port: PortId, mac: Station, addresses: Vec<IpAddr>) -> PodPort {
+        PodPort {
+            port,
+            mac,
+            addresses,
+            hairpin: false,
+            mtu: None,
+            called: Vec::new(),
+        }
+    }
 }
 
 /// The tables of a planned node's switch.
@@ -108,7 +125,7 @@ impl NodeSpec {
                 Plugin::Azure => Unknown::Drop,
                 Plugin::Kubenet => Unknown::Flood,
             },
-            guards: guards(pods),
+            guards: self.guards.of(pods),
         }
     }
 
@@ -256,17 +273,6 @@ fn ports(node: &NodeSpec, pods: &[PodPort]) -> Vec<PortSpec> {
     fixed.into_iter().chain(pods).collect()
 }
 
-/// The guards of a node's ports: all, on every pod; on the host port those that its kernel, which
-/// speaks for everybody, cannot feel. What comes in by the uplink is the fabric's to check: Azure
-/// lets no NIC send from another's address, unless the VNet's owner says so.
-fn guards(pods: &[PodPort]) -> Vec<(PortId, PortGuard)> {
-    let host = (HOST_PORT, PortGuard::host(Mode::Enforce));
-    let pods = pods
-        .iter()
-        .map(|pod| (pod.port, PortGuard::pod(Mode::Enforce)));
-    std::iter::once(host).chain(pods).collect()
-}
-
 fn owners(node: &NodeSpec, pods: &[PodPort]) -> Vec<(IpAddr, Owner)> {
     let host = Owner {
         port: HOST_PORT,
@@ -336,13 +342,8 @@ mod tests {
     }
 
     fn pod() -> PodPort {
-        PodPort {
-            port: PortId::new(FIRST_POD_PORT).unwrap(),
-            mac: mac(0x31),
-            addresses: vec!["10.244.0.2".parse().unwrap(), "fc00::2".parse().unwrap()],
-            hairpin: false,
-            mtu: None,
-        }
+        let addresses = vec!["10.244.0.2".parse().unwrap(), "fc00::2".parse().unwrap()];
+        PodPort::new(PortId::new(FIRST_POD_PORT).unwrap(), mac(0x31), addresses)
     }
 
     /// The next hop of the longest prefix, by a walk along the rows.

@@ -19,7 +19,7 @@ use std::time::Duration;
 use control::api::server::Bound;
 use control::api::types::{
     AddReply, AddRequest, AssignedIp, Bandwidth, CheckRequest, DelRequest, GcRequest, Interface,
-    PodAddress, PodName, RouteSpec, Valid,
+    Key, PodAddress, PodName, RouteSpec, Valid,
 };
 use control::api::{Answer, ApiError, Call, ErrorKind, Handler, Limits, Server};
 use control::devices::Netns;
@@ -206,21 +206,25 @@ esac
     }
 }
 
-fn del_of(runtime: &Runtime) -> Call {
-    Call::Del(DelRequest {
+fn key() -> Key {
+    Key {
+        network: "kubenet".into(),
         container_id: "c1".into(),
         ifname: "eth0".into(),
+    }
+}
+
+fn del_of(runtime: &Runtime) -> Call {
+    Call::Del(DelRequest {
+        key: key(),
         netns: Some(runtime.netns()),
-        network: "kubenet".into(),
     })
 }
 
 fn add_of(runtime: &Runtime) -> AddRequest {
     AddRequest {
-        container_id: "c1".into(),
-        ifname: "eth0".into(),
+        key: key(),
         netns: runtime.netns(),
-        network: "kubenet".into(),
         pod: None,
         mtu: None,
         mac: None,

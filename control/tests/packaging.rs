@@ -16,6 +16,8 @@ use control::cni::{Args, Conf};
 use control::config::{self, CONFIG_PATH, SOCKET_PATH, STATE_DIR};
 use control::devices::DeviceName;
 use control::node::documents;
+use dataplane::bounds;
+use dataplane::switch::Options;
 use serde_json::Value;
 
 fn folder() -> PathBuf {
@@ -90,6 +92,22 @@ fn the_units_start_what_there_is_where_it_is() {
         only("Unit.Before")
             .split(' ')
             .any(|unit| unit == "kubelet.service")
+    );
+    // What the daemon prints at its start is the bound of what it holds; a million routes, twice while
+    // they change, are beside it. Half of the limit is for the control part and for the allocator.
+    let mib = |text: &str| text.strip_suffix('G').unwrap().parse::<usize>().unwrap() << 10;
+    let switch = |workers| {
+        let options = Options {
+            workers,
+            ..Options::named("bound")
+        };
+        (bounds::total(&bounds::at_limit(&options)) >> 20) + 2 * 64
+    };
+    let limit = mib(&only("Service.MemoryMax"));
+    assert!(
+        2 * switch(16) <= limit,
+        "{} MiB with 16 workers",
+        switch(16)
     );
     assert!(only("Service.OOMScoreAdjust").parse::<i32>().unwrap() < -900);
     // Each capability is named in the comment that says why.

@@ -70,13 +70,11 @@ impl Pod {
                 pod: end,
                 alias: None,
             },
-            port: PodPort {
-                port: PortId::new(FIRST_POD_PORT + at).expect("a few pods"),
-                mac: Station::new(mac).expect("one station's"),
-                addresses: vec![address.into()],
-                hairpin: false,
-                mtu: None,
-            },
+            port: PodPort::new(
+                PortId::new(FIRST_POD_PORT + at).expect("a few pods"),
+                Station::new(mac).expect("one station's"),
+                vec![address.into()],
+            ),
         }
     }
 

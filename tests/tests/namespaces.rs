@@ -130,13 +130,8 @@ impl Node {
         let port = PortId::new(FIRST_POD_PORT + self.pods.len()).expect("a few pods");
         let [a, b, c, d] = address.octets();
         let mac = station([0x0a, 0x58, a, b, c, d]);
-        self.pods.push(PodPort {
-            port,
-            mac,
-            addresses: vec![address.into()],
-            hairpin: false,
-            mtu: None,
-        });
+        self.pods
+            .push(PodPort::new(port, mac, vec![address.into()]));
         let netns = namespace(name);
         let tap_in = netns.clone();
         Pod {

@@ -23,5 +23,6 @@ pub mod types;
 pub mod views;
 
 pub use client::{Client, ClientError};
-pub use server::{Answer, Call, Handler, Limits, Server, View};
+pub use server::{Answer, Call, Handler, Limits, Server};
 pub use types::{ApiError, ErrorKind};
+pub use views::View;

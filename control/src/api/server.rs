@@ -27,7 +27,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustix::fs::{Mode, OFlags};
 use serde::de::DeserializeOwned;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::timeout;
@@ -37,51 +37,7 @@ use super::types::{
     API_HEADER, API_MAX, API_MIN, AddRequest, ApiError, CheckRequest, DelRequest, ErrorKind,
     ErrorReply, GcRequest, HandoverRequest, VersionReply,
 };
-
-/// What may be looked at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum View {
-    /// The ports, their devices and their pods.
-    Ports,
-    /// Where each station is.
-    Fdb,
-    /// The routes, with their sources and the routes that lost.
-    Routes,
-    /// Next hops on the uplink.
-    Neighbours,
-    /// Flows.
-    Flows,
-    /// Deaths by reason and port.
-    Drops,
-    /// Which prefix and which flow goes where.
-    Steering,
-    /// The switch's threads.
-    Workers,
-    /// Claims of others' addresses.
-    Conflicts,
-}
-
-impl View {
-    /// Every view, by the name in its path.
-    pub const ALL: [(&'static str, View); 9] = [
-        ("ports", View::Ports),
-        ("fdb", View::Fdb),
-        ("routes", View::Routes),
-        ("neighbours", View::Neighbours),
-        ("flows", View::Flows),
-        ("drops", View::Drops),
-        ("steering", View::Steering),
-        ("workers", View::Workers),
-        ("conflicts", View::Conflicts),
-    ];
-
-    /// The view of that name.
-    #[must_use]
-    pub fn named(name: &str) -> Option<View> {
-        let found = View::ALL.iter().find(|(known, _)| *known == name);
-        found.map(|(_, view)| *view)
-    }
-}
+use super::views::View;
 
 /// A request that has been understood.
 #[derive(Clone, Debug, PartialEq)]
@@ -156,7 +112,11 @@ pub struct Limits {
     pub head: usize,
     /// Bytes of a request's body. A GC that names 250 attachments has 30,000.
     pub body: usize,
-    /// How long a request may take to come in: once for its head, once for its body.
+    /// Bytes of a request that was refused before its end which are taken in all the same: a client
+    /// that is still writing when the door closes would never read why.
+    pub unread: usize,
+    /// How long a request may take to come in: once for its head, once for its body, and once for
+    /// what nobody wants to read.
     pub patience: Duration,
     /// How long a connection may last in all.
     pub life: Duration,
@@ -169,6 +129,7 @@ impl Default for Limits {
             threads: 8,
             head: 16 << 10,
             body: 1 << 20,
+            unread: 16 << 20,
             patience: Duration::from_secs(5),
             life: Duration::from_secs(120),
         }
@@ -350,7 +311,7 @@ impl Door {
         }
     }
 
-    async fn admit(self, stream: UnixStream) {
+    async fn admit(self, mut stream: UnixStream) {
         let known = stream.peer_cred().map(|peer| peer.uid());
         if !known.as_ref().is_ok_and(|uid| self.users.contains(uid)) {
             let who = known.map_or_else(|e| e.to_string(), |uid| format!("user {uid}"));
@@ -367,7 +328,10 @@ impl Door {
             .header_read_timeout(limits.patience)
             .max_buf_size(limits.head)
             .keep_alive(false);
-        let _ = http.serve_connection(TokioIo::new(stream), service).await;
+        let _ = http
+            .serve_connection(TokioIo::new(&mut stream), service)
+            .await;
+        let _ = timeout(limits.patience, hear_out(stream, limits.unread)).await;
     }
 
     async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
@@ -422,6 +386,14 @@ impl Door {
             Ok(Err(error)) => Err(ApiError::new(ErrorKind::BadRequest, error.to_string())),
         }
     }
+}
+
+/// Lets a client finish what it is saying, up to so many bytes, so that it comes to read its answer.
+async fn hear_out(mut stream: UnixStream, most: usize) -> io::Result<()> {
+    stream.shutdown().await?;
+    let mut rest = stream.take(most as u64);
+    tokio::io::copy(&mut rest, &mut tokio::io::sink()).await?;
+    Ok(())
 }
 
 /// Says no to a stranger, without reading a byte of them.

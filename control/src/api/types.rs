@@ -130,14 +130,11 @@ pub struct Bandwidth {
 /// ADD.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AddRequest {
-    /// The container's id.
-    pub container_id: String,
-    /// The interface to make in it.
-    pub ifname: String,
-    /// Its network namespace.
+    /// Which attachment is wanted.
+    #[serde(flatten)]
+    pub key: Key,
+    /// The container's network namespace.
     pub netns: PathBuf,
-    /// The network's name.
-    pub network: String,
     /// The pod's name, where the runtime told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod: Option<PodName>,
@@ -182,18 +179,6 @@ pub struct AddRequest {
     pub bandwidth: Option<Bandwidth>,
 }
 
-impl AddRequest {
-    /// Which attachment is wanted.
-    #[must_use]
-    pub fn key(&self) -> Key {
-        Key {
-            network: self.network.clone(),
-            container_id: self.container_id.clone(),
-            ifname: self.ifname.clone(),
-        }
-    }
-}
-
 /// An interface that an ADD made or uses.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Interface {
@@ -235,27 +220,12 @@ pub struct AddReply {
 /// DEL.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DelRequest {
-    /// The container's id.
-    pub container_id: String,
-    /// The interface in it.
-    pub ifname: String,
-    /// Its namespace, if that is still there.
+    /// Which attachment is meant.
+    #[serde(flatten)]
+    pub key: Key,
+    /// The container's namespace, if that is still there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub netns: Option<PathBuf>,
-    /// The network's name.
-    pub network: String,
-}
-
-impl DelRequest {
-    /// Which attachment is meant.
-    #[must_use]
-    pub fn key(&self) -> Key {
-        Key {
-            network: self.network.clone(),
-            container_id: self.container_id.clone(),
-            ifname: self.ifname.clone(),
-        }
-    }
 }
 
 /// What a DEL or a GC took away.
@@ -268,14 +238,11 @@ pub struct Removed {
 /// CHECK.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CheckRequest {
-    /// The container's id.
-    pub container_id: String,
-    /// The interface in it.
-    pub ifname: String,
-    /// Its namespace.
+    /// Which attachment is meant.
+    #[serde(flatten)]
+    pub key: Key,
+    /// The container's namespace.
     pub netns: PathBuf,
-    /// The network's name.
-    pub network: String,
     /// The interfaces that ADD reported, if they are to be compared.
     #[serde(default)]
     pub interfaces: Vec<Interface>,
@@ -285,18 +252,6 @@ pub struct CheckRequest {
     /// Its routes as ADD reported them.
     #[serde(default)]
     pub routes: Vec<RouteSpec>,
-}
-
-impl CheckRequest {
-    /// Which attachment is meant.
-    #[must_use]
-    pub fn key(&self) -> Key {
-        Key {
-            network: self.network.clone(),
-            container_id: self.container_id.clone(),
-            ifname: self.ifname.clone(),
-        }
-    }
 }
 
 /// Adopt the bridge beside which the daemon runs, or give the pods back to it.
@@ -579,7 +534,7 @@ mod tests {
             "network": "kubenet", "of the next version": 1}"#;
         let request: AddRequest = serde_json::from_str(text).unwrap();
         assert!(request.default_route && !request.hairpin && request.mac.is_none());
-        assert_eq!(request.key().to_string(), "eth0 of c1 in kubenet");
+        assert_eq!(request.key.to_string(), "eth0 of c1 in kubenet");
         let again: AddRequest =
             serde_json::from_str(&serde_json::to_string(&request).unwrap()).unwrap();
         assert_eq!(request, again);

@@ -10,6 +10,49 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+/// What may be looked at. Its name in small letters is the last part of its path, below `/v1/`, and
+/// what `tapline show` calls it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum View {
+    /// Ports, with pods, devices, addresses and counters.
+    Ports,
+    /// Where each station is.
+    Fdb,
+    /// Routes, with who wants them so, and those that lost.
+    Routes,
+    /// Next hops on the uplink.
+    Neighbours,
+    /// Conversations that return by the way they came.
+    Flows,
+    /// Frames that died, by reason.
+    Drops,
+    /// The guards of each port: mode, limit, and what they refused or observed.
+    Guards,
+    /// Which prefix goes where, and why.
+    Steering,
+    /// The threads of the switch.
+    Workers,
+    /// Claims of addresses that others hold.
+    Conflicts,
+    /// What the switch may come to hold, and why no more.
+    Bounds,
+}
+
+impl View {
+    /// The view of that name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<View> {
+        <View as clap::ValueEnum>::from_str(name, false).ok()
+    }
+
+    /// Where it is asked for.
+    #[must_use]
+    pub fn path(self) -> String {
+        let value = clap::ValueEnum::to_possible_value(&self).expect("none is hidden");
+        format!("/v1/{}", value.get_name())
+    }
+}
+
 /// A network device.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Device {
@@ -133,6 +176,44 @@ pub struct DropRow {
     /// How many at each port, by what the port is called; those of pods that are gone are not
     /// among them.
     pub ports: BTreeMap<String, u64>,
+}
+
+/// `GET /v1/guards`: a guard of a port.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuardRow {
+    /// The port's number.
+    pub port: usize,
+    /// What that is called.
+    pub name: String,
+    /// The guard.
+    pub guard: String,
+    /// `on`, `observe` or `off`.
+    pub mode: String,
+    /// How much it allows: learned stations, or frames a second for each worker.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u32>,
+    /// Frames that it refused.
+    pub refused: u64,
+    /// Frames that it would have refused, and let pass.
+    pub observed: u64,
+    /// What the port may send beside its own: stations and addresses.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub more: Vec<String>,
+}
+
+/// `GET /v1/bounds`: one thing that grows, and how far.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BoundRow {
+    /// What it is.
+    pub what: String,
+    /// How many entries it holds at most.
+    pub limit: usize,
+    /// How many of it there are: one for each worker, or one.
+    pub count: usize,
+    /// Bytes of all of them when they are full.
+    pub bytes: usize,
+    /// Why no more.
+    pub because: String,
 }
 
 /// `GET /v1/workers`: a thread of the switch.

@@ -7,114 +7,138 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::PathBuf;
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
+use clap::builder::PossibleValue;
 use comfy_table::{Table, presets};
 use serde_json::Value;
 
 use super::Exit;
 use crate::api::types::SOCKET_DEFAULT;
 use crate::api::views::PortRow;
-use crate::api::{Client, ClientError};
+use crate::api::{Client, ClientError, View};
 
-/// Which view.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+/// A view, or another way to print one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum What {
-    /// Ports, with pods, devices, addresses and counters.
-    Ports,
-    /// The same as `brctl show` prints a bridge.
+    /// Its rows as a table.
+    View(View),
+    /// The ports as `brctl show` prints a bridge.
     Bridge,
-    /// Where each station is.
-    Fdb,
-    /// Routes, with who wants them so, and those that lost.
-    Routes,
-    /// Next hops on the uplink.
-    Neighbours,
-    /// Flows that return by the way they came.
-    Flows,
-    /// Frames that died, by reason.
-    Drops,
-    /// Which prefix goes where, and why.
-    Steering,
-    /// The threads of the switch.
-    Workers,
-    /// Claims of addresses that others hold.
-    Conflicts,
+}
+
+impl clap::ValueEnum for What {
+    fn value_variants<'a>() -> &'a [What] {
+        static ALL: LazyLock<Vec<What>> = LazyLock::new(|| {
+            let views = <View as clap::ValueEnum>::value_variants()
+                .iter()
+                .copied()
+                .map(What::View);
+            views.chain([What::Bridge]).collect()
+        });
+        &ALL
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        match self {
+            What::View(view) => clap::ValueEnum::to_possible_value(view),
+            What::Bridge => {
+                let help = "The ports as `brctl show` prints a bridge";
+                Some(PossibleValue::new("bridge").help(help))
+            }
+        }
+    }
 }
 
 /// A column: its title, and where its value is in a row, with points between names.
 type Column = (&'static str, &'static str);
 
 impl What {
-    fn path(self) -> &'static str {
+    fn view(self) -> View {
         match self {
-            What::Ports | What::Bridge => "/v1/ports",
-            What::Fdb => "/v1/fdb",
-            What::Routes => "/v1/routes",
-            What::Neighbours => "/v1/neighbours",
-            What::Flows => "/v1/flows",
-            What::Drops => "/v1/drops",
-            What::Steering => "/v1/steering",
-            What::Workers => "/v1/workers",
-            What::Conflicts => "/v1/conflicts",
+            What::View(view) => view,
+            What::Bridge => View::Ports,
         }
     }
+}
 
-    /// The columns of a table; none: as the rows have them.
-    fn columns(self) -> &'static [Column] {
-        match self {
-            What::Ports => &[
-                ("port", "port"),
-                ("name", "name"),
-                ("addresses", "addresses"),
-                ("mac", "pod_end.mac"),
-                ("pod end", "pod_end.name"),
-                ("host end", "host_end.name"),
-                ("index", "host_end.index"),
-                ("tap", "tap.name"),
-                ("mtu", "tap.mtu"),
-                ("received", "traffic.received"),
-                ("transmitted", "traffic.transmitted"),
-                ("dropped", "traffic.dropped"),
-                ("container", "container_id"),
-                ("sandbox", "netns"),
-            ],
-            What::Fdb => &[
-                ("mac", "mac"),
-                ("port", "port"),
-                ("name", "name"),
-                ("fixed", "fixed"),
-                ("age s", "age_seconds"),
-            ],
-            What::Routes => &[
-                ("prefix", "prefix"),
-                ("next hop", "next_hop"),
-                ("source", "source"),
-                ("active", "active"),
-                ("lost to", "lost_to"),
-            ],
-            What::Neighbours => &[
-                ("address", "address"),
-                ("mac", "mac"),
-                ("state", "state"),
-                ("router", "router"),
-                ("worker", "worker"),
-            ],
-            What::Drops => &[
-                ("reason", "reason"),
-                ("frames", "frames"),
-                ("ports", "ports"),
-                ("meaning", "meaning"),
-            ],
-            What::Conflicts => &[
-                ("address", "address"),
-                ("holder", "holder.name"),
-                ("claimer", "claimer.name"),
-                ("claimer's mac", "claimer.mac"),
-                ("age s", "age_seconds"),
-            ],
-            What::Workers | What::Flows | What::Steering | What::Bridge => &[],
-        }
+/// The columns of a view's table; none: as the rows have them.
+fn columns(view: View) -> &'static [Column] {
+    match view {
+        View::Ports => &[
+            ("port", "port"),
+            ("name", "name"),
+            ("addresses", "addresses"),
+            ("mac", "pod_end.mac"),
+            ("pod end", "pod_end.name"),
+            ("host end", "host_end.name"),
+            ("index", "host_end.index"),
+            ("tap", "tap.name"),
+            ("mtu", "tap.mtu"),
+            ("received", "traffic.received"),
+            ("transmitted", "traffic.transmitted"),
+            ("dropped", "traffic.dropped"),
+            ("container", "container_id"),
+            ("sandbox", "netns"),
+        ],
+        View::Fdb => &[
+            ("mac", "mac"),
+            ("port", "port"),
+            ("name", "name"),
+            ("fixed", "fixed"),
+            ("age s", "age_seconds"),
+        ],
+        View::Routes => &[
+            ("prefix", "prefix"),
+            ("next hop", "next_hop"),
+            ("source", "source"),
+            ("active", "active"),
+            ("lost to", "lost_to"),
+        ],
+        View::Neighbours => &[
+            ("address", "address"),
+            ("mac", "mac"),
+            ("state", "state"),
+            ("router", "router"),
+            ("worker", "worker"),
+        ],
+        View::Drops => &[
+            ("reason", "reason"),
+            ("frames", "frames"),
+            ("ports", "ports"),
+            ("meaning", "meaning"),
+        ],
+        View::Conflicts => &[
+            ("address", "address"),
+            ("holder", "holder.name"),
+            ("claimer", "claimer.name"),
+            ("claimer's mac", "claimer.mac"),
+            ("age s", "age_seconds"),
+        ],
+        View::Guards => &[
+            ("port", "port"),
+            ("name", "name"),
+            ("guard", "guard"),
+            ("mode", "mode"),
+            ("limit", "limit"),
+            ("refused", "refused"),
+            ("observed", "observed"),
+            ("more", "more"),
+        ],
+        View::Flows => &[
+            ("name", "name"),
+            ("protocol", "protocol"),
+            ("source", "source"),
+            ("port", "source_port"),
+            ("target", "target"),
+            ("port", "target_port"),
+            ("answers to", "answers_to"),
+            ("stage", "stage"),
+            ("age s", "age_seconds"),
+            ("left s", "seconds_left"),
+        ],
+        View::Workers | View::Steering | View::Bounds => &[],
     }
 }
 
@@ -176,7 +200,7 @@ fn complain(what: &str, error: &ClientError) -> Exit {
 }
 
 fn once(args: &ShowArgs, client: &Client) -> Result<String, ClientError> {
-    let view: Value = client.get(args.what.path())?;
+    let view: Value = client.get(&args.what.view().path())?;
     let view = match &args.pod {
         Some(pod) => only(view, pod),
         None => view,
@@ -186,7 +210,7 @@ fn once(args: &ShowArgs, client: &Client) -> Result<String, ClientError> {
     } else if args.what == What::Bridge {
         bridge(&view)
     } else {
-        tables(&view, args.what.columns())
+        tables(&view, columns(args.what.view()))
     })
 }
 
@@ -310,7 +334,7 @@ pub fn top(args: &TopArgs) -> Exit {
     let client = Client::new(&args.socket);
     let mut before: Option<(Instant, BTreeMap<usize, PortRow>)> = None;
     for round in 0.. {
-        let rows: Vec<PortRow> = match client.get(What::Ports.path()) {
+        let rows: Vec<PortRow> = match client.get(&View::Ports.path()) {
             Ok(rows) => rows,
             Err(error) => return complain("top", &error),
         };
@@ -415,7 +439,7 @@ mod tests {
 
     #[test]
     fn a_table_has_what_the_rows_have_and_a_dash_where_they_have_nothing() {
-        let text = tables(&ports(), What::Ports.columns());
+        let text = tables(&ports(), columns(View::Ports));
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines.len(), 4);
         let words =

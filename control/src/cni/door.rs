@@ -47,10 +47,8 @@ impl Door {
     /// ADD.
     pub(super) fn add(&self, request: &AddRequest) -> Result<AddReply, CniError> {
         let undo = DelRequest {
-            container_id: request.container_id.clone(),
-            ifname: request.ifname.clone(),
+            key: request.key.clone(),
             netns: Some(request.netns.clone()),
-            network: request.network.clone(),
         };
         let mut cut_off = false;
         self.until_back(|| {

@@ -15,7 +15,7 @@ use super::error::{CniError, Code};
 use super::result::{CniResult, Dns, Interface, Route};
 use super::version::Version;
 use crate::api::types::{
-    self, AddReply, AddRequest, AssignedIp, CheckRequest, DelRequest, GcRequest, PodAddress,
+    self, AddReply, AddRequest, AssignedIp, CheckRequest, DelRequest, GcRequest, Key, PodAddress,
     RouteSpec,
 };
 
@@ -135,10 +135,8 @@ impl<'a> Plugin<'a> {
             return Err(CniError::new(Code::InvalidConfig, what));
         };
         let request = CheckRequest {
-            container_id: whom.container.clone(),
-            ifname: name.to_owned(),
+            key: self.key(whom),
             netns,
-            network: self.conf.name.clone(),
             interfaces: before.interfaces.iter().filter_map(expected).collect(),
             ips: before
                 .ips
@@ -234,10 +232,8 @@ impl<'a> Plugin<'a> {
         let no_netns = || CniError::new(Code::InvalidNetns, "ADD needs a namespace");
         let (default_route, routes) = routing(wanted.is_default_gateway, assigned);
         Ok(AddRequest {
-            container_id: whom.container.clone(),
-            ifname: whom.interface.to_string(),
+            key: self.key(whom),
             netns: netns.ok_or_else(no_netns)?,
-            network: self.conf.name.clone(),
             pod: self.environment.args.pod.clone(),
             mtu: wanted.mtu,
             mac: wanted.mac,
@@ -262,10 +258,16 @@ impl<'a> Plugin<'a> {
 
     fn del_request(&self, whom: &Attachment) -> DelRequest {
         DelRequest {
+            key: self.key(whom),
+            netns: whom.netns.clone(),
+        }
+    }
+
+    fn key(&self, whom: &Attachment) -> Key {
+        Key {
+            network: self.conf.name.clone(),
             container_id: whom.container.clone(),
             ifname: whom.interface.to_string(),
-            netns: whom.netns.clone(),
-            network: self.conf.name.clone(),
         }
     }
 }

@@ -12,6 +12,7 @@ use dataplane::tables::fib::NextHop;
 use dataplane::tables::{Addresses, Policy};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
+use super::guards::Guards;
 use super::{FABRIC_MAC, NodeMacs, UPLINK_PORT, first_host_v6, gateway, gateway_v6, own_range_v6};
 use crate::plan::{Node, Plan, Plugin};
 use crate::routes;
@@ -45,6 +46,8 @@ pub struct NodeSpec {
     /// Whether pods reach each other by the kernel's rules only. Planned: no, since no policy agent
     /// runs in a lab.
     pub policy: Policy,
+    /// What the guards of its ports do. Planned: all are on.
+    pub guards: Guards,
 }
 
 /// A destination beyond the uplink.
@@ -96,6 +99,7 @@ impl NodeSpec {
             via_host: plan.via_host.clone(),
             remote: remote(plan, node),
             policy: Policy::None,
+            guards: Guards::default(),
         }
     }
 

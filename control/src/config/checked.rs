@@ -12,14 +12,17 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use dataplane::addr::{Mac, Station};
+use dataplane::bucket::Rate;
+use dataplane::tables::guard::{MORE_MAX, Mode, Rates};
 use ipnet::IpNet;
 
 use super::raw::{
-    Guard, PolicyMode, RawConfig, RawLog, RawMetrics, RawPlan, RawPlugin, RawRoute, RawSource,
-    RawTruth,
+    Guard, PolicyMode, RawConfig, RawGuards, RawLog, RawMetrics, RawMore, RawPlan, RawPlugin,
+    RawRoute, RawSource, RawTruth,
 };
 use super::shape::Shaped;
 use super::{SOCKET_PATH, STATE_DIR};
+use crate::compile::guards::{Guards, More};
 use crate::compile::spec::host_device;
 use crate::devices::DeviceName;
 use crate::model::{Place, Report};
@@ -56,7 +59,7 @@ pub struct NodeConfig {
     /// Who must see a pod's frames.
     pub policy: PolicyMode,
     /// Guards of the pods' ports.
-    pub guards: GuardModes,
+    pub guards: Guards,
     /// Threads that move frames, 1 to 64.
     pub workers: NonZeroU16,
     /// How long a worker looks again before it sleeps.
@@ -197,17 +200,6 @@ pub struct Expected {
     pub pods: Vec<IpNet>,
 }
 
-/// Guards of the pods' ports.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct GuardModes {
-    /// A pod sends from its own MAC and addresses only.
-    pub spoof: Guard,
-    /// Broadcasts and multicasts of a port.
-    pub storm: Guard,
-    /// Stations behind a port.
-    pub quota: Guard,
-}
-
 /// What is logged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum LogLevel {
@@ -262,7 +254,7 @@ pub(super) fn check(shaped: &Shaped, report: &mut Report) -> Option<NodeConfig> 
         truth: check.truth(raw.truth.as_ref(), plugin),
         expected: raw.plan.as_ref().map(|plan| check.expected(plan)),
         policy: raw.policy.unwrap_or(PolicyMode::Auto),
-        guards: guards(raw),
+        guards: check.guards(raw.guards.as_ref()),
         workers: NonZeroU16::new(raw.workers.unwrap_or(1)).unwrap_or(NonZeroU16::MIN),
         spin: Duration::from_micros(raw.spin_us.unwrap_or(50).into()),
         features_off: raw.features_off.iter().flatten().copied().collect(),
@@ -275,16 +267,6 @@ pub(super) fn check(shaped: &Shaped, report: &mut Report) -> Option<NodeConfig> 
     check.mtus_fit(&config);
     check.socket_fits(&config);
     Some(config)
-}
-
-fn guards(raw: &RawConfig) -> GuardModes {
-    let of = |chosen: Option<Guard>| chosen.unwrap_or(Guard::On);
-    let raw = raw.guards.clone().unwrap_or_default();
-    GuardModes {
-        spoof: of(raw.spoof),
-        storm: of(raw.storm),
-        quota: of(raw.quota),
-    }
 }
 
 fn log(raw: Option<RawLog>) -> LogLevel {
@@ -619,6 +601,64 @@ impl Check<'_> {
             return None;
         };
         Some(address)
+    }
+
+    fn guards(&mut self, raw: Option<&RawGuards>) -> Guards {
+        let raw = raw.cloned().unwrap_or_default();
+        let usual = Guards::default();
+        let of = |chosen: Option<Guard>| match chosen {
+            Some(Guard::On) | None => Mode::Enforce,
+            Some(Guard::Observe) => Mode::Observe,
+            Some(Guard::Off) => Mode::Off,
+        };
+        let rate = |chosen: Option<u32>, usual| chosen.map_or(usual, Rate::per_second);
+        let mut more: Vec<More> = Vec::new();
+        for (index, raw) in raw.more.iter().flatten().enumerate() {
+            let path = format!("guards.more[{index}]");
+            let Some(one) = self.more(&path, raw) else {
+                continue;
+            };
+            if more.iter().any(|other| other.pod == one.pod) {
+                self.fault(&format!("{path}.pod"), format!("{} comes twice", one.pod));
+            }
+            more.push(one);
+        }
+        Guards {
+            spoof: of(raw.spoof),
+            routers: of(raw.routers),
+            loops: of(raw.loops),
+            flaps: of(raw.flaps),
+            storms: of(raw.storm),
+            quota: of(raw.quota),
+            learned_max: raw.stations_max.unwrap_or(usual.learned_max),
+            rates: Rates {
+                broadcast: rate(raw.broadcasts_max, usual.rates.broadcast),
+                multicast: rate(raw.multicasts_max, usual.rates.multicast),
+                unknown: rate(raw.unknown_max, usual.rates.unknown),
+            },
+            more,
+        }
+    }
+
+    fn more(&mut self, path: &str, raw: &RawMore) -> Option<More> {
+        self.required(&format!("{path}.pod"), raw.pod.is_some());
+        let mut stations: Vec<Station> = Vec::new();
+        for (index, text) in raw.macs.iter().flatten().enumerate() {
+            let path = format!("{path}.macs[{index}]");
+            stations.extend(self.station(&path, Some(text)));
+        }
+        let addresses = self.prefixes(&format!("{path}.addresses"), raw.addresses.as_ref());
+        for (key, count) in [("macs", stations.len()), ("addresses", addresses.len())] {
+            if count > MORE_MAX {
+                let message = format!("{count}, of which a port has {MORE_MAX} at most");
+                self.fault(&format!("{path}.{key}"), message);
+            }
+        }
+        Some(More {
+            pod: raw.pod.clone()?,
+            stations,
+            addresses,
+        })
     }
 
     fn devices_differ(&mut self, config: &NodeConfig) {

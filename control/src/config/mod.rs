@@ -20,8 +20,8 @@ mod write;
 
 pub use crate::api::types::SOCKET_DEFAULT as SOCKET_PATH;
 pub use checked::{
-    Expected, GuardModes, HostMac, HostPort, LogLevel, NodeConfig, Pods, Surroundings, Truth,
-    TruthSource, Uplink, Via, ViaRow,
+    Expected, HostMac, HostPort, LogLevel, NodeConfig, Pods, Surroundings, Truth, TruthSource,
+    Uplink, Via, ViaRow,
 };
 pub use raw::{Guard, PolicyMode};
 pub use write::{METRICS_LISTEN, for_node, to_text};

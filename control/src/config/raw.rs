@@ -248,7 +248,7 @@ pub enum PolicyMode {
     None,
 }
 
-/// Guards of the pods' ports.
+/// Guards of the pods' ports. Those marked * also watch the port of the node's own kernel.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[schemars(rename = "Guards")]
@@ -256,12 +256,58 @@ pub(crate) struct RawGuards {
     /// A pod sends from its own MAC and addresses only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) spoof: Option<Guard>,
-    /// How many broadcasts and multicasts a port may send in a second.
+    /// A pod sends no router advertisements and no redirects.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) routers: Option<Guard>,
+    /// A station of another port does not come in: its frames went in a circle. *
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) loops: Option<Guard>,
+    /// A station that moves between ports too often stays where it was. *
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) flaps: Option<Guard>,
+    /// How many broadcasts, multicasts and frames to unknown stations a port may send in a second.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) storm: Option<Guard>,
-    /// How many stations may be learned behind one port.
+    /// How many stations may be learned behind one port. *
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) quota: Option<Guard>,
+    /// Stations that may be learned behind one pod, 1 to 1024. Default: 32.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1024))]
+    pub(crate) stations_max: Option<u32>,
+    /// Broadcasts that a pod may send in a second, 1 to 1000000. Each worker counts for itself.
+    /// Default: 1024.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub(crate) broadcasts_max: Option<u32>,
+    /// Multicasts that a pod may send in a second, 1 to 1000000. Default: 4096.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub(crate) multicasts_max: Option<u32>,
+    /// Frames to unknown stations that a pod may send in a second, 1 to 1000000. Default: 1024.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub(crate) unknown_max: Option<u32>,
+    /// Pods that may send from more than their own MAC and addresses. Default: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) more: Option<Vec<RawMore>>,
+}
+
+/// What a pod may send from beside its own MAC and addresses. Frames for such a MAC go to the pod;
+/// routes to such addresses are the configuration's to give.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schemars(rename = "More")]
+pub(crate) struct RawMore {
+    /// The pod, as NAMESPACE/NAME, or its container's id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) pod: Option<String>,
+    /// Further MACs, at most 16. Default: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) macs: Option<Vec<String>>,
+    /// Further prefixes of addresses, at most 16. Default: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) addresses: Option<Vec<String>>,
 }
 
 /// What a guard does with a frame that it would not let pass.

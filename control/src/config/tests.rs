@@ -5,10 +5,15 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use dataplane::addr::{Mac, PortId, Station};
+use dataplane::bucket::Rate;
+use dataplane::tables::guard::{Mode, PortGuard, Rates};
 use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
+use crate::compile::PodPort;
+use crate::compile::guards::Guards;
 use crate::devices::DeviceName;
 use crate::plan::{self, LoadOptions, Plugin};
 
@@ -55,11 +60,7 @@ fn what_is_left_out_has_the_default_that_its_description_names() {
         },
         expected: None,
         policy: PolicyMode::Auto,
-        guards: GuardModes {
-            spoof: Guard::On,
-            storm: Guard::On,
-            quota: Guard::On,
-        },
+        guards: Guards::default(),
         workers: 1.try_into().unwrap(),
         spin: Duration::from_micros(50),
         features_off: BTreeSet::new(),
@@ -88,6 +89,73 @@ fn what_is_left_out_has_the_default_that_its_description_names() {
         ..wanted
     };
     assert_eq!(azure, of_azure);
+}
+
+/// What is typed of guards is what the ports of a node with these pods get.
+#[test]
+fn guards_are_what_the_ports_get() {
+    let text = r#"{"plugin": "kubenet", "node": "node-0", "guards": {
+        "spoof": "observe", "flaps": "off", "storm": "on", "quota": "observe",
+        "stations_max": 3, "broadcasts_max": 7,
+        "more": [{"pod": "default/pod-a", "macs": ["02:00:00:00:00:09"], "addresses": ["10.9.0.0/24"]}]}}"#;
+    let config = parse("tapline.json", text.as_bytes()).unwrap();
+    let station = |last| Station::new(Mac::new([2, 0, 0, 0, 0, last])).unwrap();
+    let pod = |at: u8, called: &str| PodPort {
+        called: vec![called.to_owned(), format!("c{at}")],
+        ..PodPort::new(PortId::new(at.into()).unwrap(), station(at), Vec::new())
+    };
+    let found = config
+        .guards
+        .of(&[pod(2, "default/pod-a"), pod(3, "default/pod-b")]);
+    let of = |at: usize| {
+        let mut ports = found.iter();
+        ports
+            .find(|(port, _)| port.index() == at)
+            .map(|(_, guard)| guard)
+    };
+    let plain = PortGuard {
+        stations: Mode::Observe,
+        addresses: Mode::Observe,
+        flaps: Mode::Off,
+        quota: Mode::Observe,
+        learned_max: 3,
+        rates: Rates {
+            broadcast: Rate::per_second(7),
+            ..Rates::default()
+        },
+        ..PortGuard::pod(Mode::Enforce)
+    };
+    assert_eq!(of(3), Some(&plain));
+    let more = PortGuard {
+        more_stations: vec![station(9)],
+        more_addresses: vec!["10.9.0.0/24".parse().unwrap()],
+        ..plain
+    };
+    assert_eq!(of(2), Some(&more));
+    let host = PortGuard {
+        flaps: Mode::Off,
+        quota: Mode::Observe,
+        ..PortGuard::host(Mode::Enforce)
+    };
+    assert_eq!(of(0), Some(&host));
+
+    let bad = r#"{"plugin": "kubenet", "node": "node-0", "guards": {"stations_max": 0,
+        "more": [{"macs": ["01:00:5e:00:00:01"]}, {"pod": "p", "addresses": ["10.9.0.1/24"]}, {"pod": "p"}]}}"#;
+    let wanted = [
+        "guards.stations_max: expected a whole number from 1 to 1024, found 0",
+        "guards.more[0].pod: missing: this key is required",
+        "guards.more[0].macs[0]: '01:00:5e:00:00:01' cannot be the MAC of one device",
+        "guards.more[1].addresses[0]: '10.9.0.1/24' has host bits; the prefix is 10.9.0.0/24",
+        "guards.more[2].pod: p comes twice",
+    ];
+    let said = faults(bad);
+    assert_eq!(said.len(), wanted.len(), "{said:#?}");
+    for one in wanted {
+        assert!(
+            said.iter().any(|fault| fault.ends_with(one)),
+            "{one}: {said:#?}"
+        );
+    }
 }
 
 #[test]

@@ -68,7 +68,7 @@ impl Core {
     /// # Errors
     /// Why not; then nothing of it is left.
     pub fn add(&mut self, request: &AddRequest) -> Result<AddReply, ApiError> {
-        let key = request.key();
+        let key = request.key.clone();
         let ifname = check_key(&key)?;
         if let Some(not_yet) = self.not_yet() {
             return Err(not_yet);
@@ -124,7 +124,7 @@ impl Core {
 
     /// Decides what the port is to be, and takes its addresses.
     fn settle(&mut self, request: &AddRequest) -> Result<Attachment, ApiError> {
-        let key = request.key();
+        let key = request.key.clone();
         let mtu = self.mtu_for(request.mtu)?;
         self.check_gateways(request)?;
         let port = self.free_port()?;
@@ -324,7 +324,7 @@ impl Core {
     /// # Errors
     /// What could not be removed; the rest is.
     pub fn del(&mut self, request: &DelRequest) -> Result<Removed, ApiError> {
-        let key = request.key();
+        let key = request.key.clone();
         check_key(&key)?;
         let removed = match self.attachments.get(&key).cloned() {
             Some(one) => self.remove(&one)?,
@@ -392,7 +392,7 @@ impl Core {
     /// # Errors
     /// Everything that differs.
     pub fn check(&self, request: &CheckRequest) -> Result<(), ApiError> {
-        let key = request.key();
+        let key = request.key.clone();
         let ifname = check_key(&key)?;
         let Some(one) = self.attachments.get(&key) else {
             let why = format!("{key} is not attached");

@@ -85,11 +85,14 @@ impl Attachment {
     #[must_use]
     pub fn pod_port(&self) -> Option<PodPort> {
         Some(PodPort {
-            port: self.port_id()?,
-            mac: Station::new(self.mac).ok()?,
-            addresses: self.ips().collect(),
             hairpin: self.hairpin,
             mtu: Some(self.mtu),
+            called: vec![self.name(), self.key.container_id.clone()],
+            ..PodPort::new(
+                self.port_id()?,
+                Station::new(self.mac).ok()?,
+                self.ips().collect(),
+            )
         })
     }
 

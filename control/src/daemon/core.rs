@@ -17,6 +17,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use dataplane::addr::PortId;
+use dataplane::bounds::{self, Bound};
 use dataplane::conflict::Conflict;
 use dataplane::port::tap::{Queues, TapPort};
 use dataplane::stats::Counts;
@@ -221,9 +222,8 @@ impl Core {
         let begun = Instant::now();
         let found = Found::among(&net.links()?, state, &mut pool, begun.elapsed());
         let tables = build(&spec, found.living.values())?;
-        let mut options = Options::named(&format!("tl-{}", spec.name));
-        options.workers = settings.workers.get().into();
-        options.spin = settings.spin;
+        let options = options(&spec, &settings);
+        tell_bounds(&bounds::at_limit(&options));
         let switch = Switch::start(&options, tables).map_err(system("starting the switch"))?;
         let mut core = Core {
             spec,
@@ -678,6 +678,24 @@ impl Core {
         let counts = self.switch.stop().map_err(system("stopping the switch"));
         detached?;
         counts
+    }
+}
+
+/// How its switch runs.
+pub(super) fn options(spec: &NodeSpec, settings: &Settings) -> Options {
+    Options {
+        workers: settings.workers.get().into(),
+        spin: settings.spin,
+        ..Options::named(&format!("tl-{}", spec.name))
+    }
+}
+
+/// Says in the log how much memory the switch may come to hold: limits of a unit follow from it.
+fn tell_bounds(bounds: &[Bound]) {
+    let mib = bounds::total(bounds).div_ceil(1 << 20);
+    tracing::info!("memory: at most {mib} MiB when every table and queue is full, and its routes");
+    for bound in bounds {
+        tracing::debug!("{bound}");
     }
 }
 

@@ -7,18 +7,21 @@
 use std::collections::BTreeMap;
 
 use dataplane::addr::PortId;
+use dataplane::bounds::{self, Bound};
 use dataplane::clock::Tick;
 use dataplane::conflict::Party;
-use dataplane::stats::Counts;
+use dataplane::stats::{Counts, Drops};
 use dataplane::tables::Policy;
+use dataplane::tables::fib::ROUTES_MAX;
+use dataplane::tables::guard::{Guard, Guarded, Mode};
 use dataplane::verdict::DropReason;
 
 use super::attachment::Attachment;
-use super::core::{Core, DaemonError, system};
+use super::core::{Core, DaemonError, options, system};
 use super::mirror::Mirror;
 use crate::api::views::{
-    Claim, ConflictRow, Device, DropRow, FdbRow, NeighbourRow, PortRow, RouteRow, Traffic,
-    WorkerRow,
+    BoundRow, Claim, ConflictRow, Device, DropRow, FdbRow, GuardRow, NeighbourRow, PortRow,
+    RouteRow, Traffic, WorkerRow,
 };
 use crate::compile::{HOST_PORT, PodPort, UPLINK_PORT};
 use crate::config::PolicyMode;
@@ -26,7 +29,7 @@ use crate::devices::netlink::link::Link;
 use crate::steer::Keeper;
 use crate::steer::agents::{self, Agents};
 use crate::steer::policy::InForce;
-use crate::steer::view::{Sources, SteeringView};
+use crate::steer::view::{self, FlowView, Sources, SteeringView};
 
 impl Core {
     /// Which prefix and which flow goes where, and why.
@@ -50,7 +53,21 @@ impl Core {
             agents: &agents,
             returns: self.switch.returns(),
             now: Tick::of(self.begun.elapsed()),
+            names: &self.names(),
         })
+    }
+
+    /// Conversations that return by the way they came.
+    #[must_use]
+    pub fn flow_rows(&self) -> Vec<FlowView> {
+        let now = Tick::of(self.begun.elapsed());
+        view::flows(self.switch.returns(), now, &self.names())
+    }
+
+    fn names(&self) -> BTreeMap<PortId, String> {
+        let pods = self.attachments.values();
+        pods.filter_map(|one| Some((one.port_id()?, one.name())))
+            .collect()
     }
 
     fn policy_in_force(&self, agents: &Agents) -> InForce {
@@ -280,6 +297,63 @@ impl Core {
                 .collect(),
         };
         total.iter().map(row).collect()
+    }
+
+    /// The guards of each port that has any, with what they saw.
+    #[must_use]
+    pub fn guard_rows(&self) -> Vec<GuardRow> {
+        let (tables, board) = (self.switch.tables(), self.switch.board());
+        let mut rows = Vec::new();
+        for port in tables.ports() {
+            let Some(guard) = tables.guard(port.id).map(Guarded::guard) else {
+                continue;
+            };
+            let (name, counts) = (self.port_name(port.id), board.port(port.id));
+            let stations = guard.more_stations.iter().map(ToString::to_string);
+            let addresses = guard.more_addresses.iter().map(ToString::to_string);
+            for one in Guard::ALL {
+                let sum = |drops: &Drops| one.reasons().iter().map(|why| drops.of(*why)).sum();
+                rows.push(GuardRow {
+                    port: port.id.index(),
+                    name: name.clone(),
+                    guard: one.name().to_owned(),
+                    mode: one.mode(guard).to_string(),
+                    limit: one.limit(guard).filter(|_| one.mode(guard) > Mode::Off),
+                    refused: sum(&counts.dropped),
+                    observed: sum(&counts.observed),
+                    more: match one {
+                        Guard::Stations => stations.clone().collect(),
+                        Guard::Addresses => addresses.clone().collect(),
+                        _ => Vec::new(),
+                    },
+                });
+            }
+        }
+        rows
+    }
+
+    /// What the switch may come to hold, and what its routes hold now.
+    #[must_use]
+    pub fn bound_rows(&self) -> Vec<BoundRow> {
+        let row = |bound: Bound| BoundRow {
+            what: bound.what.to_owned(),
+            limit: bound.limit,
+            count: bound.count,
+            bytes: bound.bytes,
+            because: bound.because.to_owned(),
+        };
+        let rows = bounds::at_limit(&options(&self.spec, &self.settings))
+            .into_iter()
+            .map(row);
+        let tables = self.switch.tables();
+        let routes = BoundRow {
+            what: "routes, as they are now".to_owned(),
+            limit: ROUTES_MAX,
+            count: 1,
+            bytes: tables.routes_bytes(),
+            because: "grows with the routes, which the configuration and the pods give".to_owned(),
+        };
+        rows.chain([routes]).collect()
     }
 
     /// The threads of the switch.

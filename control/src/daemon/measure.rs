@@ -2,7 +2,12 @@
 //!
 //! In: the running part. Out: a [`Sample`]. Never: names a pod, a port or an address.
 
-use super::core::Core;
+use std::collections::BTreeMap;
+
+use dataplane::bounds;
+use dataplane::tables::guard::Guard;
+
+use super::core::{Core, options};
 use crate::metrics::{Roles, Sample};
 
 impl Core {
@@ -16,6 +21,16 @@ impl Core {
         for row in tables.ports() {
             roles.add(row.role, &boards.port(row.id));
         }
+        let mut guards = BTreeMap::new();
+        for port in tables.ports() {
+            if let Some(guarded) = tables.guard(port.id) {
+                for guard in Guard::ALL {
+                    let mode = guard.mode(guarded.guard());
+                    *guards.entry((guard, mode)).or_default() += 1;
+                }
+            }
+        }
+        let bounds = bounds::at_limit(&options(self.spec(), self.settings()));
         let status = self.status();
         let fill = status.addresses.unwrap_or_default();
         let fdb = self.switch().fdb();
@@ -31,6 +46,8 @@ impl Core {
             addresses_held: fill.held,
             addresses_resting: fill.resting,
             truth_known: self.is_told(),
+            guards,
+            memory_max: bounds::total(&bounds) as u64,
             ..Sample::of_switch(&boards, roles)
         }
     }

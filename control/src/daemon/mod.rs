@@ -163,10 +163,9 @@ impl Daemon {
                 View::Workers => Answer::of(&core.worker_rows()),
                 View::Conflicts => Answer::of(&core.conflict_rows()),
                 View::Steering => Answer::of(&core.steering()),
-                View::Flows => {
-                    let why = format!("this daemon has no view of {view:?}");
-                    return Err(ApiError::new(ErrorKind::NotFound, why));
-                }
+                View::Flows => Answer::of(&core.flow_rows()),
+                View::Guards => Answer::of(&core.guard_rows()),
+                View::Bounds => Answer::of(&core.bound_rows()),
             })
         })?
     }

@@ -112,6 +112,7 @@ pub fn spec(config: &NodeConfig, truth: &NodeTruth) -> Result<NodeSpec, Unfit> {
             // An agent may start after the pods, and its rules hold from the first frame on.
             PolicyMode::Auto | PolicyMode::ViaHost => Policy::ViaHost,
         },
+        guards: config.guards.clone(),
     })
 }
 

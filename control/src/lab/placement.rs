@@ -117,13 +117,11 @@ fn pod(
 ) -> PlacedPod {
     let address_v6 = compile::own_range_v6(plan, node).map(|range| in_step(node, address, range));
     let v4 = std::iter::once(IpAddr::V4(address));
-    let port = PodPort {
-        port: PortId::new(FIRST_POD_PORT + ordinal).expect("a lab has a few pods"),
-        mac: station_of(address),
-        addresses: v4.chain(address_v6.map(IpAddr::V6)).collect(),
-        hairpin: false,
-        mtu: None,
-    };
+    let port = PodPort::new(
+        PortId::new(FIRST_POD_PORT + ordinal).expect("a lab has a few pods"),
+        station_of(address),
+        v4.chain(address_v6.map(IpAddr::V6)).collect(),
+    );
     let called = format!("{}-{}-eth0", plan.plugin, container_id(name));
     let (host_end, tap) = names::pod_devices(plan.plugin, &called);
     PlacedPod {

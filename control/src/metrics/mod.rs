@@ -2,17 +2,20 @@
 //!
 //! In: a [`Sample`]. Out: Prometheus' text format 0.0.4, by [`text`], and over HTTP by [`serve`].
 //! Never: a label whose values a pod can multiply: no address, name, port number or interface. The
-//! labels are `reason` (the one table of drop reasons), `role` (three kinds of port) and `version`.
+//! labels are `reason` (the one table of drop reasons), `role` (three kinds of port), `guard` and `mode`
+//! (nine guards, three modes) and `version`.
 //!
 //! The views of the control socket have what a label must not have: which pod, which port.
 
 pub mod serve;
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use dataplane::stats::{Counts, PortCounts};
+use dataplane::stats::{Counts, Drops, PortCounts};
 use dataplane::switch::Boards;
 use dataplane::tables::PortRole;
+use dataplane::tables::guard::{Guard, Mode};
 use dataplane::verdict::DropReason;
 
 /// The content type of [`text`].
@@ -33,6 +36,12 @@ pub struct Sample {
     pub super_frames: u64,
     /// ICMP errors that were due and not sent.
     pub errors_suppressed: u64,
+    /// What guards objected to and let pass.
+    pub observed: Drops,
+    /// Of each guard the ports at which it is on, observes, and is off.
+    pub guards: BTreeMap<(Guard, Mode), u64>,
+    /// Bytes that the switch may come to hold, without its routes.
+    pub memory_max: u64,
     /// The ports by role: how many, and their counters together.
     pub ports: Roles,
     /// Threads that move frames.
@@ -110,6 +119,7 @@ impl Sample {
             counts: boards.counts(),
             super_frames: boards.super_frames(),
             errors_suppressed: boards.errors_suppressed(),
+            observed: boards.observed(),
             ports,
             ..Sample::default()
         }
@@ -123,6 +133,7 @@ pub fn text(sample: &Sample) -> String {
     daemon(&mut page, sample);
     addresses(&mut page, sample);
     books(&mut page, sample);
+    guards(&mut page, sample);
     ports(&mut page, &sample.ports);
     page.0
 }
@@ -149,6 +160,12 @@ fn daemon(page: &mut Page, sample: &Sample) {
         "tapline_workers",
         "Threads that move frames.",
         sample.workers,
+    );
+    page.one(
+        GAUGE,
+        "tapline_memory_max_bytes",
+        "What the switch may come to hold when every table and queue is full, without its routes.",
+        sample.memory_max,
     );
     page.one(
         GAUGE,
@@ -268,6 +285,28 @@ fn books(page: &mut Page, sample: &Sample) {
     for reason in DropReason::ALL {
         let label = [("reason", reason.label())];
         page.row(DROPPED, &label, counts.dropped.of(*reason));
+    }
+}
+
+/// What guards do, and what they only observed. Frames that they refused are deaths by a reason.
+fn guards(page: &mut Page, sample: &Sample) {
+    const PORTS: &str = "tapline_guard_ports";
+    page.gauge(PORTS, "Ports at which a guard is in that mode.");
+    for guard in Guard::ALL {
+        for mode in [Mode::Enforce, Mode::Observe, Mode::Off] {
+            let labels = [("guard", guard.name()), ("mode", &mode.to_string())];
+            let ports = sample.guards.get(&(guard, mode)).copied();
+            page.row(PORTS, &labels, ports.unwrap_or_default());
+        }
+    }
+    const OBSERVED: &str = "tapline_frames_observed_total";
+    page.counter(
+        OBSERVED,
+        "Frames that a guard would have refused, and let pass, by reason.",
+    );
+    for reason in Guard::ALL.iter().flat_map(|guard| guard.reasons()) {
+        let label = [("reason", reason.label())];
+        page.row(OBSERVED, &label, sample.observed.of(*reason));
     }
 }
 

@@ -8,8 +8,6 @@ use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dataplane::stats::Drops;
-
 use super::serve::Exporter;
 use super::*;
 
@@ -97,8 +95,22 @@ fn the_law_holds_in_what_is_exported() {
         rows["tapline_frames_dropped_total{reason=\"too_short\"}"],
         1.0
     );
-    let reasons = rows.keys().filter(|n| n.contains("{reason=")).count();
+    let dropped = |name: &&String| name.starts_with("tapline_frames_dropped_total{reason=");
+    let reasons = rows.keys().filter(dropped).count();
     assert_eq!(reasons, DropReason::COUNT);
+}
+
+/// A guard is seen by what it does, and by what it would have done.
+#[test]
+fn guards_tell_their_modes_and_what_they_observed() {
+    let mut sample = sample();
+    sample.guards.insert((Guard::Stations, Mode::Observe), 7);
+    sample.observed = Drops::one(DropReason::SpoofedMac);
+    let rows = rows(&text(&sample));
+    let ports = |mode| rows[&format!("tapline_guard_ports{{guard=\"stations\",mode=\"{mode}\"}}")];
+    assert_eq!(["on", "observe", "off"].map(ports), [0.0, 7.0, 0.0]);
+    let observed = |reason| rows[&format!("tapline_frames_observed_total{{reason=\"{reason}\"}}")];
+    assert_eq!(["spoofed_mac", "rogue_router"].map(observed), [1.0, 0.0]);
 }
 
 /// No number of pods makes a row more.
@@ -123,7 +135,7 @@ fn pods_multiply_no_rows() {
         500.0
     );
     let labels: BTreeSet<String> = families().into_values().flatten().collect();
-    let allowed = ["reason", "role", "version"].map(str::to_owned);
+    let allowed = ["guard", "mode", "reason", "role", "version"].map(str::to_owned);
     assert_eq!(labels, BTreeSet::from(allowed));
 }
 

@@ -1,10 +1,11 @@
-//! `GET /v1/steering`: which prefix and which flow goes where, and why.
+//! `GET /v1/steering` and `GET /v1/flows`: which prefix and which flow goes where, and why.
 //!
 //! In: the node, its tables, the filters' keeper, the policy and the conversations of the switch.
-//! Out: [`SteeringView`], for JSON. Pure.
-//! Never: more conversations than a person can read: [`FLOWS_MAX`], those that live longest first;
-//! how many there are is told beside.
+//! Out: [`SteeringView`] and [`FlowView`], for JSON. Pure.
+//! Never: in the former more conversations than a person can read: [`FLOWS_MAX`], those that live
+//! longest first; how many there are is told beside, and the latter has them all.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use dataplane::addr::PortId;
@@ -105,12 +106,16 @@ pub struct FlowView {
     pub target_port: Option<u16>,
     /// The pod's port on the switch.
     pub port: usize,
+    /// What the pod is called.
+    pub name: String,
     /// Who gets the answers: `host` or `switch`.
     pub answers_to: &'static str,
     /// Why.
     pub why: &'static str,
     /// `opening`, `open`, `closing`, `datagram` or `other`.
     pub stage: &'static str,
+    /// Seconds since it was last heard, to eight of them.
+    pub age_seconds: u64,
     /// Seconds until it is forgotten, if nothing more is heard.
     pub seconds_left: u64,
 }
@@ -155,14 +160,16 @@ pub struct Sources<'a> {
     pub returns: &'a Returns,
     /// The time by the switch's clock, or one near it.
     pub now: Tick,
+    /// What the pods' ports are called.
+    pub names: &'a BTreeMap<PortId, String>,
 }
 
 impl SteeringView {
     /// Puts the view together.
     #[must_use]
     pub fn of(from: Sources<'_>) -> SteeringView {
-        let mut entries: Vec<Entry> = from.returns.entries(from.now).collect();
-        entries.sort_unstable_by_key(|entry| (u64::MAX - entry.seconds_left, entry.about));
+        let mut flows = flows(from.returns, from.now, from.names);
+        flows.truncate(FLOWS_MAX);
         let routes = from.tables.routes.iter();
         SteeringView {
             filters: filters(from.uplink, from.kept),
@@ -171,7 +178,7 @@ impl SteeringView {
                 .map(|(net, hop)| prefix(from.node, *net, hop))
                 .collect(),
             policy: policy(from.policy, from.agents),
-            flows: entries.iter().take(FLOWS_MAX).map(flow).collect(),
+            flows,
             totals: totals(from.returns),
         }
     }
@@ -252,7 +259,20 @@ fn policy(in_force: &InForce, agents: &Agents) -> PolicyView {
     }
 }
 
-fn flow(entry: &Entry) -> FlowView {
+/// Every conversation, those that live longest first.
+#[must_use]
+pub fn flows(returns: &Returns, now: Tick, names: &BTreeMap<PortId, String>) -> Vec<FlowView> {
+    let mut entries: Vec<Entry> = returns.entries(now).collect();
+    entries.sort_unstable_by_key(|entry| (u64::MAX - entry.seconds_left, entry.about));
+    let name = |port: PortId| match names.get(&port) {
+        Some(name) => name.clone(),
+        None => format!("port {}", port.index()),
+    };
+    let row = |entry: &Entry| flow(entry, name(entry.port));
+    entries.iter().map(row).collect()
+}
+
+fn flow(entry: &Entry, name: String) -> FlowView {
     let (tuple, any_target) = match &entry.about {
         About::Tuple(tuple) => (tuple, false),
         About::Endpoint(tuple) => (tuple, true),
@@ -285,6 +305,7 @@ fn flow(entry: &Entry) -> FlowView {
         target: (!any_target).then_some(target),
         target_port: target_port.filter(|_| !any_target),
         port: entry.port.index(),
+        name,
         answers_to,
         why,
         stage: match entry.stage {
@@ -294,6 +315,7 @@ fn flow(entry: &Entry) -> FlowView {
             Stage::Datagram => "datagram",
             Stage::Other => "other",
         },
+        age_seconds: entry.age_seconds,
         seconds_left: entry.seconds_left,
     }
 }

@@ -231,12 +231,10 @@ impl Ports for Beside {
             .find(|id| !taken.contains(id));
         let port = free.expect("a test has a few pods");
         self.open_tap(port, pod.tap.as_str())?;
+        let mac = Station::new(pod.mac).expect("a station");
         let row = PodPort {
-            port,
-            mac: Station::new(pod.mac).expect("a station"),
-            addresses: pod.addresses.iter().map(IpNet::addr).collect(),
             hairpin: pod.hairpin,
-            mtu: None,
+            ..PodPort::new(port, mac, pod.addresses.iter().map(IpNet::addr).collect())
         };
         self.known.insert(pod.host_end.to_string(), row);
         Ok(())

@@ -241,10 +241,10 @@ pub(crate) fn a_failed_add_leaves_nothing(_: PrivateNet) {
         (with(&|r| r.netns = "/nowhere".into()), ErrorKind::Netns),
         (with(&|r| r.netns = "/dev/null".into()), ErrorKind::Netns),
         (with(&|r| r.netns = world.node.path()), ErrorKind::Netns),
-        (with(&|r| r.ifname = "a/b".into()), ErrorKind::Invalid),
-        (with(&|r| r.ifname = "lo".into()), ErrorKind::Exists),
+        (with(&|r| r.key.ifname = "a/b".into()), ErrorKind::Invalid),
+        (with(&|r| r.key.ifname = "lo".into()), ErrorKind::Exists),
         (
-            with(&|r| r.container_id = "../etc".into()),
+            with(&|r| r.key.container_id = "../etc".into()),
             ErrorKind::Invalid,
         ),
         (with(&|r| r.mtu = Some(9000)), ErrorKind::Invalid),

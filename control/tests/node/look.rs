@@ -1,14 +1,17 @@
 //! Looking inside a running daemon: tables, and the frames themselves.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, UdpSocket};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use control::api::views::{BoundRow, GuardRow, PortRow};
+use control::devices::Netlink;
 use control::lab::privilege::PrivateNet;
 use control::lab::probe::ping::{PingSpec, ping};
+use ipnet::IpNet;
 use pcap_file::pcapng::{Block, PcapNgReader};
 
-use crate::world::{Pod, World, address};
+use crate::world::{Pod, World, address, name, until};
 
 /// The program with these words, its exit status and its standard output.
 fn told(world: &World, words: &[&str]) -> (Option<i32>, String) {
@@ -46,6 +49,9 @@ pub(crate) fn tables_show_the_pods_and_json_is_alone(_: PrivateNet) {
         "drops",
         "workers",
         "conflicts",
+        "guards",
+        "flows",
+        "bounds",
     ] {
         let (status, text) = told(&world, &["show", view, "--json"]);
         assert_eq!(status, Some(0), "{view}");
@@ -61,6 +67,158 @@ pub(crate) fn tables_show_the_pods_and_json_is_alone(_: PrivateNet) {
         Some(1),
         "nobody answers"
     );
+}
+
+/// The pod has taken another address than it was given.
+fn moves_to(pod: &Pod, from: IpAddr, to: &str) {
+    let net = Netlink::open(&pod.netns).expect("a netlink socket");
+    let on_link = |address: IpAddr| IpNet::new(address, 24).expect("a length");
+    net.remove_address(&name("eth0"), on_link(from))
+        .expect("its own");
+    let to = on_link(to.parse().expect("an address"));
+    net.add_address(&name("eth0"), to).expect("any will do");
+}
+
+pub(crate) fn guards_do_as_the_configuration_says_and_are_shown(_: PrivateNet) {
+    let world = World::kubenet();
+    let with = |guards: &str| {
+        let text = world
+            .config()
+            .replacen('{', &format!("{{\"guards\": {guards},"), 1);
+        world.configure(&text);
+    };
+    with(r#"{"spoof": "observe", "broadcasts_max": 500}"#);
+    let running = world.start();
+    let (a, b) = (Pod::new("pod-a"), Pod::new("pod-b"));
+    let (own, to_b) = (address(&a.added(&running)), address(&b.added(&running)));
+    moves_to(&a, own, "10.244.1.200");
+    let guard = |pod: &str, guard: &str| -> GuardRow {
+        let rows: Vec<GuardRow> = running.client.get("/v1/guards").expect("a view");
+        let mut rows = rows.into_iter().filter(|row| row.name == pod);
+        rows.find(|row| row.guard == guard)
+            .expect("every port has it")
+    };
+    assert_eq!(a.pings(to_b).received(), 3, "who only observes lets pass");
+    let seen = guard("default/pod-a", "addresses");
+    assert_eq!((seen.mode.as_str(), seen.refused), ("observe", 0));
+    assert!(seen.observed >= 3, "{seen:?}");
+    assert_eq!(guard("default/pod-b", "addresses").observed, 0);
+    assert_eq!(guard("default/pod-b", "broadcast").limit, Some(500));
+    let reloads = |why: &str| {
+        running
+            .client
+            .post::<serde_json::Value>("/v1/reload", &())
+            .expect(why)
+    };
+    with(r#"{"spoof": "on"}"#);
+    reloads("another mode");
+    assert_eq!(a.pings(to_b).received(), 0, "it is on now");
+    let seen = guard("default/pod-a", "addresses");
+    assert!(seen.mode == "on" && seen.refused >= 1, "{seen:?}");
+    assert_eq!(guard("default/pod-b", "broadcast").limit, Some(1024));
+    with(r#"{"more": [{"pod": "default/pod-a", "addresses": ["10.244.1.200/32"]}]}"#);
+    reloads("more addresses");
+    assert_eq!(
+        a.pings(to_b).received(),
+        3,
+        "the address is one of its own now"
+    );
+    assert_eq!(
+        guard("default/pod-a", "addresses").more,
+        ["10.244.1.200/32"]
+    );
+    // A station of another pod is nobody else's to have.
+    let mac = &running
+        .client
+        .get::<Vec<PortRow>>("/v1/ports")
+        .expect("a view")[3];
+    let mac = mac
+        .pod_end
+        .as_ref()
+        .and_then(|end| end.mac.clone())
+        .expect("a pod's");
+    with(&format!(
+        r#"{{"more": [{{"pod": "default/pod-a", "macs": ["{mac}"]}}]}}"#
+    ));
+    let refused = running
+        .client
+        .post::<serde_json::Value>("/v1/reload", &())
+        .expect_err("taken");
+    assert!(
+        refused.to_string().contains("is the station of two ports"),
+        "{refused}"
+    );
+    let metrics = running.client.text("/v1/metrics").expect("text");
+    for line in [
+        "tapline_guard_ports{guard=\"addresses\",mode=\"on\"} 2",
+        "tapline_guard_ports{guard=\"addresses\",mode=\"off\"} 1",
+    ] {
+        assert!(metrics.contains(line), "{line}: {metrics}");
+    }
+    let (status, table) = told(&world, &["show", "guards", "pod-a"]);
+    assert_eq!((status, table.lines().count()), (Some(0), 10), "{table}");
+}
+
+/// A pod that speaks to a service is in the list, with its own name, and another is not.
+pub(crate) fn flows_are_listed_with_their_pods(_: PrivateNet) {
+    let world = World::kubenet();
+    let running = world.start();
+    let (a, b) = (Pod::new("pod-a"), Pod::new("pod-b"));
+    for pod in [&a, &b] {
+        pod.added(&running);
+    }
+    let socket = a
+        .netns
+        .run(|| UdpSocket::bind("0.0.0.0:4321"))
+        .expect("a socket");
+    socket
+        .send_to(b"?", "10.0.0.10:53")
+        .expect("it has a route");
+    let rows = || -> Vec<serde_json::Value> {
+        let (status, text) = told(&world, &["show", "flows", "pod-a", "--json"]);
+        assert_eq!(status, Some(0));
+        serde_json::from_str(&text).expect("JSON alone")
+    };
+    until("the conversation is listed", || !rows().is_empty());
+    let row = &rows()[0];
+    assert_eq!(
+        (&row["name"], &row["protocol"]),
+        (&"default/pod-a".into(), &17.into())
+    );
+    assert_eq!(
+        (&row["source_port"], &row["answers_to"]),
+        (&4321.into(), &"host".into())
+    );
+    assert!(
+        row["age_seconds"].as_u64().is_some_and(|age| age <= 16),
+        "{row}"
+    );
+    let (_, others) = told(&world, &["show", "flows", "pod-b", "--json"]);
+    assert_eq!(others, "[]\n");
+}
+
+/// The sum of the rows is what the log says at the start, and well below what the unit allows.
+pub(crate) fn the_memory_bound_is_told_at_the_start_and_shown(_: PrivateNet) {
+    let world = World::kubenet();
+    let log = world.path("log");
+    let file = std::fs::File::create(&log).expect("the folder is ours");
+    let mut command = world.command();
+    command
+        .stderr(file.try_clone().expect("a file"))
+        .stdout(file);
+    let running = world.spawn(&mut command);
+    running.wait_until_ready();
+    let rows: Vec<BoundRow> = running.client.get("/v1/bounds").expect("a view");
+    let fixed = rows.iter().filter(|row| !row.what.starts_with("routes"));
+    let mib = fixed.map(|row| row.bytes).sum::<usize>().div_ceil(1 << 20);
+    assert!((8..64).contains(&mib), "{mib} MiB");
+    let said = std::fs::read_to_string(&log).expect("written");
+    assert!(
+        said.contains(&format!("memory: at most {mib} MiB")),
+        "{said}"
+    );
+    let metrics = running.client.text("/v1/metrics").expect("text");
+    assert!(metrics.contains("tapline_memory_max_bytes "), "{metrics}");
 }
 
 pub(crate) fn a_capture_tells_where_each_frame_went_and_why(_: PrivateNet) {

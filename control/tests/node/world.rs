@@ -9,7 +9,9 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use control::api::types::{AddReply, AddRequest, CheckRequest, DelRequest, PodName, StatusReply};
+use control::api::types::{
+    AddReply, AddRequest, CheckRequest, DelRequest, Key, PodName, StatusReply,
+};
 use control::api::{Client, ClientError};
 use control::devices::netlink::address::Route;
 use control::devices::netlink::link::VethEnd;
@@ -415,12 +417,18 @@ impl Pod {
         }
     }
 
-    pub(crate) fn request(&self) -> AddRequest {
-        AddRequest {
+    fn key(&self) -> Key {
+        Key {
+            network: "kubenet".into(),
             container_id: self.id.clone(),
             ifname: "eth0".into(),
+        }
+    }
+
+    pub(crate) fn request(&self) -> AddRequest {
+        AddRequest {
+            key: self.key(),
             netns: self.netns.path(),
-            network: "kubenet".into(),
             pod: Some(PodName {
                 namespace: "default".into(),
                 name: self.id.clone(),
@@ -443,19 +451,15 @@ impl Pod {
 
     pub(crate) fn del(&self) -> DelRequest {
         DelRequest {
-            container_id: self.id.clone(),
-            ifname: "eth0".into(),
+            key: self.key(),
             netns: Some(self.netns.path()),
-            network: "kubenet".into(),
         }
     }
 
     pub(crate) fn check(&self, reply: &AddReply) -> CheckRequest {
         CheckRequest {
-            container_id: self.id.clone(),
-            ifname: "eth0".into(),
+            key: self.key(),
             netns: self.netns.path(),
-            network: "kubenet".into(),
             interfaces: reply.interfaces.clone(),
             ips: reply.ips.clone(),
             routes: reply.routes.clone(),

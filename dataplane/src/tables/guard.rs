@@ -1,7 +1,8 @@
 //! Guards: what a port may send, as configured, and what is done about the rest.
 //!
 //! In: a [`PortGuard`] for each port that has one, and the stations and addresses of that port.
-//! Out: [`Guarded`], which tells in a compare or two that a frame is beyond suspicion.
+//! Out: [`Guarded`], which tells in a compare or two that a frame is beyond suspicion; [`Guard`], by
+//! which views name what a port's guards do.
 //! Never: state. What only a history can tell (storms, quotas, stations that flap) is the worker's.
 //!
 //! A pod that speaks from its configured station and address is the case that every frame pays
@@ -15,6 +16,7 @@ use crate::addr::{Mac, Station};
 use crate::bucket::Rate;
 use crate::frame::transport::{TCP, UDP};
 use crate::frame::{FrameView, Kind};
+use crate::verdict::DropReason;
 
 /// Stations that may be learned behind one pod: 250 ports with as many each, and a host port with
 /// [`LEARNED_HOST`], fill an FDB of the default capacity and do not overfill it.
@@ -120,6 +122,120 @@ impl PortGuard {
             learned_max: LEARNED_HOST,
             ..PortGuard::default()
         }
+    }
+}
+
+/// One guard of a port, as a view shows it: what it does, how much it allows, and by which reasons
+/// it is seen in the counters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Guard {
+    /// [`PortGuard::stations`].
+    Stations,
+    /// [`PortGuard::addresses`].
+    Addresses,
+    /// [`PortGuard::routers`].
+    Routers,
+    /// [`PortGuard::loops`].
+    Loops,
+    /// [`PortGuard::flaps`].
+    Flaps,
+    /// [`PortGuard::quota`].
+    Quota,
+    /// [`Rates::broadcast`].
+    Broadcast,
+    /// [`Rates::multicast`].
+    Multicast,
+    /// [`Rates::unknown`].
+    Unknown,
+}
+
+impl Guard {
+    /// Every guard, in the order in which a frame meets them.
+    pub const ALL: [Guard; 9] = [
+        Guard::Stations,
+        Guard::Loops,
+        Guard::Addresses,
+        Guard::Routers,
+        Guard::Broadcast,
+        Guard::Multicast,
+        Guard::Unknown,
+        Guard::Flaps,
+        Guard::Quota,
+    ];
+
+    /// What people call it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Guard::Stations => "stations",
+            Guard::Addresses => "addresses",
+            Guard::Routers => "routers",
+            Guard::Loops => "loops",
+            Guard::Flaps => "flaps",
+            Guard::Quota => "quota",
+            Guard::Broadcast => "broadcast",
+            Guard::Multicast => "multicast",
+            Guard::Unknown => "unknown",
+        }
+    }
+
+    /// What it does at a port with these guards.
+    #[must_use]
+    pub fn mode(self, guard: &PortGuard) -> Mode {
+        match self {
+            Guard::Stations => guard.stations,
+            Guard::Addresses => guard.addresses,
+            Guard::Routers => guard.routers,
+            // The stricter of the two holds for a station of another port.
+            Guard::Loops => guard.loops.max(guard.stations),
+            Guard::Flaps => guard.flaps,
+            Guard::Quota => guard.quota,
+            Guard::Broadcast | Guard::Multicast | Guard::Unknown => guard.storms,
+        }
+    }
+
+    /// How much it allows there, where that is a number: learned stations, or frames a second.
+    #[must_use]
+    pub fn limit(self, guard: &PortGuard) -> Option<u32> {
+        match self {
+            Guard::Quota => Some(guard.learned_max),
+            Guard::Broadcast => Some(guard.rates.broadcast.per_second),
+            Guard::Multicast => Some(guard.rates.multicast.per_second),
+            Guard::Unknown => Some(guard.rates.unknown.per_second),
+            _ => None,
+        }
+    }
+
+    /// The reasons for which its frames die. `bad_offload` is not among them: most of those frames
+    /// are refused before anybody looks at who sent them.
+    #[must_use]
+    pub const fn reasons(self) -> &'static [DropReason] {
+        match self {
+            Guard::Stations => &[DropReason::SpoofedMac],
+            Guard::Addresses => &[
+                DropReason::SpoofedIp,
+                DropReason::SpoofedArp,
+                DropReason::SpoofedNd,
+                DropReason::HiddenByTags,
+            ],
+            Guard::Routers => &[DropReason::RogueRouter],
+            Guard::Loops => &[DropReason::StationElsewhere],
+            Guard::Flaps => &[DropReason::Flapping],
+            Guard::Quota => &[DropReason::StationQuota],
+            Guard::Broadcast => &[DropReason::BroadcastStorm],
+            Guard::Multicast => &[DropReason::MulticastStorm],
+            Guard::Unknown => &[DropReason::UnknownStorm],
+        }
+    }
+}
+
+impl std::fmt::Display for Mode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Mode::Off => "off",
+            Mode::Observe => "observe",
+            Mode::Enforce => "on",
+        })
     }
 }
 

@@ -443,6 +443,12 @@ impl Tables {
         self.groups.get(id.index())
     }
 
+    /// Bytes that the routes take now.
+    #[must_use]
+    pub fn routes_bytes(&self) -> usize {
+        self.fib.memory_bytes()
+    }
+
     /// How packets cross the uplink.
     #[inline]
     #[must_use]

@@ -391,12 +391,9 @@ fn worker(desk: &Desk, stations: &[(Mac, PortId, u32)]) -> Worker<Faulty> {
 
 /// The tables for these pods, as control compiles them.
 fn spec(site: &Site, place: &Place, pods: &BTreeMap<PortId, Pod>) -> TablesSpec {
-    let port = |(port, pod): (&PortId, &Pod)| PodPort {
-        port: *port,
-        mac: Station::new(pod.mac).expect("neither group nor zero"),
-        addresses: pod.addresses.clone(),
-        mtu: None,
-        hairpin: false,
+    let port = |(port, pod): (&PortId, &Pod)| {
+        let mac = Station::new(pod.mac).expect("neither group nor zero");
+        PodPort::new(*port, mac, pod.addresses.clone())
     };
     let pods: Vec<PodPort> = pods.iter().map(port).collect();
     let mut spec = compile(&site.plan, &place.node, place.macs, &pods);

@@ -201,12 +201,9 @@ fn pod_mac(pod: usize) -> Mac {
 }
 
 fn spec(site: &Site, place: &Place, pods: usize) -> TablesSpec {
-    let pod = |pod: usize| PodPort {
-        port: port(pod),
-        mac: Station::new(pod_mac(pod)).expect("neither group nor zero"),
-        addresses: place.addresses[pod].clone(),
-        mtu: None,
-        hairpin: false,
+    let pod = |pod: usize| {
+        let mac = Station::new(pod_mac(pod)).expect("neither group nor zero");
+        PodPort::new(port(pod), mac, place.addresses[pod].clone())
     };
     let pods: Vec<PodPort> = (0..pods).map(pod).collect();
     compile(&site.plan, &place.node, place.macs, &pods)

@@ -166,12 +166,9 @@ impl Node {
 }
 
 fn tables(plan: &Plan, macs: NodeMacs) -> Tables {
-    let pod = |pod: usize| PodPort {
-        port: port(pod),
-        mac: Station::new(mac(pod)).expect("a station"),
-        addresses: vec![ADDRESSES[pod].into()],
-        hairpin: false,
-        mtu: None,
+    let pod = |pod: usize| {
+        let mac = Station::new(mac(pod)).expect("a station");
+        PodPort::new(port(pod), mac, vec![ADDRESSES[pod].into()])
     };
     let pods: Vec<PodPort> = (0..ADDRESSES.len()).map(pod).collect();
     let spec = compile::compile(plan, &plan.nodes[0], macs, &pods);

@@ -237,6 +237,8 @@ pub struct Entry {
     pub stage: Stage,
     /// The pod's port that it is kept for.
     pub port: PortId,
+    /// Seconds since it was last heard, to eight of them.
+    pub age_seconds: u64,
     /// Seconds that it will live if nothing more is heard.
     pub seconds_left: u64,
 }
@@ -481,6 +483,7 @@ impl Returns {
                 carrier: word.carrier(),
                 stage: word.stage(),
                 port: word.port(),
+                age_seconds: (life(word.stage()) - left) * UNIT_MS / 1000,
                 seconds_left: left * UNIT_MS / 1000,
             })
         })
