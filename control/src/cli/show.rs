@@ -103,6 +103,13 @@ fn columns(view: View) -> &'static [Column] {
             ("router", "router"),
             ("worker", "worker"),
         ],
+        other => columns_of_events(other),
+    }
+}
+
+/// The same of what happens there.
+fn columns_of_events(view: View) -> &'static [Column] {
+    match view {
         View::Drops => &[
             ("reason", "reason"),
             ("frames", "frames"),
@@ -138,7 +145,7 @@ fn columns(view: View) -> &'static [Column] {
             ("age s", "age_seconds"),
             ("left s", "seconds_left"),
         ],
-        View::Workers | View::Steering | View::Bounds => &[],
+        _ => &[],
     }
 }
 

@@ -131,6 +131,7 @@ impl Sample {
 pub fn text(sample: &Sample) -> String {
     let mut page = Page::default();
     daemon(&mut page, sample);
+    memory(&mut page, sample);
     addresses(&mut page, sample);
     books(&mut page, sample);
     guards(&mut page, sample);
@@ -160,12 +161,6 @@ fn daemon(page: &mut Page, sample: &Sample) {
         "tapline_workers",
         "Threads that move frames.",
         sample.workers,
-    );
-    page.one(
-        GAUGE,
-        "tapline_memory_max_bytes",
-        "What the switch may come to hold when every table and queue is full, without its routes.",
-        sample.memory_max,
     );
     page.one(
         GAUGE,
@@ -208,6 +203,15 @@ fn daemon(page: &mut Page, sample: &Sample) {
         "tapline_address_conflicts_total",
         "Claims of an address that another port holds.",
         sample.conflicts,
+    );
+}
+
+fn memory(page: &mut Page, sample: &Sample) {
+    page.one(
+        GAUGE,
+        "tapline_memory_max_bytes",
+        "What the switch may come to hold when every table and queue is full, without its routes.",
+        sample.memory_max,
     );
 }
 

@@ -11,7 +11,7 @@ use control::lab::probe::ping::{PingSpec, ping};
 use ipnet::IpNet;
 use pcap_file::pcapng::{Block, PcapNgReader};
 
-use crate::world::{Pod, World, address, name, until};
+use crate::world::{Pod, Running, World, address, name, until};
 
 /// The program with these words, its exit status and its standard output.
 fn told(world: &World, words: &[&str]) -> (Option<i32>, String) {
@@ -127,7 +127,12 @@ pub(crate) fn guards_do_as_the_configuration_says_and_are_shown(_: PrivateNet) {
         guard("default/pod-a", "addresses").more,
         ["10.244.1.200/32"]
     );
-    // A station of another pod is nobody else's to have.
+    let (status, table) = told(&world, &["show", "guards", "pod-a"]);
+    assert_eq!((status, table.lines().count()), (Some(0), 10), "{table}");
+    a_station_of_another_pod_is_nobody_elses_to_have(&running, &with);
+}
+
+fn a_station_of_another_pod_is_nobody_elses_to_have(running: &Running, with: &dyn Fn(&str)) {
     let mac = &running
         .client
         .get::<Vec<PortRow>>("/v1/ports")
@@ -155,8 +160,6 @@ pub(crate) fn guards_do_as_the_configuration_says_and_are_shown(_: PrivateNet) {
     ] {
         assert!(metrics.contains(line), "{line}: {metrics}");
     }
-    let (status, table) = told(&world, &["show", "guards", "pod-a"]);
-    assert_eq!((status, table.lines().count()), (Some(0), 10), "{table}");
 }
 
 /// A pod that speaks to a service is in the list, with its own name, and another is not.
