@@ -38,19 +38,33 @@ impl Add<u64> for Tick {
 /// The system's monotonic clock, counted from a start. For the loop that owns a worker; the
 /// worker itself is told the time.
 #[derive(Clone, Copy, Debug)]
-pub struct Monotonic(Instant);
+pub struct Monotonic {
+    begun: Instant,
+    /// What had passed by then.
+    before: Duration,
+}
 
 impl Monotonic {
     /// Starts counting.
     #[must_use]
     pub fn start() -> Monotonic {
-        Monotonic(Instant::now())
+        Monotonic::after(Duration::ZERO)
+    }
+
+    /// Goes on counting where another clock has come to `before`: what was learned by that one keeps
+    /// its age.
+    #[must_use]
+    pub fn after(before: Duration) -> Monotonic {
+        Monotonic {
+            begun: Instant::now(),
+            before,
+        }
     }
 
     /// Time since the start.
     #[must_use]
     pub fn elapsed(&self) -> Duration {
-        self.0.elapsed()
+        self.before + self.begun.elapsed()
     }
 
     /// Milliseconds since the start.

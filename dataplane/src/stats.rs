@@ -26,6 +26,14 @@ impl Default for Deaths {
     }
 }
 
+impl Deaths {
+    fn add(&self, more: &Drops) {
+        for (reason, count) in more.iter() {
+            self.0[reason as usize].add(count);
+        }
+    }
+}
+
 /// Counters of one port.
 #[derive(Debug, Default)]
 struct PortBoard {
@@ -184,11 +192,77 @@ impl Board {
         }
     }
 
+    /// All there is to read, for another board to go on from.
+    #[must_use]
+    pub fn ledger(&self) -> Ledger {
+        let ports = (0..PortId::COUNT_MAX).filter_map(PortId::new);
+        let ports = ports.map(|port| (port, self.port(port)));
+        Ledger {
+            counts: self.counts(),
+            super_frames: self.super_frames(),
+            errors_suppressed: self.errors_suppressed(),
+            ports: ports
+                .filter(|(_, counts)| *counts != PortCounts::default())
+                .collect(),
+        }
+    }
+
+    /// Goes on from the ledger of another, in which nothing is queued. The law holds after it as
+    /// before, since it holds in the ledger.
+    pub(crate) fn carry_on(&self, ledger: &Ledger) {
+        let counts = &ledger.counts;
+        self.received.add(counts.received);
+        self.originated.add(counts.originated);
+        self.copied.add(counts.copied);
+        self.transmitted.add(counts.transmitted);
+        self.punted.add(counts.punted);
+        self.super_frames.add(ledger.super_frames);
+        self.errors_suppressed.add(ledger.errors_suppressed);
+        self.dropped.add(&counts.dropped);
+        for (port, counts) in &ledger.ports {
+            let board = &self.ports[port.index()];
+            board.received.add(counts.received);
+            board.received_bytes.add(counts.received_bytes);
+            board.transmitted.add(counts.transmitted);
+            board.transmitted_bytes.add(counts.transmitted_bytes);
+            board.dropped.add(&counts.dropped);
+            board.observed.add(&counts.observed);
+            self.observed.add(&counts.observed);
+        }
+    }
+
     /// Nothing is created or lost: every frame that came in, was made, or was copied has left by
     /// a port, died for a reason, gone to the slow path, or waits.
     pub(crate) fn assert_balanced(&self) {
         let counts = self.counts();
         assert!(counts.is_balanced(), "frames leaked: {counts}");
+    }
+}
+
+/// The counters of a worker, to be handed to one that goes on in its place.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ledger {
+    /// The totals.
+    pub counts: Counts,
+    /// Frames received that stood for several segments.
+    pub super_frames: u64,
+    /// ICMP errors that were due, and not sent.
+    pub errors_suppressed: u64,
+    /// Of each port that has any.
+    pub ports: Vec<(PortId, PortCounts)>,
+}
+
+impl Ledger {
+    /// A frame that waits leaves these books, and is received anew in those of the next.
+    pub(crate) fn hand_on(&mut self, ingress: PortId, frame: &Frame) {
+        self.counts.received -= 1;
+        self.counts.queued -= 1;
+        self.super_frames -= u64::from(frame.offload.is_super_frame());
+        let mut ports = self.ports.iter_mut();
+        if let Some((_, port)) = ports.find(|(port, _)| *port == ingress) {
+            port.received -= 1;
+            port.received_bytes -= frame.len() as u64;
+        }
     }
 }
 
@@ -240,6 +314,16 @@ impl Drops {
 
     fn since(&self, earlier: &Drops) -> Drops {
         Drops(std::array::from_fn(|at| self.0[at] - earlier.0[at]))
+    }
+}
+
+impl FromIterator<(DropReason, u64)> for Drops {
+    fn from_iter<I: IntoIterator<Item = (DropReason, u64)>>(deaths: I) -> Drops {
+        let mut drops = Drops::NONE;
+        for (reason, count) in deaths {
+            drops.0[reason as usize] += count;
+        }
+        drops
     }
 }
 

@@ -10,12 +10,14 @@
 mod aside;
 mod finish;
 mod guard;
+mod legacy;
 mod neighbours;
 mod refuse;
 mod returns;
 mod show;
 
 pub(crate) use guard::{FLAPS_BYTES, FLAPS_MAX, STORMS_BYTES};
+pub use legacy::{Legacy, Stranded};
 
 use std::collections::VecDeque;
 use std::net::IpAddr;

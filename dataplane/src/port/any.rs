@@ -2,7 +2,8 @@
 //!
 //! In: a port. Out: the same port behind one type. Never: anything of its own.
 
-use std::os::fd::RawFd;
+use std::io;
+use std::os::fd::{OwnedFd, RawFd};
 
 use super::memory::MemoryPort;
 use super::packet::PacketPort;
@@ -55,6 +56,10 @@ impl Port for AnyPort {
 
     fn descriptor(&self) -> Option<RawFd> {
         each!(self, port => port.descriptor())
+    }
+
+    fn duplicate(&self) -> io::Result<Option<OwnedFd>> {
+        each!(self, port => port.duplicate())
     }
 }
 

@@ -15,7 +15,8 @@ pub mod packet;
 pub mod sys;
 pub mod tap;
 
-use std::os::fd::RawFd;
+use std::io;
+use std::os::fd::{OwnedFd, RawFd};
 
 use crate::buffer::{Frame, Pool};
 use crate::frame::offload::Offload;
@@ -114,4 +115,13 @@ pub trait Port {
 
     /// The descriptor that becomes readable when frames have come in, if there is one.
     fn descriptor(&self) -> Option<RawFd>;
+
+    /// The same queue once more, for a process that goes on in this one's place; nothing for a port
+    /// that no other process could have.
+    ///
+    /// # Errors
+    /// `EMFILE`.
+    fn duplicate(&self) -> io::Result<Option<OwnedFd>> {
+        Ok(None)
+    }
 }

@@ -280,6 +280,10 @@ impl Port for TapPort {
     fn descriptor(&self) -> Option<RawFd> {
         Some(self.queue.as_raw_fd())
     }
+
+    fn duplicate(&self) -> io::Result<Option<OwnedFd>> {
+        self.queue.try_clone().map(Some)
+    }
 }
 
 /// Makes a frame of what was read into its slot, or gives the slot back.

@@ -7,7 +7,7 @@
 //! flow is microseconds away, and then sleeps until a port is readable or an order arrives.
 
 use std::io;
-use std::os::fd::RawFd;
+use std::os::fd::{OwnedFd, RawFd};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -23,10 +23,10 @@ use crate::capture::Capture;
 use crate::clock::Monotonic;
 use crate::conflict::Conflicts;
 use crate::port::{BURST_FRAMES, Port};
-use crate::stats::Board;
+use crate::stats::{Board, Ledger};
 use crate::sync::Arc;
 use crate::tables::neighbour::Entry;
-use crate::worker::Worker;
+use crate::worker::{Legacy, Stranded, Worker};
 
 /// Breaths in a round, if none of them moved a burst: between two rounds others are asked. A
 /// port that becomes ready waits for at most so many turns of each busy one.
@@ -63,7 +63,21 @@ enum Order<P> {
     Watch(Arc<Capture>, Sender<bool>),
     Unwatch(Arc<Capture>, Sender<()>),
     Neighbours(Sender<Vec<Entry>>),
+    Duplicate(Sender<io::Result<Vec<OwnedFd>>>),
+    Recall(Vec<Entry>, Sender<()>),
+    Resume(Vec<Stranded>, Sender<()>),
+    CarryOn(Box<Ledger>, Sender<()>),
+    Pause(Sender<Legacy>),
+    Go,
     Stop,
+}
+
+/// What the thread does after an order.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Next {
+    Frames,
+    Rest,
+    End,
 }
 
 /// Where orders are handed in. There may be several of them to a thread.
@@ -99,15 +113,23 @@ pub(super) struct Lane<P> {
 impl<P> Door<P> {
     /// Lets `capture` look. False if as many look as may.
     pub(super) fn watch(&self, capture: Arc<Capture>) -> io::Result<bool> {
-        let (done, answer) = bounded(1);
-        self.send(Order::Watch(capture, done))?;
-        self.wait(&answer)
+        self.ask(|done| Order::Watch(capture, done))
     }
 
     pub(super) fn unwatch(&self, capture: Arc<Capture>) -> io::Result<()> {
-        let (done, answer) = bounded(1);
-        self.send(Order::Unwatch(capture, done))?;
+        self.ask(|done| Order::Unwatch(capture, done))
+    }
+
+    /// Sends an order, and waits for its answer.
+    fn ask<T>(&self, order: impl FnOnce(Sender<T>) -> Order<P>) -> io::Result<T> {
+        let answer = self.order(order)?;
         self.wait(&answer)
+    }
+
+    fn order<T>(&self, order: impl FnOnce(Sender<T>) -> Order<P>) -> io::Result<Receiver<T>> {
+        let (done, answer) = bounded(1);
+        self.send(order(done))?;
+        Ok(answer)
     }
 
     fn send(&self, order: Order<P>) -> io::Result<()> {
@@ -165,7 +187,7 @@ impl<P: Port + Send + 'static> Lane<P> {
             _living: living,
             others: others.cloned().collect(),
             spin: options.spin,
-            clock: Monotonic::start(),
+            clock: Monotonic::after(options.elapsed),
         };
         let named = std::thread::Builder::new().name(options.name.clone());
         self.thread = Some(named.spawn(|| runner.run())?);
@@ -189,22 +211,51 @@ impl<P: Port + Send + 'static> Lane<P> {
     }
 
     pub(super) fn attach(&self, ports: Vec<(PortId, P)>) -> io::Result<()> {
-        let (done, answer) = bounded(1);
-        self.door.send(Order::Attach(ports, done))?;
-        self.door.wait(&answer)?
+        self.door.ask(|done| Order::Attach(ports, done))?
     }
 
     pub(super) fn detach(&self, id: PortId) -> io::Result<Option<P>> {
-        let (done, answer) = bounded(1);
-        self.door.send(Order::Detach(id, done))?;
-        self.door.wait(&answer)
+        self.door.ask(|done| Order::Detach(id, done))
     }
 
     /// The next hops that the worker knows.
     pub(super) fn neighbours(&self) -> io::Result<Vec<Entry>> {
-        let (done, answer) = bounded(1);
-        self.door.send(Order::Neighbours(done))?;
-        self.door.wait(&answer)
+        self.door.ask(Order::Neighbours)
+    }
+
+    /// The queues that the worker has, once more.
+    pub(super) fn duplicates(&self) -> io::Result<Vec<OwnedFd>> {
+        self.door.ask(Order::Duplicate)?
+    }
+
+    /// Has the worker take over whom another knew.
+    pub(super) fn recall(&self, neighbours: Vec<Entry>) -> io::Result<()> {
+        self.door.ask(|done| Order::Recall(neighbours, done))
+    }
+
+    /// Has the worker take over frames that waited with another.
+    pub(super) fn resume(&self, waiting: Vec<Stranded>) -> io::Result<()> {
+        self.door.ask(|done| Order::Resume(waiting, done))
+    }
+
+    /// Has the worker go on counting from where another came to.
+    pub(super) fn carry_on(&self, ledger: Ledger) -> io::Result<()> {
+        self.door.ask(|done| Order::CarryOn(Box::new(ledger), done))
+    }
+
+    /// Has the thread rest after its next breath; what it would leave comes by the channel.
+    pub(super) fn pause(&self) -> io::Result<Receiver<Legacy>> {
+        self.door.order(Order::Pause)
+    }
+
+    /// What comes by the channel, unless the thread has died.
+    pub(super) fn wait<T>(&self, answer: &Receiver<T>) -> io::Result<T> {
+        self.door.wait(answer)
+    }
+
+    /// Has a thread that rests move frames again.
+    pub(super) fn go(&self) -> io::Result<()> {
+        self.door.send(Order::Go)
     }
 
     /// True while the thread runs.
@@ -338,7 +389,7 @@ impl<P: Port> Runner<P> {
             Duration::ZERO
         };
         self.poll(events, patience);
-        self.obey()
+        self.obey(events)
     }
 
     fn poll(&mut self, events: &mut Events, patience: Duration) {
@@ -355,30 +406,60 @@ impl<P: Port> Runner<P> {
         }
     }
 
-    fn obey(&mut self) -> bool {
-        while let Some(order) = self.orders.pop() {
-            match order {
-                Order::Attach(ports, done) => {
-                    let mut ports = ports.into_iter();
-                    let _ = done.send(ports.try_for_each(|(id, port)| self.attach(id, port)));
+    /// Carries out what was ordered; while told to rest it moves no frame, and only notes who is
+    /// ready. False when told to stop.
+    fn obey(&mut self, events: &mut Events) -> bool {
+        let mut next = Next::Frames;
+        loop {
+            while let Some(order) = self.orders.pop() {
+                next = self.carry_out(order, next);
+                if next == Next::End {
+                    return false;
                 }
-                Order::Detach(id, done) => {
-                    let _ = done.send(self.detach(id));
-                }
-                Order::Watch(capture, done) => {
-                    let _ = done.send(self.worker.watch(capture));
-                }
-                Order::Unwatch(capture, done) => {
-                    self.worker.unwatch(&capture);
-                    let _ = done.send(());
-                }
-                Order::Neighbours(done) => {
-                    let _ = done.send(self.worker.neighbours().collect());
-                }
-                Order::Stop => return false,
             }
+            if next == Next::Frames {
+                return true;
+            }
+            self.poll(events, SLEEP_MAX);
         }
-        true
+    }
+
+    /// One order, given to a thread that was about to do `next`.
+    fn carry_out(&mut self, order: Order<P>, next: Next) -> Next {
+        // Who asked may be gone, and with it the other end of the channel.
+        match order {
+            Order::Attach(ports, done) => {
+                let mut ports = ports.into_iter();
+                let _ = done.send(ports.try_for_each(|(id, port)| self.attach(id, port)));
+            }
+            Order::Detach(id, done) => drop(done.send(self.detach(id))),
+            Order::Watch(capture, done) => drop(done.send(self.worker.watch(capture))),
+            Order::Unwatch(capture, done) => {
+                self.worker.unwatch(&capture);
+                let _ = done.send(());
+            }
+            Order::Neighbours(done) => drop(done.send(self.worker.neighbours().collect())),
+            Order::Duplicate(done) => drop(done.send(self.worker.duplicates())),
+            Order::Recall(neighbours, done) => {
+                self.worker.recall(&neighbours, self.clock.tick());
+                let _ = done.send(());
+            }
+            Order::Resume(waiting, done) => {
+                self.worker.resume(&waiting, self.clock.tick());
+                let _ = done.send(());
+            }
+            Order::CarryOn(ledger, done) => {
+                self.worker.carry_on(&ledger);
+                let _ = done.send(());
+            }
+            Order::Pause(done) => {
+                let _ = done.send(self.worker.legacy());
+                return Next::Rest;
+            }
+            Order::Go => return Next::Frames,
+            Order::Stop => return Next::End,
+        }
+        next
     }
 
     fn attach(&mut self, id: PortId, port: P) -> io::Result<()> {

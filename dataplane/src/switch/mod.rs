@@ -13,6 +13,7 @@
 mod lane;
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use crate::addr::PortId;
@@ -22,13 +23,13 @@ use crate::conflict::Conflict;
 use crate::gossip::Gossip;
 use crate::port::Port;
 use crate::snapshot::Publisher;
-use crate::stats::{Board, Counts, Drops, PortCounts};
+use crate::stats::{Board, Counts, Drops, Ledger, PortCounts};
 use crate::sync::Arc;
 use crate::tables::Tables;
 use crate::tables::fdb::{CAPACITY_DEFAULT, Fdb};
 use crate::tables::neighbour::Entry;
 use crate::tables::returns::{self, Returns};
-use crate::worker::Worker;
+use crate::worker::{Legacy, Stranded, Worker};
 use lane::{Door, Lane};
 
 /// How long a thread looks again before it sleeps: a round trip between two pods of one node is
@@ -48,6 +49,8 @@ pub struct Options {
     pub fdb_capacity: usize,
     /// Conversations that came through the host for which there is room.
     pub returns_capacity: usize,
+    /// Where its clock begins: at nought, unless it goes on in the place of another.
+    pub elapsed: Duration,
     /// Stirs the hashes of FDB and conversations. Random on a node, fixed in a simulation.
     pub seed: u64,
 }
@@ -63,6 +66,7 @@ impl Options {
             spin: SPIN_DEFAULT,
             fdb_capacity: CAPACITY_DEFAULT,
             returns_capacity: returns::CAPACITY_DEFAULT,
+            elapsed: Duration::ZERO,
             seed: RandomState::new().build_hasher().finish(),
         }
     }
@@ -232,6 +236,72 @@ impl<P: Port + Send + 'static> Switch<P> {
     /// `BrokenPipe` if a thread is gone.
     pub fn neighbours(&self) -> io::Result<Vec<Vec<Entry>>> {
         self.lanes.iter().map(Lane::neighbours).collect()
+    }
+
+    /// The queues of all ports once more, by worker, for a process that goes on in this one's place.
+    ///
+    /// # Errors
+    /// `EMFILE`, or `BrokenPipe` if a thread is gone.
+    pub fn duplicates(&self) -> io::Result<Vec<Vec<OwnedFd>>> {
+        self.lanes.iter().map(Lane::duplicates).collect()
+    }
+
+    /// Has each worker rest after its next breath: from then on frames wait in their ports, and
+    /// nobody here reads them until [`Switch::go`]. Gives what each would leave to another.
+    ///
+    /// # Errors
+    /// `BrokenPipe` if a thread is gone; then those that are not go on.
+    pub fn pause(&self) -> io::Result<Vec<Legacy>> {
+        let told: io::Result<Vec<_>> = self.lanes.iter().map(Lane::pause).collect();
+        let paused = told.and_then(|told| {
+            let lanes = self.lanes.iter().zip(&told);
+            lanes.map(|(lane, answer)| lane.wait(answer)).collect()
+        });
+        if paused.is_err() {
+            let _ = self.go();
+        }
+        paused
+    }
+
+    /// Has the workers move frames again.
+    ///
+    /// # Errors
+    /// `WouldBlock` if too many orders wait.
+    pub fn go(&self) -> io::Result<()> {
+        self.lanes.iter().try_for_each(Lane::go)
+    }
+
+    /// Has the worker at place `worker` take over whom one of another switch knew.
+    ///
+    /// # Errors
+    /// `NotFound` if there is no such worker, `BrokenPipe` if its thread is gone.
+    pub fn recall(&self, worker: usize, neighbours: Vec<Entry>) -> io::Result<()> {
+        self.lane(worker)?.recall(neighbours)
+    }
+
+    /// Has the worker at place `worker` take over frames that waited with one of another switch.
+    ///
+    /// # Errors
+    /// As [`Switch::recall`].
+    pub fn resume(&self, worker: usize, waiting: Vec<Stranded>) -> io::Result<()> {
+        self.lane(worker)?.resume(waiting)
+    }
+
+    /// Has the worker at place `worker` go on counting from where one of another switch came to.
+    ///
+    /// # Errors
+    /// As [`Switch::recall`], or `InvalidData` for books that do not balance.
+    pub fn carry_on(&self, worker: usize, ledger: Ledger) -> io::Result<()> {
+        if !ledger.counts.is_balanced() || ledger.counts.queued > 0 {
+            let why = format!("these books do not balance: {}", ledger.counts);
+            return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+        }
+        self.lane(worker)?.carry_on(ledger)
+    }
+
+    fn lane(&self, worker: usize) -> io::Result<&Lane<P>> {
+        let none = || io::Error::new(io::ErrorKind::NotFound, format!("no worker {worker}"));
+        self.lanes.get(worker).ok_or_else(none)
     }
 
     /// Takes the oldest record of a claim of another port's address that nobody took yet.

@@ -22,6 +22,7 @@ mod finish;
 mod fragments;
 mod guards;
 mod law;
+mod legacy;
 mod neighbours;
 mod returns;
 mod router;

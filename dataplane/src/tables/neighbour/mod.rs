@@ -88,6 +88,8 @@ pub struct Entry {
     pub state: State,
     /// It said that it forwards packets.
     pub router: bool,
+    /// The port that it is behind.
+    pub egress: PortId,
 }
 
 /// The neighbours of one worker.
@@ -240,7 +242,28 @@ impl Neighbours {
             mac: neighbour.belief.mac(),
             state: neighbour.belief.state(),
             router: neighbour.belief.is_router(),
+            egress: neighbour.egress,
         })
+    }
+
+    /// Every frame that waits, the oldest of each neighbour first.
+    pub(crate) fn all_waiting(&self) -> impl Iterator<Item = &Waiting> {
+        self.known.values().flat_map(|known| &known.waiting)
+    }
+
+    /// Takes over what another knew of a neighbour: its address is good to use, and is asked for
+    /// anew when it is. Whom one knows already, and who has no address, is left alone.
+    pub(crate) fn recall(&mut self, entry: &Entry, now: Tick) {
+        let (Some(mac), true) = (entry.mac, self.make_room()) else {
+            return;
+        };
+        self.known
+            .entry(entry.address)
+            .or_insert_with(|| Neighbour {
+                belief: Belief::recalled(mac, entry.router, now),
+                egress: entry.egress,
+                waiting: VecDeque::with_capacity(WAITING_MAX),
+            });
     }
 }
 

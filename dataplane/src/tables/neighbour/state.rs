@@ -125,6 +125,17 @@ impl Belief {
         }
     }
 
+    /// Of a neighbour that another knew.
+    pub(super) fn recalled(mac: Mac, router: bool, now: Tick) -> Belief {
+        Belief {
+            state: State::Stale,
+            mac: Some(mac),
+            router,
+            tries: 0,
+            due: now + UNUSED_MS,
+        }
+    }
+
     /// How far the address is to be believed.
     #[inline]
     pub(super) const fn state(&self) -> State {

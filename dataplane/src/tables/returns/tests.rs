@@ -289,3 +289,32 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_another_knew_is_known_with_the_time_that_it_had_left() {
+    let (old, new) = (Returns::new(64, 1), Returns::new(64, 2));
+    let tuple = Tuple {
+        source: "10.244.1.6".parse().expect("an address"),
+        target: "10.0.0.10".parse().expect("an address"),
+        protocol: 17,
+        ports: Ports::Known(4000, 53),
+    };
+    let port = PortId::new(2).expect("in range");
+    old.carried(&tuple, Carrier::Host, Stage::Datagram, port, Tick(0));
+    old.has_now_spoken(&tuple.reversed(), Stage::Datagram, port, Tick(0));
+    let later = Tick(100_000);
+    let entries: Vec<Entry> = old.entries(later).collect();
+    assert_eq!(entries.len(), 2);
+    for entry in &entries {
+        new.recall(entry, later);
+    }
+    assert_eq!(new.known(&tuple, true), Known::Host);
+    assert!(new.has_spoken(&tuple.reversed()));
+    let mut left: Vec<Entry> = new.entries(later).collect();
+    left.sort_by_key(|entry| entry.about);
+    let mut before = entries;
+    before.sort_by_key(|entry| entry.about);
+    assert_eq!(left, before, "neither younger nor older");
+    new.age(0, 64, Tick(200_000));
+    assert_eq!(new.totals().live, 0, "it ends when it would have ended");
+}
