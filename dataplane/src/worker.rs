@@ -220,11 +220,12 @@ impl<P: Port> Worker<P> {
 
     /// Takes the port out of place `id`, and forgets the stations and conversations heard there.
     pub fn detach(&mut self, id: PortId) -> Option<P> {
+        let port = self.ports.get_mut(id.index())?.take()?;
         self.fdb.forget_port(id);
         self.returns.forget_port(id);
         self.recent.remove(id);
         self.floods.remove(id);
-        self.ports.get_mut(id.index())?.take()
+        Some(port)
     }
 
     /// Says that frames may have come in at `id`.

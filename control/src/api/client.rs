@@ -168,7 +168,13 @@ impl Client {
         }
     }
 
-    fn ask(&self, method: Method, path: &str, body: Bytes) -> Result<Bytes, ClientError> {
+    /// What the daemon answers to a request as it is.
+    pub(super) fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<Bytes, ClientError> {
         let unreachable = |source| ClientError::Unreachable {
             path: self.path.clone(),
             source,

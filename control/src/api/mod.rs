@@ -11,6 +11,7 @@
 //! | `GET /v1/ports`, `fdb`, `routes`, ... | the views, see [`View`] |
 //! | `GET /v1/metrics` | counters, as Prometheus reads them |
 //! | `POST /v1/reload` | the configuration is read again |
+//! | `POST /v1/upgrade` | another process takes the daemon's place |
 //! | `POST /v1/trace` | where a frame would go |
 //! | `POST /v1/attachments` | ADD of CNI; below it `delete`, `check`, `gc` |
 //!

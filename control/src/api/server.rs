@@ -29,13 +29,14 @@ use rustix::fs::{Mode, OFlags};
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio::time::timeout;
 
 use super::capture::{CaptureId, CaptureRequest};
+use super::client::{Client, ClientError};
 use super::types::{
     API_HEADER, API_MAX, API_MIN, AddRequest, ApiError, CheckRequest, DelRequest, ErrorKind,
-    ErrorReply, GcRequest, HandoverRequest, VersionReply,
+    ErrorReply, GcRequest, HandoverRequest, UpgradeRequest, VersionReply,
 };
 use super::views::View;
 
@@ -60,6 +61,8 @@ pub enum Call {
     Check(Box<CheckRequest>),
     /// `POST /v1/attachments/gc`.
     Gc(GcRequest),
+    /// `POST /v1/upgrade`.
+    Upgrade(UpgradeRequest),
     /// `POST /v1/adopt`.
     Adopt(Box<HandoverRequest>),
     /// `POST /v1/confirm`.
@@ -187,6 +190,28 @@ impl Bound {
         Ok(bound)
     }
 
+    /// Goes on listening at a socket at `path` that another daemon hands over.
+    ///
+    /// # Errors
+    /// What the system says of the descriptor.
+    pub fn handed(listener: OwnedFd, path: &Path) -> io::Result<Bound> {
+        let listener = StdListener::from(listener);
+        listener.set_nonblocking(true)?;
+        Ok(Bound {
+            listener,
+            path: path.to_owned(),
+            held: None,
+        })
+    }
+
+    /// The socket once more, to be handed over.
+    ///
+    /// # Errors
+    /// `EMFILE`.
+    pub fn duplicate(&self) -> io::Result<OwnedFd> {
+        self.listener.try_clone().map(OwnedFd::from)
+    }
+
     /// Begins to answer, on a thread of its own, the users in `users`.
     ///
     /// # Errors
@@ -211,13 +236,26 @@ impl Bound {
             handler,
             users: users.into(),
             limits,
+            path: self.path.as_path().into(),
+            moved: Arc::default(),
         };
         let thread = std::thread::Builder::new().name("tapline-api".into());
         let thread = thread.spawn(move || {
             runtime.block_on(async move {
-                tokio::select! {
-                    () = door.accept(listener) => {}
-                    _ = stopped => {}
+                let room = Arc::new(Semaphore::new(limits.connections));
+                let ending = tokio::select! {
+                    // It ends where another daemon accepts; whoever is here is answered all the same.
+                    () = async {
+                        door.accept(listener, Arc::clone(&room)).await;
+                        std::future::pending().await
+                    } => Ending::Now,
+                    ending = stopped => ending.unwrap_or(Ending::Now),
+                };
+                if let (Ending::Answered(within), Ok(all)) =
+                    (ending, u32::try_from(limits.connections))
+                {
+                    // Each connection has a place, and gives it back when it ends.
+                    let _ = timeout(within, room.acquire_many(all)).await;
                 }
             });
             // What is being worked on is finished: half an ADD would be worse than a late stop.
@@ -250,10 +288,19 @@ fn clear(path: &Path) -> io::Result<()> {
     }
 }
 
+/// How a server ends.
+#[derive(Debug)]
+enum Ending {
+    /// Whoever has not been answered is not.
+    Now,
+    /// Whoever is connected is answered first, as far as that takes no longer.
+    Answered(Duration),
+}
+
 /// A socket that is served. Dropping it stops that, and removes the socket.
 #[derive(Debug)]
 pub struct Server {
-    stop: Option<oneshot::Sender<()>>,
+    stop: Option<oneshot::Sender<Ending>>,
     thread: Option<JoinHandle<()>>,
     path: PathBuf,
     held: Option<OwnedFd>,
@@ -265,17 +312,31 @@ impl Server {
     pub fn path(&self) -> &Path {
         &self.path
     }
-}
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        if self.held.is_none() {
-            let _ = std::fs::remove_file(&self.path);
+    /// Stops, and leaves the socket to a daemon that has it by now. Who is connected here gets an
+    /// answer, for which it is waited as long as `within`.
+    pub fn leave(mut self, within: Duration) {
+        if let Some(stop) = self.stop.take() {
+            let _ = stop.send(Ending::Answered(within));
         }
+        self.end();
+    }
+
+    fn end(&mut self) {
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // One that has left has no thread any more, and no socket.
+        if self.held.is_none() && self.thread.is_some() {
+            let _ = std::fs::remove_file(&self.path);
+        }
+        self.end();
     }
 }
 
@@ -285,16 +346,23 @@ struct Door {
     handler: Arc<dyn Handler>,
     users: Arc<[u32]>,
     limits: Limits,
+    path: Arc<Path>,
+    /// Another daemon has taken this one's place: what is relayed to it must not come in here again.
+    moved: Arc<Notify>,
 }
 
 impl Door {
-    async fn accept(self, listener: UnixListener) {
-        let room = Arc::new(Semaphore::new(self.limits.connections));
+    async fn accept(self, listener: UnixListener, room: Arc<Semaphore>) {
         loop {
             let Ok(place) = Arc::clone(&room).acquire_owned().await else {
                 return;
             };
-            let stream = match listener.accept().await {
+            let accepted = tokio::select! {
+                biased;
+                () = self.moved.notified() => return,
+                accepted = listener.accept() => accepted,
+            };
+            let stream = match accepted {
                 Ok((stream, _)) => stream,
                 // Out of descriptors, most likely: others may close theirs meanwhile.
                 Err(_) => {
@@ -337,11 +405,19 @@ impl Door {
     async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
         match self.understand(request).await {
             Ok(Understood::Version) => to_response(&Answer::of(&VersionReply::own())),
-            Ok(Understood::Call(call)) => {
+            Ok(Understood::Call(call, sent)) => {
                 let handler = Arc::clone(&self.handler);
-                let work = tokio::task::spawn_blocking(move || handler.handle(call));
+                let next = Client::new(&self.path).within(self.limits.life);
+                let moved = Arc::clone(&self.moved);
+                let work = tokio::task::spawn_blocking(move || match handler.handle(call) {
+                    Err(error) if error.kind == ErrorKind::Moved => {
+                        moved.notify_one();
+                        sent.relayed(&next)
+                    }
+                    answer => answer.map(|answer| to_response(&answer)),
+                });
                 match work.await {
-                    Ok(Ok(answer)) => to_response(&answer),
+                    Ok(Ok(response)) => response,
                     Ok(Err(error)) => to_error(error),
                     Err(_) => to_error(ApiError::new(
                         ErrorKind::Internal,
@@ -367,7 +443,13 @@ impl Door {
         }
         version_spoken(head.headers.get(API_HEADER))?;
         let body = self.body(body).await?;
-        wanted.call(&body).map(Understood::Call)
+        let call = wanted.call(&body)?;
+        let sent = Sent {
+            wanted,
+            path: head.uri.path().to_owned(),
+            body,
+        };
+        Ok(Understood::Call(call, sent))
     }
 
     async fn body(&self, body: Incoming) -> Result<Bytes, ApiError> {
@@ -421,6 +503,7 @@ enum Wanted {
     Del,
     Check,
     Gc,
+    Upgrade,
     Adopt,
     Confirm,
     Release,
@@ -431,7 +514,30 @@ enum Wanted {
 
 enum Understood {
     Version,
-    Call(Call),
+    Call(Call, Sent),
+}
+
+/// A request as it came, in case another daemon has to answer it.
+struct Sent {
+    wanted: Wanted,
+    path: String,
+    body: Bytes,
+}
+
+impl Sent {
+    /// What the next daemon answers. The socket is its own by now, and whoever connects before it
+    /// accepts waits.
+    fn relayed(self, next: &Client) -> Result<Response<Full<Bytes>>, ApiError> {
+        let kind = match self.wanted {
+            Wanted::Metrics => crate::metrics::CONTENT_TYPE,
+            _ => "application/json",
+        };
+        match next.ask(self.wanted.method(), &self.path, self.body) {
+            Ok(body) => Ok(response(200, kind, body)),
+            Err(ClientError::Refused(error)) => Err(error),
+            Err(error) => Err(ApiError::new(ErrorKind::NotReady, error.to_string())),
+        }
+    }
 }
 
 impl Wanted {
@@ -446,6 +552,7 @@ impl Wanted {
             "attachments/delete" => Wanted::Del,
             "attachments/check" => Wanted::Check,
             "attachments/gc" => Wanted::Gc,
+            "upgrade" => Wanted::Upgrade,
             "adopt" => Wanted::Adopt,
             "confirm" => Wanted::Confirm,
             "release" => Wanted::Release,
@@ -475,6 +582,7 @@ impl Wanted {
             Wanted::Del => Call::Del(read(body)?),
             Wanted::Check => Call::Check(read(body)?),
             Wanted::Gc => Call::Gc(read(body)?),
+            Wanted::Upgrade => Call::Upgrade(read(body)?),
             Wanted::Adopt => Call::Adopt(read(body)?),
             Wanted::Confirm => Call::Confirm,
             Wanted::Release => Call::Release(read(body)?),
@@ -523,8 +631,8 @@ fn to_error(error: ApiError) -> Response<Full<Bytes>> {
     response
 }
 
-fn response(status: u16, kind: &'static str, body: String) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from(body)));
+fn response(status: u16, kind: &'static str, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
     *response.status_mut() = StatusCode::from_u16(status).expect("three digits");
     let kind = HeaderValue::from_static(kind);
     response.headers_mut().insert(CONTENT_TYPE, kind);

@@ -56,6 +56,29 @@ impl VersionReply {
     }
 }
 
+/// `POST /v1/upgrade`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UpgradeRequest {
+    /// The program to go on with; the one that runs, as it is on disk now, without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub binary: Option<PathBuf>,
+}
+
+/// What came of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UpgradeReply {
+    /// The version that served.
+    pub from: String,
+    /// The version that serves.
+    pub to: String,
+    /// The process that serves.
+    pub pid: u32,
+    /// How long no worker read, in microseconds; what was sent meanwhile waited.
+    pub gap_us: u64,
+    /// What was done.
+    pub steps: Vec<String>,
+}
+
 /// A pod's name in Kubernetes.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct PodName {
@@ -410,6 +433,10 @@ pub enum ErrorKind {
     Exhausted,
     /// The address wanted is in use.
     AddressTaken,
+    /// No other daemon took this one's place, and this one goes on.
+    Upgrade,
+    /// Another daemon has taken this one's place and is asked instead: no client ever sees this.
+    Moved,
     /// The daemon does not serve yet: it lacks the node's truth, or the uplink.
     NotReady,
     /// The kernel refused a device, address, route or filter.
@@ -436,7 +463,7 @@ impl ErrorKind {
             ErrorKind::Invalid | ErrorKind::Config => 7,
             ErrorKind::Netns => 8,
             ErrorKind::Slow => 11,
-            ErrorKind::NotReady => 50,
+            ErrorKind::NotReady | ErrorKind::Moved => 50,
             ErrorKind::Exhausted => 51,
             ErrorKind::Exists => 100,
             ErrorKind::AddressTaken => 101,
@@ -444,6 +471,7 @@ impl ErrorKind {
             ErrorKind::Forbidden => 103,
             ErrorKind::TooLarge => 104,
             ErrorKind::BadMethod => 105,
+            ErrorKind::Upgrade => 106,
             ErrorKind::Internal => 999,
         }
     }
@@ -461,10 +489,13 @@ impl ErrorKind {
             ErrorKind::NotFound => 404,
             ErrorKind::BadMethod => 405,
             ErrorKind::Slow => 408,
-            ErrorKind::Exists | ErrorKind::AddressTaken | ErrorKind::Differs => 409,
+            ErrorKind::Exists
+            | ErrorKind::AddressTaken
+            | ErrorKind::Differs
+            | ErrorKind::Upgrade => 409,
             ErrorKind::TooLarge => 413,
             ErrorKind::Device | ErrorKind::State | ErrorKind::Internal => 500,
-            ErrorKind::NotReady | ErrorKind::Exhausted => 503,
+            ErrorKind::NotReady | ErrorKind::Moved | ErrorKind::Exhausted => 503,
         }
     }
 }

@@ -73,6 +73,8 @@ pub enum Command {
     Run(run::RunArgs),
     /// Have the daemon read its configuration again.
     Reload(run::ReloadArgs),
+    /// Have a new process take the daemon's place, without losing a frame.
+    Upgrade(run::UpgradeArgs),
     /// Take the pods of a running Linux bridge over, under traffic.
     Adopt(adopt::AdoptArgs),
     /// Keep an adoption, which otherwise goes back by itself.
@@ -110,6 +112,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Lab(args) => lab::run(&args).into(),
         Command::Run(args) => run::run(&args).into(),
         Command::Reload(args) => run::reload(&args).into(),
+        Command::Upgrade(args) => run::upgrade(&args).into(),
         Command::Trace(args) => trace::run(&args).into(),
     }
 }

@@ -155,6 +155,19 @@ struct Provisional {
     memory: Memory,
 }
 
+/// What a running part is made of.
+pub(super) struct Parts {
+    pub(super) spec: NodeSpec,
+    pub(super) settings: Settings,
+    pub(super) pool: Pool<Key>,
+    pub(super) store: Option<Store>,
+    /// Who was attached.
+    pub(super) state: State,
+    pub(super) heirlooms: Heirlooms,
+    /// What the clock had come to where another daemon is followed.
+    pub(super) elapsed: Duration,
+}
+
 /// A switch on a node.
 #[derive(Debug)]
 pub struct Core {
@@ -164,9 +177,9 @@ pub struct Core {
     pub(super) switch: Switch<TapPort>,
     pub(super) pool: Pool<Key>,
     pub(super) attachments: BTreeMap<Key, Attachment>,
-    store: Option<Store>,
-    /// What an earlier daemon had systemd keep.
-    heirlooms: Heirlooms,
+    pub(super) store: Option<Store>,
+    /// What an earlier daemon had systemd keep, or handed over.
+    pub(super) heirlooms: Heirlooms,
     /// The ports that the switch has.
     pub(super) opened: BTreeSet<PortId>,
     /// What was to be kept and could not be, in words.
@@ -201,16 +214,45 @@ impl Core {
     /// # Errors
     /// [`DaemonError`]; devices that were made stay, since pods may hang on them.
     pub fn start(
-        mut spec: NodeSpec,
-        mut settings: Settings,
-        mut pool: Pool<Key>,
+        spec: NodeSpec,
+        settings: Settings,
+        pool: Pool<Key>,
         store: Option<Store>,
         heirlooms: Heirlooms,
         node: &Netns,
     ) -> Result<Core, DaemonError> {
-        let mut state = store
+        let state = store
             .as_ref()
             .map_or_else(|| Ok(State::default()), Store::load)?;
+        let parts = Parts {
+            spec,
+            settings,
+            pool,
+            store,
+            state,
+            heirlooms,
+            elapsed: Duration::ZERO,
+        };
+        let (mut core, lost) = Core::build(parts, node)?;
+        core.open_in_haste()?;
+        core.complete(lost)?;
+        Ok(core)
+    }
+
+    /// The switch and its tables, with no port yet. Gives also how many pods of the state are gone.
+    ///
+    /// # Errors
+    /// [`DaemonError`]; nothing has been changed.
+    pub(super) fn build(parts: Parts, node: &Netns) -> Result<(Core, usize), DaemonError> {
+        let Parts {
+            mut spec,
+            mut settings,
+            mut pool,
+            store,
+            mut state,
+            heirlooms,
+            elapsed,
+        } = parts;
         let net = Netlink::open(node)?;
         // Asked first: without it there is nothing to serve, and nothing has been made.
         net.index(&settings.uplink)?;
@@ -219,13 +261,16 @@ impl Core {
             // Whoever was attached is on the bridge now.
             state.attachments.clear();
         }
+        // The clock of one that is followed goes on.
         let begun = Instant::now();
+        let begun = begun.checked_sub(elapsed).unwrap_or(begun);
         let found = Found::among(&net.links()?, state, &mut pool, begun.elapsed());
         let tables = build(&spec, found.living.values())?;
-        let options = options(&spec, &settings);
+        let mut options = options(&spec, &settings);
+        options.elapsed = begun.elapsed();
         tell_bounds(&bounds::at_limit(&options));
         let switch = Switch::start(&options, tables).map_err(system("starting the switch"))?;
-        let mut core = Core {
+        let core = Core {
             spec,
             settings,
             net,
@@ -248,16 +293,20 @@ impl Core {
             begun,
             keeper: None,
         };
-        core.open_in_haste()?;
-        core.raise_fixed_ports()?;
-        restore::repair(&mut core)?;
-        core.mirror();
-        core.tell_policy();
-        if found.lost > 0 {
-            core.keep_or_complain();
+        Ok((core, found.lost))
+    }
+
+    /// Puts right what is missing or surplus beside what is served already.
+    pub(super) fn complete(&mut self, lost: usize) -> Result<(), DaemonError> {
+        self.raise_fixed_ports()?;
+        restore::repair(self)?;
+        self.mirror();
+        self.tell_policy();
+        if lost > 0 {
+            self.keep_or_complain();
         }
-        core.note_the_bridge();
-        Ok(core)
+        self.note_the_bridge();
+        Ok(())
     }
 
     /// The ports that are there whoever is attached. Beside a bridge the uplink is the bridge's.
@@ -501,13 +550,18 @@ impl Core {
         Ok(())
     }
 
+    /// Who is attached, as it is kept.
+    pub(super) fn state(&self) -> State {
+        let attachments = self.attachments.values().cloned().collect();
+        State::new(attachments, self.memory())
+    }
+
     /// Keeps who is attached.
     pub(super) fn keep(&mut self) -> Result<(), StoreError> {
         let Some(store) = &self.store else {
             return Ok(());
         };
-        let attachments = self.attachments.values().cloned().collect();
-        let saved = store.save(&State::new(attachments, self.memory()));
+        let saved = store.save(&self.state());
         self.unsaved = saved.as_ref().err().map(ToString::to_string);
         saved
     }

@@ -14,6 +14,7 @@
 //! | `attachment` | one pod's port, as it is remembered |
 //! | `look`, `measure`, `trace` | the views; the metrics; where a packet would go |
 //! | `capture` | those who look at frames |
+//! | `handover` | one daemon takes the place of another |
 //! | `node`, `truth` | what the node is, and from whom that is known |
 //! | `process`, `log`, `systemd` | the daemon as a process: signals, reload, log lines, what systemd keeps |
 //! | `restore` | what a daemon finds that was there before it |
@@ -27,6 +28,7 @@ mod attach;
 pub mod attachment;
 mod capture;
 mod core;
+pub mod handover;
 pub mod log;
 mod look;
 mod measure;
@@ -64,6 +66,8 @@ enum Phase {
     Waiting(String),
     /// It serves.
     Serving(Box<Core>),
+    /// Another daemon has taken its place.
+    Moved,
 }
 
 impl Daemon {
@@ -99,7 +103,7 @@ impl Daemon {
     /// Looks at, or changes, the running part.
     ///
     /// # Errors
-    /// [`ErrorKind::NotReady`] while there is none.
+    /// [`ErrorKind::NotReady`] while there is none, [`ErrorKind::Moved`] if another daemon has it.
     pub fn with<T>(&self, work: impl FnOnce(&mut Core) -> T) -> Result<T, ApiError> {
         match &mut *self.phase() {
             Phase::Serving(core) => Ok(work(core)),
@@ -107,6 +111,31 @@ impl Daemon {
                 ErrorKind::NotReady,
                 format!("not serving yet: {why}"),
             )),
+            Phase::Moved => Err(moved()),
+        }
+    }
+
+    /// Gives the running part away, if `work` says that another daemon has taken it over. Whoever
+    /// wants something of it waits as long as that takes.
+    ///
+    /// # Errors
+    /// As [`Daemon::with`], or what `work` says; then it serves as before.
+    pub fn hand_over<T>(
+        &self,
+        work: impl FnOnce(&mut Core) -> Result<T, ApiError>,
+    ) -> Result<(T, Core), ApiError> {
+        let mut phase = self.phase();
+        let done = match &mut *phase {
+            Phase::Serving(core) => work(core)?,
+            Phase::Waiting(why) => {
+                let why = format!("not serving yet: {why}");
+                return Err(ApiError::new(ErrorKind::NotReady, why));
+            }
+            Phase::Moved => return Err(moved()),
+        };
+        match std::mem::replace(&mut *phase, Phase::Moved) {
+            Phase::Serving(core) => Ok((done, *core)),
+            Phase::Waiting(_) | Phase::Moved => Err(moved()),
         }
     }
 
@@ -143,13 +172,17 @@ impl Daemon {
     }
 
     /// Whether ADDs are served, and what stands in the way.
-    #[must_use]
-    pub fn status(&self) -> StatusReply {
-        self.with(|core| core.status())
-            .unwrap_or_else(|error| StatusReply {
+    ///
+    /// # Errors
+    /// [`ErrorKind::Moved`] if another daemon knows.
+    pub fn status(&self) -> Result<StatusReply, ApiError> {
+        match self.with(|core| core.status()) {
+            Err(error) if error.kind != ErrorKind::Moved => Ok(StatusReply {
                 error: Some(error),
                 ..StatusReply::default()
-            })
+            }),
+            other => other,
+        }
     }
 
     fn view(&self, view: View) -> Result<Answer, ApiError> {
@@ -170,13 +203,22 @@ impl Daemon {
         })?
     }
 
+    /// Whether another daemon has taken its place.
+    pub(crate) fn has_moved(&self) -> bool {
+        matches!(*self.phase(), Phase::Moved)
+    }
+
     /// Ends it; gives the running part, if there was one, to be stopped.
     #[must_use]
     pub fn end(&self) -> Option<Core> {
+        let mut phase = self.phase();
+        if matches!(*phase, Phase::Moved) {
+            return None;
+        }
         let ended = Phase::Waiting("it is stopping".to_owned());
-        match std::mem::replace(&mut *self.phase(), ended) {
+        match std::mem::replace(&mut *phase, ended) {
             Phase::Serving(core) => Some(*core),
-            Phase::Waiting(_) => None,
+            Phase::Waiting(_) | Phase::Moved => None,
         }
     }
 
@@ -209,7 +251,7 @@ impl Handler for Daemon {
             Call::Release(request) => self
                 .with(|core| core.release(&request))?
                 .map(|r| Answer::of(&r)),
-            Call::Status => Ok(Answer::of(&self.status())),
+            Call::Status => self.status().map(|status| Answer::of(&status)),
             Call::View(view) => self.view(view),
             Call::Trace(request) => {
                 let request: TraceRequest = serde_json::from_value(request)
@@ -223,6 +265,10 @@ impl Handler for Daemon {
             )),
         }
     }
+}
+
+fn moved() -> ApiError {
+    ApiError::new(ErrorKind::Moved, "another daemon has taken its place")
 }
 
 /// An answer without content.

@@ -8,20 +8,28 @@
 //! |---|---|
 //! | `SIGTERM`, `SIGINT` | the steering is taken away, the switch stops; pods keep their devices |
 //! | `SIGHUP`, `tapline reload` | the configuration is read again; a bad one changes nothing |
+//! | `tapline upgrade` | another process takes this one's place, which then ends |
 //! | a dead thread of the switch | the process ends at once, for its supervisor to start it anew |
 
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, TcpListener};
 use std::num::NonZeroU16;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
 use tracing::level_filters::LevelFilter;
 
-use super::core::{Core, DaemonError, Settings, system};
+use super::core::{Core, DaemonError, Parts, Settings, system};
+use super::handover::give::{self, Doors, Giver};
+use super::handover::line::LineError;
+use super::handover::take::{Followed, TakeError, Waiting};
 use super::log;
 use super::node;
 use super::store::Store;
@@ -29,7 +37,7 @@ use super::systemd::Heirlooms;
 use super::truth::{self, Known};
 use super::{Daemon, empty};
 use crate::api::server::Bound;
-use crate::api::types::Key;
+use crate::api::types::{Key, UpgradeReply, UpgradeRequest};
 use crate::api::{Answer, ApiError, Call, ErrorKind, Handler, Limits};
 use crate::compile::NodeSpec;
 use crate::config::{self, LogLevel, NodeConfig};
@@ -43,11 +51,17 @@ use crate::node::features;
 /// How often the process looks after itself.
 const TICK: Duration = Duration::from_secs(1);
 
+/// How long whoever is connected may take to be answered when another process serves already.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(20);
+
 /// How long the truth is waited for before the next try, while there is none.
 const TRUTH_AGAIN: Duration = Duration::from_secs(1);
 /// Whoever answers from the node itself does within this time; those attached before wait no longer
 /// for who does not.
 const TRUTH_AT_ONCE: Duration = Duration::from_millis(50);
+
+/// The sockets of a daemon that was followed.
+type Inherited = (Bound, Option<(SocketAddr, TcpListener)>);
 
 /// Why the process ended, where it was not told to.
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +78,12 @@ pub enum RunError {
     /// A broken law.
     #[error("a thread of the switch has died")]
     SwitchDied,
+    /// A daemon that was to be followed, and is not.
+    #[error(transparent)]
+    Take(#[from] TakeError),
+    /// The node is not known, and the one before knew it.
+    #[error("the node is not known: {0}")]
+    Unknown(String),
 }
 
 /// The way to a node that is known.
@@ -80,13 +100,14 @@ struct Asking {
 }
 
 impl Asking {
-    fn new(store: Store) -> Asking {
+    /// Without a store there is a core already, which knows.
+    fn new(store: Option<Store>) -> Asking {
         Asking {
-            store: Some(store),
+            known: store.is_none(),
+            store,
             answer: None,
             asked: None,
             late: false,
-            known: false,
         }
     }
 
@@ -149,6 +170,12 @@ struct Process {
     differences: AtomicU64,
     /// Configurations that a reload refused.
     refused: AtomicU64,
+    /// Once it is served: what clients know it by.
+    doors: Mutex<Option<Doors>>,
+    /// Held by the one who has it followed.
+    upgrading: Mutex<()>,
+    /// Another process has taken over.
+    followed: Notify,
 }
 
 /// Runs until told to stop.
@@ -156,48 +183,130 @@ struct Process {
 /// # Errors
 /// [`RunError`].
 pub fn run(path: &Path) -> Result<(), RunError> {
-    let config = config::load(&Source::Path(path.to_owned())).map_err(RunError::Config)?;
-    let level = log::start(filter(config.log)).map_err(|error| {
-        RunError::Daemon(system("starting the log")(std::io::Error::other(error)))
-    })?;
-    rights()?;
-    let workers = facilities(&config)?;
-    let metrics_at = config.metrics;
-    let store = Store::open(&config.state_dir).map_err(DaemonError::from)?;
-    let bound = Bound::at(&config.socket)
-        .map_err(system(format!("listening at {}", config.socket.display())))?;
-    let netns = Netns::current(&config.node).map_err(system("the node's namespace"))?;
-    let process = Arc::new(Process {
-        daemon: Daemon::waiting("it has just started"),
-        path: path.to_owned(),
-        config: Mutex::new(config),
-        level,
-        netns,
-        workers,
-        differences: AtomicU64::new(0),
-        refused: AtomicU64::new(0),
-    });
-    let users = vec![0, rustix::process::geteuid().as_raw()];
-    let handler: Arc<dyn Handler> = Arc::<Process>::clone(&process);
-    let server = bound
-        .serve(handler, users, Limits::default())
-        .map_err(system("serving the control socket"))?;
-    let exporter = metrics_at.map(|at| {
-        let of = Arc::clone(&process);
-        let text: metrics::serve::Render = Arc::new(move || metrics::text(&of.sample()));
-        Exporter::start(at, text).map_err(system(format!("serving metrics at {at}")))
-    });
-    let exporter = exporter.transpose()?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(system("starting a reactor"))?;
-    let ended = runtime.block_on(process.live(store));
-    let _ = sd_notify::notify(&[NotifyState::Stopping]);
-    drop((server, exporter));
-    drop(runtime);
-    let stopped = process.stop();
-    ended.and(stopped.map_err(RunError::from))
+    Process::of(path)?.serve_anew()
+}
+
+/// Follows the daemon that started this process, and runs until told to stop.
+///
+/// # Errors
+/// [`RunError`]; unless that daemon has died, it serves as before.
+pub fn take_over(path: &Path) -> Result<(), RunError> {
+    let mut before =
+        Followed::at_standard_input().map_err(system("taking the line to the daemon before"))?;
+    before.greet()?;
+    let process = match Process::of(path) {
+        Ok(process) => process,
+        Err(error) => {
+            before.refuse(&error);
+            return Err(error);
+        }
+    };
+    match process.follow(&mut before) {
+        Ok((bound, metrics)) => process.serve(bound, metrics, None),
+        Err(RunError::Take(TakeError::Line(LineError::Closed))) if before.is_dead() => {
+            tracing::warn!("the daemon that was to be followed has died; this one starts anew");
+            process.serve_anew()
+        }
+        Err(error) => {
+            before.refuse(&error);
+            Err(error)
+        }
+    }
+}
+
+impl Process {
+    /// Reads the configuration, and sees whether it can be obeyed here.
+    fn of(path: &Path) -> Result<Arc<Process>, RunError> {
+        let config = config::load(&Source::Path(path.to_owned())).map_err(RunError::Config)?;
+        let level = log::start(filter(config.log)).map_err(|error| {
+            RunError::Daemon(system("starting the log")(std::io::Error::other(error)))
+        })?;
+        rights()?;
+        let workers = facilities(&config)?;
+        let netns = Netns::current(&config.node).map_err(system("the node's namespace"))?;
+        Ok(Arc::new(Process {
+            daemon: Daemon::waiting("it has just started"),
+            path: path.to_owned(),
+            config: Mutex::new(config),
+            level,
+            netns,
+            workers,
+            differences: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+            doors: Mutex::default(),
+            upgrading: Mutex::default(),
+            followed: Notify::new(),
+        }))
+    }
+
+    /// Serves with nobody before it.
+    fn serve_anew(self: &Arc<Self>) -> Result<(), RunError> {
+        let config = self.config();
+        let store = Store::open(&config.state_dir).map_err(DaemonError::from)?;
+        let bound = Bound::at(&config.socket)
+            .map_err(system(format!("listening at {}", config.socket.display())))?;
+        let metrics = config.metrics.map(listen_for_metrics).transpose()?;
+        self.serve(bound, metrics, Some(store))
+    }
+
+    /// Serves until told to stop, or followed.
+    fn serve(
+        self: &Arc<Self>,
+        bound: Bound,
+        metrics: Option<(SocketAddr, TcpListener)>,
+        store: Option<Store>,
+    ) -> Result<(), RunError> {
+        let listeners = metrics.as_ref().map(|(at, listener)| {
+            let again = listener.try_clone().map(OwnedFd::from);
+            again.map(|again| (*at, again))
+        });
+        let doors = Doors {
+            socket: bound.duplicate().map_err(system("duplicating a socket"))?,
+            metrics: listeners
+                .transpose()
+                .map_err(system("duplicating a socket"))?,
+        };
+        *lock(&self.doors) = Some(doors);
+        let users = vec![0, rustix::process::geteuid().as_raw()];
+        let handler: Arc<dyn Handler> = Arc::<Process>::clone(self);
+        let server = bound
+            .serve(handler, users, Limits::default())
+            .map_err(system("serving the control socket"))?;
+        let exporter = metrics.map(|(at, listener)| {
+            let of = Arc::clone(self);
+            let text: metrics::serve::Render = Arc::new(move || metrics::text(&of.sample()));
+            Exporter::serve(listener, text).map_err(system(format!("serving metrics at {at}")))
+        });
+        let exporter = exporter.transpose()?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(system("starting a reactor"))?;
+        let ended = runtime.block_on(self.live(store));
+        drop(exporter);
+        drop(runtime);
+        if self.daemon.has_moved() {
+            server.leave(ANSWERS_WITHIN);
+            tracing::info!("another process serves; this one ends");
+            return ended;
+        }
+        let _ = sd_notify::notify(&[NotifyState::Stopping]);
+        lock(&self.doors).take();
+        drop(server);
+        let stopped = self.stop();
+        ended.and(stopped.map_err(RunError::from))
+    }
+}
+
+/// Where Prometheus asks.
+fn listen_for_metrics(at: SocketAddr) -> Result<(SocketAddr, TcpListener), DaemonError> {
+    let listener = TcpListener::bind(at).map_err(system(format!("serving metrics at {at}")))?;
+    Ok((at, listener))
+}
+
+/// One who panicked while it was held has been heard of by then.
+fn lock<T>(held: &Mutex<T>) -> MutexGuard<'_, T> {
+    held.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Ending without these would be a riddle of `EPERM`s later.
@@ -267,12 +376,11 @@ fn filter(level: LogLevel) -> LevelFilter {
 
 impl Process {
     fn config(&self) -> NodeConfig {
-        let held = self.config.lock().unwrap_or_else(PoisonError::into_inner);
-        held.clone()
+        lock(&self.config).clone()
     }
 
-    /// Serves until told to stop.
-    async fn live(&self, store: Store) -> Result<(), RunError> {
+    /// Serves until told to stop, or followed; with a store it has yet to begin.
+    async fn live(&self, mut store: Option<Store>) -> Result<(), RunError> {
         let told = |kind| signal(kind).map_err(system("listening for signals"));
         let mut terminate = told(SignalKind::terminate())?;
         let mut interrupt = told(SignalKind::interrupt())?;
@@ -288,6 +396,7 @@ impl Process {
                 () = tokio::time::sleep(TRUTH_AT_ONCE), if asking.answer.is_some() => {
                     self.begin(&mut asking)?;
                 }
+                () = self.followed.notified() => return Ok(()),
                 _ = tick.tick() => {
                     self.begin(&mut asking)?;
                     self.look_after()?;
@@ -303,13 +412,8 @@ impl Process {
         let Some(answer) = asking.ask(&config, &self.netns) else {
             return Ok(());
         };
-        let fitting = answer.and_then(|known| {
-            self.compare(&known);
-            let spec = node::spec(&config, &known.truth).map_err(|unfit| unfit.to_string())?;
-            let pool = node::pool(&known.truth).map_err(|unfit| unfit.to_string())?;
-            Ok((known.truth, spec, pool))
-        });
-        let (truth, spec, pool) = match fitting {
+        let fitting = answer.and_then(|known| Ok((self.fit(&config, &known)?, known.truth)));
+        let ((spec, pool), truth) = match fitting {
             Ok(known) => known,
             Err(why) => return self.serve_those_attached(why, asking),
         };
@@ -379,6 +483,82 @@ impl Process {
         Ok(())
     }
 
+    /// What the node is, and the addresses that it gives.
+    fn fit(&self, config: &NodeConfig, known: &Known) -> Result<(NodeSpec, Pool<Key>), String> {
+        self.compare(known);
+        let spec = node::spec(config, &known.truth).map_err(|unfit| unfit.to_string())?;
+        let pool = node::pool(&known.truth).map_err(|unfit| unfit.to_string())?;
+        Ok((spec, pool))
+    }
+
+    /// Takes over from the daemon before. Gives the sockets that clients know.
+    fn follow(&self, before: &mut Followed) -> Result<Inherited, RunError> {
+        let config = self.config();
+        let known = truth::ask(&config, &self.netns);
+        let fitting = known.and_then(|known| self.fit(&config, &known));
+        let (spec, pool) = fitting.map_err(RunError::Unknown)?;
+        let (estate, given) = before.prepared(constant(&config))?;
+        let metrics = match (config.metrics, given.metrics) {
+            (Some(at), Some((before, listener))) if at == before => Some((at, listener.into())),
+            (Some(at), _) => Some(listen_for_metrics(at)?),
+            (None, _) => None,
+        };
+        let bound = Bound::handed(given.socket, &config.socket)
+            .map_err(system("taking over the control socket"))?;
+        let parts = Parts {
+            spec,
+            settings: self.settings(&config),
+            pool,
+            store: Some(Store::handed(&config.state_dir, given.lock)),
+            state: estate.state,
+            heirlooms: Heirlooms::given(given.queues).map_err(system("taking over TAPs"))?,
+            elapsed: Duration::from_millis(estate.elapsed_ms),
+        };
+        let waiting = Waiting::of(parts, &estate.learned, &self.netns)?;
+        let learned = before.ready()?;
+        let (mut core, lost, since) = waiting.go(&learned)?;
+        before.serving(since)?;
+        before.farewell(&core);
+        if let Err(error) = core.complete(lost) {
+            // Frames are moved, and who was before is no more: there is no way back.
+            tracing::error!("not everything is as it should be: {error}");
+        }
+        let count = core.attachments().count();
+        tracing::info!(
+            "serving {} with {count} pods attached, after another",
+            config.node
+        );
+        self.daemon.serve(core);
+        let status = format!("serving {}", config.node);
+        let _ = sd_notify::notify(&[NotifyState::Ready, NotifyState::Status(&status)]);
+        Ok((bound, metrics))
+    }
+
+    /// Has another process take this one's place.
+    fn upgrade(&self, request: &UpgradeRequest) -> Result<UpgradeReply, ApiError> {
+        let Ok(_turn) = self.upgrading.try_lock() else {
+            let why = "another upgrade is under way";
+            return Err(ApiError::new(ErrorKind::Upgrade, why));
+        };
+        let doors = lock(&self.doors);
+        let Some(doors) = doors.as_ref() else {
+            return Err(ApiError::new(ErrorKind::NotReady, "it is stopping"));
+        };
+        let giver = Giver {
+            daemon: &self.daemon,
+            netns: &self.netns,
+            path: &self.path,
+            fixed: constant(&self.config()),
+            doors,
+        };
+        let reply = give::upgrade(&giver, request);
+        match &reply {
+            Ok(_) => self.followed.notify_one(),
+            Err(error) => tracing::error!("not upgraded: {error}"),
+        }
+        reply
+    }
+
     /// Tells each difference between the plan and the node. The node is right.
     fn compare(&self, known: &Known) {
         tracing::info!("the pods' addresses are known from {}", known.source);
@@ -441,13 +621,18 @@ impl Process {
         let new = config::load(&Source::Path(self.path.clone()))
             .map_err(|faults| refused(faults.to_string()))?;
         let old = self.config();
-        let fixed = fixed(&old, &new);
-        if !fixed.is_empty() {
-            let why = format!("{} cannot change while it runs", fixed.join(", "));
+        let (before, after) = (fixed(&old), fixed(&new));
+        let differs = before
+            .iter()
+            .zip(&after)
+            .filter(|(one, other)| one != other);
+        let keys: Vec<&str> = differs.map(|((key, ..), _)| *key).collect();
+        if !keys.is_empty() {
+            let why = format!("{} cannot change while it runs", keys.join(", "));
             return Err(refused(why));
         }
         // Before it serves there is nothing to change: the next try goes by the new one.
-        if self.daemon.status().node.is_some() {
+        if self.daemon.status()?.node.is_some() {
             let known = truth::ask(&new, &self.netns).map_err(refused)?;
             self.compare(&known);
             let truth = known.truth;
@@ -460,7 +645,7 @@ impl Process {
             applied.map_err(|error| refused(error.to_string()))?;
         }
         self.level.set(filter(new.log));
-        *self.config.lock().unwrap_or_else(PoisonError::into_inner) = new;
+        *lock(&self.config) = new;
         Ok(())
     }
 
@@ -475,36 +660,45 @@ impl Process {
     }
 }
 
-/// What the new configuration says otherwise and only a restart could change, by its keys.
-fn fixed(old: &NodeConfig, new: &NodeConfig) -> Vec<&'static str> {
-    let rows = [
-        ("plugin", old.plugin == new.plugin),
-        ("node", old.node == new.node),
-        ("uplink.device", old.uplink.device == new.uplink.device),
-        ("uplink.tap", old.uplink.tap == new.uplink.tap),
+/// What only a restart can change, by its keys; whether another process could.
+fn fixed(config: &NodeConfig) -> [(&'static str, String, bool); 11] {
+    let path = |path: &Path| path.display().to_string();
+    [
+        ("plugin", config.plugin.to_string(), false),
+        ("node", config.node.clone(), false),
+        ("uplink.device", config.uplink.device.to_string(), false),
+        ("uplink.tap", config.uplink.tap.to_string(), false),
         (
             "host_port.device",
-            old.host_port.device == new.host_port.device,
+            config.host_port.device.to_string(),
+            false,
         ),
-        ("workers", old.workers == new.workers),
-        ("spin_us", old.spin == new.spin),
-        ("state_dir", old.state_dir == new.state_dir),
-        ("socket", old.socket == new.socket),
-        ("metrics", old.metrics == new.metrics),
-        ("features_off", old.features_off == new.features_off),
-    ];
-    let differs = rows.into_iter().filter(|(_, same)| !same);
-    differs.map(|(key, _)| key).collect()
+        ("workers", config.workers.to_string(), false),
+        ("spin_us", config.spin.as_micros().to_string(), true),
+        ("state_dir", path(&config.state_dir), false),
+        ("socket", path(&config.socket), false),
+        ("metrics", format!("{:?}", config.metrics), true),
+        ("features_off", format!("{:?}", config.features_off), true),
+    ]
+}
+
+/// What not even another process may see otherwise, if it is to take this one's place.
+fn constant(config: &NodeConfig) -> BTreeMap<String, String> {
+    let rows = fixed(config).into_iter().filter(|(.., could)| !could);
+    rows.map(|(key, value, _)| (key.to_owned(), value))
+        .collect()
 }
 
 impl Handler for Process {
     fn handle(&self, call: Call) -> Result<Answer, ApiError> {
         match call {
             Call::Metrics => {
+                self.daemon.status()?;
                 let text = metrics::text(&self.sample());
                 Ok(Answer::Text(metrics::CONTENT_TYPE, text))
             }
             Call::Reload => self.reload().map(|()| Answer::of(&empty())),
+            Call::Upgrade(request) => self.upgrade(&request).map(|reply| Answer::of(&reply)),
             other => self.daemon.handle(other),
         }
     }

@@ -6,6 +6,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -44,6 +45,26 @@ impl State {
             attachments,
             memory,
         }
+    }
+
+    /// Whether it makes sense.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn check(&self) -> Result<(), String> {
+        if self.version != VERSION {
+            let version = self.version;
+            return Err(format!("version {version}, of which {VERSION} is known"));
+        }
+        let mut ports: Vec<u16> = self.attachments.iter().map(|one| one.port).collect();
+        ports.sort_unstable();
+        if let Some(twice) = ports.windows(2).find(|pair| pair[0] == pair[1]) {
+            return Err(format!("port {} is given twice", twice[0]));
+        }
+        if let Some(bad) = self.attachments.iter().find(|a| a.pod_port().is_none()) {
+            return Err(format!("{} has no port or no MAC", bad.key));
+        }
+        Ok(())
     }
 }
 
@@ -84,8 +105,8 @@ pub enum StoreError {
 #[derive(Debug)]
 pub struct Store {
     folder: PathBuf,
-    /// Held until this process ends, however it does.
-    _lock: File,
+    /// Held until this process ends, however it does, and each to which it was handed on.
+    lock: File,
 }
 
 impl Store {
@@ -128,8 +149,23 @@ impl Store {
         }
         Ok(Store {
             folder: folder.to_owned(),
-            _lock: lock,
+            lock,
         })
+    }
+
+    /// The folder of a daemon that hands it over with its lock: both hold it while both live.
+    #[must_use]
+    pub fn handed(folder: &Path, lock: OwnedFd) -> Store {
+        Store {
+            folder: folder.to_owned(),
+            lock: lock.into(),
+        }
+    }
+
+    /// The lock, to be handed over.
+    #[must_use]
+    pub fn lock(&self) -> BorrowedFd<'_> {
+        self.lock.as_fd()
     }
 
     /// The folder.
@@ -173,18 +209,7 @@ impl Store {
         let text = fs::read(&path).map_err(failed("read"))?;
         let state: State =
             serde_json::from_slice(&text).map_err(|error| senseless(error.to_string()))?;
-        if state.version != VERSION {
-            let why = format!("version {}, of which {VERSION} is known", state.version);
-            return Err(senseless(why));
-        }
-        let mut ports: Vec<u16> = state.attachments.iter().map(|one| one.port).collect();
-        ports.sort_unstable();
-        if let Some(twice) = ports.windows(2).find(|pair| pair[0] == pair[1]) {
-            return Err(senseless(format!("port {} is given twice", twice[0])));
-        }
-        if let Some(bad) = state.attachments.iter().find(|a| a.pod_port().is_none()) {
-            return Err(senseless(format!("{} has no port or no MAC", bad.key)));
-        }
+        state.check().map_err(senseless)?;
         Ok(state)
     }
 

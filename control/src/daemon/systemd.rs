@@ -1,6 +1,7 @@
 //! What systemd keeps while there is no daemon: the queues of the TAPs (`FDSTORE`, sd_notify(3)).
 //!
-//! In: the environment of a process that systemd started. Out: the queues that an earlier one gave.
+//! In: the environment of a process that systemd started, or what a daemon hands over. Out: the queues
+//! that an earlier one had.
 //! Never: needs systemd: without it nothing is kept, and a restart opens the TAPs anew.
 //!
 //! A TAP that somebody has open keeps its carrier, and the kernel keeps what is sent by it in its
@@ -21,7 +22,7 @@ impl Heirlooms {
     /// Those that systemd handed to this process; they are taken once.
     #[must_use]
     pub fn inherited() -> Heirlooms {
-        let mut kept: BTreeMap<String, Vec<TapPort>> = BTreeMap::new();
+        let mut kept = Heirlooms::default();
         let given = sd_notify::listen_fds_with_names().map(Iterator::collect::<Vec<_>>);
         let given = given.unwrap_or_else(|error| {
             tracing::warn!("descriptors from systemd: {error}");
@@ -29,14 +30,31 @@ impl Heirlooms {
         });
         for (number, name) in given {
             match own(number).and_then(TapPort::adopt) {
-                Ok(port) => kept.entry(port.name().to_owned()).or_default().push(port),
+                Ok(port) => kept.add(port),
                 Err(error) => {
                     tracing::warn!("{name}: what was kept is of no use: {error}");
                     forget(&name);
                 }
             }
         }
-        Heirlooms(kept)
+        kept
+    }
+
+    /// Those of a daemon that hands over, in the order of its workers.
+    ///
+    /// # Errors
+    /// As [`TapPort::adopt`].
+    pub(super) fn given(queues: Vec<OwnedFd>) -> std::io::Result<Heirlooms> {
+        let mut given = Heirlooms::default();
+        for queue in queues {
+            given.add(TapPort::adopt(queue)?);
+        }
+        Ok(given)
+    }
+
+    fn add(&mut self, port: TapPort) {
+        let of_tap = self.0.entry(port.name().to_owned()).or_default();
+        of_tap.push(port);
     }
 
     /// The queues of a TAP, if they are as many as the switch has workers.

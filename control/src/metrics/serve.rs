@@ -45,7 +45,14 @@ impl Exporter {
     /// # Errors
     /// `EADDRINUSE`, `EADDRNOTAVAIL` and what else binding says; what starting a thread says.
     pub fn start(address: SocketAddr, render: Render) -> io::Result<Exporter> {
-        let listener = StdListener::bind(address)?;
+        Exporter::serve(StdListener::bind(address)?, render)
+    }
+
+    /// Serves at a socket that listens already.
+    ///
+    /// # Errors
+    /// What starting a thread says.
+    pub fn serve(listener: StdListener, render: Render) -> io::Result<Exporter> {
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         let runtime = tokio::runtime::Builder::new_current_thread()

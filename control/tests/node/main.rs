@@ -24,6 +24,7 @@ mod policy;
 mod runtime;
 mod systemd;
 mod truth;
+mod upgrade;
 mod world;
 
 use std::process::ExitCode;
@@ -62,6 +63,12 @@ tests! {
     life::tcp_survives_a_kill_and_nothing_is_there_twice,
     life::every_view_tells_of_the_pods,
     systemd::no_frame_is_lost_while_systemd_keeps_the_queues,
+    upgrade::ten_upgrades_under_traffic_lose_no_frame,
+    upgrade::requests_that_come_in_meanwhile_wait,
+    upgrade::a_program_that_does_not_take_over_changes_nothing,
+    upgrade::a_new_daemon_that_is_killed_leaves_a_working_node,
+    upgrade::an_old_daemon_that_is_killed_leaves_a_working_node,
+    upgrade::systemd_is_told_who_serves_and_keeps_the_queues_all_the_same,
     load::many_adds_and_dels_with_kills_end_with_exactly_the_right_pods,
     load::an_add_is_quick_beside_110_pods,
     containers::containers_come_reach_each_other_are_checked_and_go_in_both_modes,
@@ -87,8 +94,15 @@ tests! {
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1);
-    if arguments.next().is_some_and(|word| word == systemd::HEIR) {
-        return systemd::become_heir(&arguments.next().expect("a configuration"));
+    match arguments.next() {
+        Some(word) if word == systemd::HEIR => {
+            return systemd::become_heir(&arguments.next().expect("a configuration"));
+        }
+        Some(word) if word == upgrade::FAKE => {
+            let mode = arguments.next().expect("a way to take over");
+            return upgrade::become_fake(mode.to_str().expect("a word"));
+        }
+        _ => {}
     }
     alone::main(TESTS, PATIENCE)
 }

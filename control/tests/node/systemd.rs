@@ -22,14 +22,14 @@ pub(crate) const HEIR: &str = "--heir";
 /// What can be handed on in one message (`SCM_MAX_FD`).
 const DESCRIPTORS_MAX: usize = 253;
 
-struct Systemd {
+pub(crate) struct Systemd {
     path: std::path::PathBuf,
     heard: Arc<Mutex<Vec<String>>>,
     kept: Arc<Mutex<Vec<(String, i32)>>>,
 }
 
 impl Systemd {
-    fn start(world: &World) -> Systemd {
+    pub(crate) fn start(world: &World) -> Systemd {
         let path = world.path("notify.sock");
         let socket = UnixDatagram::bind(&path).expect("a socket");
         let systemd = Systemd {
@@ -64,21 +64,21 @@ impl Systemd {
         systemd
     }
 
-    fn heard(&self, what: &str) -> bool {
+    pub(crate) fn heard(&self, what: &str) -> bool {
         let heard = self.heard.lock().expect("ours");
         heard
             .iter()
             .any(|text| text.lines().any(|line| line == what))
     }
 
-    fn names(&self) -> Vec<String> {
+    pub(crate) fn names(&self) -> Vec<String> {
         let kept = self.kept.lock().expect("ours");
         let mut names: Vec<String> = kept.iter().map(|(name, _)| name.clone()).collect();
         names.sort();
         names
     }
 
-    fn spawn(&self, world: &World) -> Running {
+    pub(crate) fn spawn(&self, world: &World) -> Running {
         let mut command = world.command();
         command.env("NOTIFY_SOCKET", &self.path);
         command.env("WATCHDOG_USEC", "600000");
@@ -86,7 +86,7 @@ impl Systemd {
     }
 
     /// The next daemon, with all that was kept.
-    fn spawn_heir(&self, world: &World) -> Running {
+    pub(crate) fn spawn_heir(&self, world: &World) -> Running {
         let kept = self.kept.lock().expect("ours");
         let names: Vec<&str> = kept.iter().map(|(name, _)| name.as_str()).collect();
         let (ours, theirs) = UnixStream::pair().expect("a pair");
