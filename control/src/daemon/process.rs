@@ -380,7 +380,7 @@ impl Process {
     }
 
     /// Serves until told to stop, or followed; with a store it has yet to begin.
-    async fn live(&self, mut store: Option<Store>) -> Result<(), RunError> {
+    async fn live(&self, store: Option<Store>) -> Result<(), RunError> {
         let told = |kind| signal(kind).map_err(system("listening for signals"));
         let mut terminate = told(SignalKind::terminate())?;
         let mut interrupt = told(SignalKind::interrupt())?;

@@ -64,8 +64,8 @@ pub struct ConversationRow {
     pub stage: String,
     /// The pod's port that it is kept for.
     pub port: u16,
-    /// How long it will live if nothing more is heard.
-    pub seconds_left: u64,
+    /// Since when nothing was heard.
+    pub age_seconds: u64,
 }
 
 /// What a worker has of its own.
@@ -247,7 +247,7 @@ impl ConversationRow {
             host: entry.carrier == Carrier::Host,
             stage: stage.to_owned(),
             port: number(entry.port),
-            seconds_left: entry.seconds_left,
+            age_seconds: entry.age_seconds,
         }
     }
 
@@ -273,7 +273,9 @@ impl ConversationRow {
             },
             stage: *stage,
             port: port_of(self.port)?,
-            seconds_left: self.seconds_left,
+            age_seconds: self.age_seconds,
+            // It follows from age and stage.
+            seconds_left: 0,
         })
     }
 }

@@ -327,15 +327,13 @@ impl Returns {
         self.put(&Key::of_endpoint(tuple), Carrier::Host, stage, port, now);
     }
 
-    /// Takes over what another knew of a conversation, with the time that it had left.
+    /// Takes over what another knew of a conversation, which is no younger for that.
     pub fn recall(&self, entry: &Entry, now: Tick) {
-        let whole = life(entry.stage) * UNIT_MS;
-        let silent = whole.saturating_sub(entry.seconds_left * 1000);
         let key = match &entry.about {
             About::Tuple(tuple) => Key::of_tuple(tuple),
             About::Endpoint(tuple) => Key::of_endpoint(tuple),
         };
-        let heard = Tick(now.0.saturating_sub(silent));
+        let heard = Tick(now.0.saturating_sub(entry.age_seconds * 1000));
         self.put(&key, entry.carrier, entry.stage, entry.port, heard);
     }
 
