@@ -239,7 +239,8 @@ impl Board {
     }
 }
 
-/// The counters of a worker, to be handed to one that goes on in its place.
+/// The counters of a worker, or of several, to be looked at, or handed to one that goes on in its place.
+/// Read between two breaths the law holds in them, and what ports count adds up to the totals.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ledger {
     /// The totals.
@@ -253,6 +254,36 @@ pub struct Ledger {
 }
 
 impl Ledger {
+    /// The counters of one port.
+    #[must_use]
+    pub fn port(&self, port: PortId) -> PortCounts {
+        let mut ports = self.ports.iter();
+        let found = ports.find(|(other, _)| *other == port);
+        found.map(|(_, counts)| *counts).unwrap_or_default()
+    }
+
+    /// What guards objected to and let pass, since they only observe.
+    #[must_use]
+    pub fn observed(&self) -> Drops {
+        let ports = self.ports.iter();
+        ports.fold(Drops::NONE, |all, (_, counts)| all.plus(&counts.observed))
+    }
+
+    /// The ledgers of two workers.
+    #[must_use]
+    pub fn plus(mut self, other: &Ledger) -> Ledger {
+        self.counts = self.counts.plus(other.counts);
+        self.super_frames += other.super_frames;
+        self.errors_suppressed += other.errors_suppressed;
+        for (port, counts) in &other.ports {
+            match self.ports.iter_mut().find(|(known, _)| known == port) {
+                Some((_, sum)) => *sum = sum.plus(*counts),
+                None => self.ports.push((*port, *counts)),
+            }
+        }
+        self
+    }
+
     /// A frame that waits leaves these books, and is received anew in those of the next.
     pub(crate) fn hand_on(&mut self, ingress: PortId, frame: &Frame) {
         self.counts.received -= 1;

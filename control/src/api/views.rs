@@ -173,8 +173,7 @@ pub struct DropRow {
     pub meaning: String,
     /// How many.
     pub frames: u64,
-    /// How many at each port, by what the port is called; those of pods that are gone are not
-    /// among them.
+    /// How many at each port, by what the port is called; those of pods that are gone together.
     pub ports: BTreeMap<String, u64>,
 }
 

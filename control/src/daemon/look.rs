@@ -10,7 +10,7 @@ use dataplane::addr::PortId;
 use dataplane::bounds::{self, Bound};
 use dataplane::clock::Tick;
 use dataplane::conflict::Party;
-use dataplane::stats::{Counts, Drops};
+use dataplane::stats::{Drops, Ledger, PortCounts};
 use dataplane::tables::Policy;
 use dataplane::tables::fib::ROUTES_MAX;
 use dataplane::tables::guard::{Guard, Guarded, Mode};
@@ -114,6 +114,7 @@ impl Core {
     /// What listing the node's devices says.
     pub fn ports(&self) -> Result<Vec<PortRow>, DaemonError> {
         let links = self.net.links()?;
+        let ledger = self.switch.ledger();
         let device = |name: &str| as_device(name, links.iter().find(|link| link.name == name));
         let fixed = [
             (HOST_PORT, "host", &self.settings.host, None),
@@ -141,7 +142,7 @@ impl Core {
                     _ => Vec::new(),
                 },
                 hairpin: false,
-                traffic: self.traffic(port),
+                traffic: traffic(&ledger.port(port)),
             });
         }
         let pods = self.attachments.values();
@@ -169,22 +170,11 @@ impl Core {
                 pod_end: Some(pod_end),
                 addresses: one.addresses.iter().map(|held| held.address).collect(),
                 hairpin: one.hairpin,
-                traffic: self.traffic(port),
+                traffic: traffic(&ledger.port(port)),
             })
         }));
         rows.sort_by_key(|row| row.port);
         Ok(rows)
-    }
-
-    fn traffic(&self, port: PortId) -> Traffic {
-        let counts = self.switch.board().port(port);
-        Traffic {
-            received: counts.received,
-            received_bytes: counts.received_bytes,
-            transmitted: counts.transmitted,
-            transmitted_bytes: counts.transmitted_bytes,
-            dropped: counts.dropped.total(),
-        }
     }
 
     /// Where each station is: the configured ones, then those heard.
@@ -279,22 +269,27 @@ impl Core {
     /// Deaths by reason, and where.
     #[must_use]
     pub fn drop_rows(&self) -> Vec<DropRow> {
-        let board = self.switch.board();
-        let total = board.counts().dropped;
+        let ledger = self.switch.ledger();
+        let total = ledger.counts.dropped;
         let tables = self.switch.tables();
         let by_port: Vec<_> = tables
             .ports()
-            .map(|row| (self.port_name(row.id), board.port(row.id).dropped))
+            .map(|row| (self.port_name(row.id), ledger.port(row.id).dropped))
             .collect();
-        let row = |(reason, frames): (DropReason, u64)| DropRow {
-            reason: reason.label().to_owned(),
-            meaning: reason.meaning().to_owned(),
-            frames,
-            ports: by_port
-                .iter()
-                .map(|(name, drops)| (name.clone(), drops.of(reason)))
-                .filter(|(_, frames)| *frames > 0)
-                .collect(),
+        let row = |(reason, frames): (DropReason, u64)| {
+            let at = by_port.iter();
+            let at = at.map(|(name, drops)| (name.clone(), drops.of(reason)));
+            let mut ports: BTreeMap<String, u64> = at.filter(|(_, frames)| *frames > 0).collect();
+            let gone = frames.saturating_sub(ports.values().sum());
+            if gone > 0 {
+                ports.insert("ports that are gone".to_owned(), gone);
+            }
+            DropRow {
+                reason: reason.label().to_owned(),
+                meaning: reason.meaning().to_owned(),
+                frames,
+                ports,
+            }
         };
         total.iter().map(row).collect()
     }
@@ -302,13 +297,13 @@ impl Core {
     /// The guards of each port that has any, with what they saw.
     #[must_use]
     pub fn guard_rows(&self) -> Vec<GuardRow> {
-        let (tables, board) = (self.switch.tables(), self.switch.board());
+        let (tables, ledger) = (self.switch.tables(), self.switch.ledger());
         let mut rows = Vec::new();
         for port in tables.ports() {
             let Some(guard) = tables.guard(port.id).map(Guarded::guard) else {
                 continue;
             };
-            let (name, counts) = (self.port_name(port.id), board.port(port.id));
+            let (name, counts) = (self.port_name(port.id), ledger.port(port.id));
             let stations = guard.more_stations.iter().map(ToString::to_string);
             let addresses = guard.more_addresses.iter().map(ToString::to_string);
             for one in Guard::ALL {
@@ -359,23 +354,24 @@ impl Core {
     /// The threads of the switch.
     #[must_use]
     pub fn worker_rows(&self) -> Vec<WorkerRow> {
-        let boards = self.switch.board();
-        let row =
-            |(worker, (counts, super_frames, errors_suppressed)): (usize, (Counts, u64, u64))| {
-                WorkerRow {
-                    worker,
-                    received: counts.received,
-                    originated: counts.originated,
-                    copied: counts.copied,
-                    transmitted: counts.transmitted,
-                    punted: counts.punted,
-                    queued: counts.queued,
-                    dropped: counts.dropped.total(),
-                    super_frames,
-                    errors_suppressed,
-                }
-            };
-        boards.each().enumerate().map(row).collect()
+        let row = |(worker, ledger): (usize, Ledger)| WorkerRow {
+            worker,
+            received: ledger.counts.received,
+            originated: ledger.counts.originated,
+            copied: ledger.counts.copied,
+            transmitted: ledger.counts.transmitted,
+            punted: ledger.counts.punted,
+            queued: ledger.counts.queued,
+            dropped: ledger.counts.dropped.total(),
+            super_frames: ledger.super_frames,
+            errors_suppressed: ledger.errors_suppressed,
+        };
+        self.switch
+            .ledgers()
+            .into_iter()
+            .enumerate()
+            .map(row)
+            .collect()
     }
 
     /// Claims of others' addresses, the latest last.
@@ -395,6 +391,16 @@ impl Core {
             age_seconds: (now.as_millis() as u64).saturating_sub(conflict.at.0) / 1000,
         };
         self.conflicts.iter().map(row).collect()
+    }
+}
+
+fn traffic(counts: &PortCounts) -> Traffic {
+    Traffic {
+        received: counts.received,
+        received_bytes: counts.received_bytes,
+        transmitted: counts.transmitted,
+        transmitted_bytes: counts.transmitted_bytes,
+        dropped: counts.dropped.total(),
     }
 }
 

@@ -15,11 +15,11 @@ impl Core {
     #[must_use]
     pub fn sample(&mut self) -> Sample {
         self.gather_conflicts();
-        let boards = self.board();
+        let ledger = self.switch().ledger();
         let tables = self.switch().tables();
         let mut roles = Roles::default();
         for row in tables.ports() {
-            roles.add(row.role, &boards.port(row.id));
+            roles.add(row.role, &ledger.port(row.id));
         }
         let mut guards = BTreeMap::new();
         for port in tables.ports() {
@@ -48,7 +48,7 @@ impl Core {
             truth_known: self.is_told(),
             guards,
             memory_max: bounds::total(&bounds) as u64,
-            ..Sample::of_switch(&boards, roles)
+            ..Sample::of_switch(&ledger, roles)
         }
     }
 }

@@ -12,8 +12,7 @@ pub mod serve;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use dataplane::stats::{Counts, Drops, PortCounts};
-use dataplane::switch::Boards;
+use dataplane::stats::{Counts, Drops, Ledger, PortCounts};
 use dataplane::tables::PortRole;
 use dataplane::tables::guard::{Guard, Mode};
 use dataplane::verdict::DropReason;
@@ -113,13 +112,13 @@ impl Roles {
 impl Sample {
     /// What the switch itself tells; the rest is the daemon's to fill in.
     #[must_use]
-    pub fn of_switch(boards: &Boards, ports: Roles) -> Sample {
+    pub fn of_switch(ledger: &Ledger, ports: Roles) -> Sample {
         Sample {
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            counts: boards.counts(),
-            super_frames: boards.super_frames(),
-            errors_suppressed: boards.errors_suppressed(),
-            observed: boards.observed(),
+            counts: ledger.counts,
+            super_frames: ledger.super_frames,
+            errors_suppressed: ledger.errors_suppressed,
+            observed: ledger.observed(),
             ports,
             ..Sample::default()
         }

@@ -67,6 +67,7 @@ enum Order<P> {
     Recall(Vec<Entry>, Sender<()>),
     Resume(Vec<Stranded>, Sender<()>),
     CarryOn(Box<Ledger>, Sender<()>),
+    Ledger(Sender<Ledger>),
     Pause(Sender<Legacy>),
     Go,
     Stop,
@@ -256,6 +257,12 @@ impl<P: Port + Send + 'static> Lane<P> {
     /// Has a thread that rests move frames again.
     pub(super) fn go(&self) -> io::Result<()> {
         self.door.send(Order::Go)
+    }
+
+    /// The books of the worker; of one that has died, as it left them.
+    pub(super) fn ledger(&self) -> Ledger {
+        let told = self.door.ask(Order::Ledger);
+        told.unwrap_or_else(|_| self.board.ledger())
     }
 
     /// True while the thread runs.
@@ -452,6 +459,7 @@ impl<P: Port> Runner<P> {
                 self.worker.carry_on(&ledger);
                 let _ = done.send(());
             }
+            Order::Ledger(done) => drop(done.send(self.worker.board().ledger())),
             Order::Pause(done) => {
                 let _ = done.send(self.worker.legacy());
                 return Next::Rest;

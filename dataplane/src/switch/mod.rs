@@ -218,6 +218,19 @@ impl<P: Port + Send + 'static> Switch<P> {
         Boards(self.lanes.iter().map(Lane::board).collect())
     }
 
+    /// Everything that is counted, with the law holding in it while frames move.
+    #[must_use]
+    pub fn ledger(&self) -> Ledger {
+        let each = self.ledgers();
+        each.iter().fold(Ledger::default(), Ledger::plus)
+    }
+
+    /// The same of each worker.
+    #[must_use]
+    pub fn ledgers(&self) -> Vec<Ledger> {
+        self.lanes.iter().map(Lane::ledger).collect()
+    }
+
     /// The learned stations.
     #[must_use]
     pub fn fdb(&self) -> &Fdb {
@@ -360,18 +373,6 @@ impl Boards {
     #[must_use]
     pub fn errors_suppressed(&self) -> u64 {
         self.0.iter().map(|board| board.errors_suppressed()).sum()
-    }
-
-    /// Of each worker its totals, the super-frames it received, and the ICMP errors it did not send.
-    pub fn each(&self) -> impl Iterator<Item = (Counts, u64, u64)> + '_ {
-        let boards = self.0.iter();
-        boards.map(|board| {
-            (
-                board.counts(),
-                board.super_frames(),
-                board.errors_suppressed(),
-            )
-        })
     }
 
     /// The counters of one port.

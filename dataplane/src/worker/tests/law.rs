@@ -4,6 +4,7 @@
 //! Never: a frame back by the uplink.
 
 use super::*;
+use crate::stats::PortCounts;
 use proptest::prelude::*;
 
 prop_compose! {
@@ -36,7 +37,13 @@ proptest! {
             rig.now += pause;
             let offload = if offloaded { Offload::read(&header).expect("ten bytes") } else { Offload::NONE };
             let (_, out) = rig.put_with(at, &frame, offload);
-            prop_assert!(rig.worker.board().counts().is_balanced());
+            let ledger = rig.worker.board().ledger();
+            prop_assert!(ledger.counts.is_balanced());
+            let ports = (0..4).map(|at| ledger.port(port(at)));
+            let ports = ports.fold(PortCounts::default(), PortCounts::plus);
+            prop_assert_eq!(ports.received, ledger.counts.received);
+            prop_assert_eq!(ports.transmitted, ledger.counts.transmitted);
+            prop_assert_eq!(ports.dropped, ledger.counts.dropped);
             for (egress, bytes) in out {
                 let reflected = egress == UPLINK && at == UPLINK && bytes == frame;
                 prop_assert!(!reflected, "a frame went back by the uplink");
