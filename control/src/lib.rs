@@ -8,6 +8,7 @@ pub mod config;
 pub mod daemon;
 pub mod devices;
 pub mod doctor;
+pub mod filter;
 pub mod ipam;
 pub mod lab;
 pub mod metrics;

@@ -16,6 +16,9 @@ pub struct CaptureRequest {
     /// Only frames that die.
     #[serde(default)]
     pub drops: bool,
+    /// Only frames that pass this, in the words of [`crate::filter`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filter: Option<String>,
     /// Bytes of each frame that are wanted.
     pub snap: usize,
 }

@@ -12,17 +12,18 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use etherparse::{LaxNetSlice, LaxSlicedPacket, TransportSlice};
-use pcap_file::DataLink;
 use pcap_file::pcapng::PcapNgWriter;
 use pcap_file::pcapng::blocks::enhanced_packet::{EnhancedPacketBlock, EnhancedPacketOption};
 use pcap_file::pcapng::blocks::interface_description::{
     InterfaceDescriptionBlock, InterfaceDescriptionOption,
 };
+use pcap_file::{DataLink, PcapError};
 
 use super::Exit;
 use crate::api::capture::{CaptureId, CaptureRequest, CaptureStarted, Seen, SeenFrame};
-use crate::api::types::{ErrorKind, SOCKET_DEFAULT};
+use crate::api::types::{ApiError, ErrorKind, SOCKET_DEFAULT};
 use crate::api::{Client, ClientError};
+use crate::filter::{Fault, Filter};
 
 /// Between two readings that found nothing.
 const NAP: Duration = Duration::from_millis(20);
@@ -35,6 +36,10 @@ pub struct CaptureArgs {
     /// Only frames that die, each with its reason.
     #[arg(long)]
     drops: bool,
+    /// Only frames that pass this, in the words of tcpdump: host, net, port, protocols, src, dst,
+    /// ether host, and, or, not, brackets; and `pod NAME`.
+    #[arg(long, value_name = "EXPR", value_parser = expression)]
+    filter: Option<String>,
     /// Write pcapng to a file, or to standard output for `-`.
     #[arg(short, long, value_name = "FILE")]
     write: Option<PathBuf>,
@@ -67,6 +72,11 @@ enum Sink {
     Pcapng(Box<PcapNgWriter<Box<dyn Write>>>),
 }
 
+/// A filter that is none is refused before the daemon is asked.
+fn expression(text: &str) -> Result<String, Fault> {
+    Filter::parse(text).map(|_| text.to_owned())
+}
+
 /// Runs `tapline capture`.
 #[must_use]
 pub fn run(args: &CaptureArgs) -> Exit {
@@ -82,9 +92,10 @@ pub fn run(args: &CaptureArgs) -> Exit {
         Err(ended) => {
             eprintln!("tapline capture: {ended}");
             match ended {
-                Ended::Client(ClientError::Refused(error)) if error.kind == ErrorKind::NotFound => {
-                    Exit::BadInput
-                }
+                Ended::Client(ClientError::Refused(ApiError {
+                    kind: ErrorKind::NotFound | ErrorKind::Invalid,
+                    ..
+                })) => Exit::BadInput,
                 _ => Exit::CheckFailed,
             }
         }
@@ -96,6 +107,7 @@ fn capture(args: &CaptureArgs) -> Result<u64, Ended> {
     let request = CaptureRequest {
         port: args.port.clone(),
         drops: args.drops,
+        filter: args.filter.clone(),
         snap: args.snap,
     };
     // Before the file is made: a name that is none leaves nothing behind.
@@ -143,7 +155,6 @@ impl Sink {
                 Box::new(File::create(path).map_err(why)?)
             }
         };
-        let broken = |error: pcap_file::PcapError| Ended::Write(error.to_string());
         let mut writer = PcapNgWriter::new(out).map_err(broken)?;
         let interface = InterfaceDescriptionBlock {
             linktype: DataLink::ETHERNET,
@@ -177,13 +188,18 @@ impl Sink {
                     data: Cow::Owned(bytes),
                     options: vec![EnhancedPacketOption::Comment(Cow::Owned(told))],
                 };
-                let written = writer.write_pcapng_block(packet);
-                written
-                    .map(drop)
-                    .map_err(|error| Ended::Write(error.to_string()))
+                writer.write_pcapng_block(packet).map(drop).map_err(broken)
             }
         }
     }
+}
+
+/// What the system said, where it is the system.
+fn broken(error: PcapError) -> Ended {
+    Ended::Write(match error {
+        PcapError::IoError(error) => error.to_string(),
+        other => other.to_string(),
+    })
 }
 
 /// Where a frame came from, where it went, and why not.

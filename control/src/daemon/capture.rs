@@ -15,6 +15,7 @@ use dataplane::capture::{CAPTURES_MAX, Capture, Copied, Fate, SLOTS_DEFAULT, Wan
 use super::core::Core;
 use crate::api::capture::{CaptureRequest, CaptureStarted, Seen, SeenFrame};
 use crate::api::types::{ApiError, ErrorKind};
+use crate::filter::{Fault, Filter};
 
 /// Captures at once: one more is for the host device.
 const ASKED_MAX: usize = CAPTURES_MAX - 1;
@@ -22,6 +23,8 @@ const ASKED_MAX: usize = CAPTURES_MAX - 1;
 const IDLE_MAX: Duration = Duration::from_secs(10);
 /// Frames in one answer, so that it stays below a megabyte or a few.
 const BATCH_MAX: usize = 512;
+/// Frames looked at for one answer: all that can wait, twice.
+const LOOKS_MAX: usize = 2 * SLOTS_DEFAULT;
 /// Bytes of frames in one answer.
 const BATCH_BYTES: usize = 1 << 20;
 /// The longest piece of a frame that is copied.
@@ -37,6 +40,7 @@ pub(super) struct Captures {
 #[derive(Debug)]
 struct Running {
     capture: Arc<Capture>,
+    filter: Option<Filter>,
     asked: Instant,
 }
 
@@ -44,12 +48,17 @@ impl Core {
     /// Begins to look.
     ///
     /// # Errors
-    /// `NotFound` for a port that nobody bears the name of, `Exhausted` if as many look as may.
+    /// `NotFound` for a port that nobody bears the name of, `Invalid` for a filter that is none,
+    /// `Exhausted` if as many look as may.
     pub fn capture(&mut self, request: &CaptureRequest) -> Result<CaptureStarted, ApiError> {
         let ports = match &request.port {
             Some(name) => Some(self.ports_called(name)?),
             None => None,
         };
+        let filter = request.filter.as_deref();
+        let filter = filter.map(|text| self.filter(text)).transpose();
+        let filter =
+            filter.map_err(|fault| ApiError::new(ErrorKind::Invalid, fault.to_string()))?;
         let wanted = Wanted {
             ports,
             drops: request.drops,
@@ -72,7 +81,12 @@ impl Core {
         let id = self.captures.next;
         self.captures.next += 1;
         let asked = Instant::now();
-        self.captures.running.insert(id, Running { capture, asked });
+        let running = Running {
+            capture,
+            filter,
+            asked,
+        };
+        self.captures.running.insert(id, running);
         let names = self.port_names();
         Ok(CaptureStarted { id, names })
     }
@@ -94,13 +108,19 @@ impl Core {
             nanos,
             frames: Vec::new(),
         };
-        let mut bytes = 0;
-        while seen.frames.len() < BATCH_MAX && bytes < BATCH_BYTES {
-            let Some(frame) = running.capture.next(frame) else {
+        let filter = running.filter.as_ref();
+        let wanted = |copied: &Copied| {
+            let passes = filter.is_none_or(|filter| filter.passes(copied.bytes()));
+            passes.then(|| frame(copied))
+        };
+        let (mut looked_at, mut bytes) = (0, 0);
+        while seen.frames.len() < BATCH_MAX && bytes < BATCH_BYTES && looked_at < LOOKS_MAX {
+            let Some(frame) = running.capture.next(wanted) else {
                 break;
             };
-            bytes += frame.len;
-            seen.frames.push(frame);
+            looked_at += 1;
+            bytes += frame.as_ref().map_or(0, |frame| frame.len);
+            seen.frames.extend(frame);
         }
         Ok(seen)
     }
@@ -129,13 +149,21 @@ impl Core {
         }
     }
 
+    /// A filter, with the addresses that its pods have now.
+    fn filter(&self, text: &str) -> Result<Filter, Fault> {
+        let mut filter = Filter::parse(text)?;
+        filter.find_pods(|name| {
+            let all = self.attachments.values();
+            let called = all.filter(|one| is_called(&one.name(), name));
+            called.flat_map(super::Attachment::ips).collect()
+        })?;
+        Ok(filter)
+    }
+
     fn ports_called(&self, wanted: &str) -> Result<PortSet, ApiError> {
-        let is = |name: &str| {
-            name == wanted || name.rsplit_once('/').is_some_and(|(_, pod)| pod == wanted)
-        };
         let mut set = PortSet::default();
         for (port, name) in self.port_names() {
-            if let Some(port) = PortId::new(port).filter(|_| is(&name)) {
+            if let Some(port) = PortId::new(port).filter(|_| is_called(&name, wanted)) {
                 set.insert(port);
             }
         }
@@ -158,6 +186,11 @@ impl Core {
         all.map(|port| (port.index(), self.port_name(port)))
             .collect()
     }
+}
+
+/// True if a name is that, whole or without its namespace.
+fn is_called(name: &str, wanted: &str) -> bool {
+    name == wanted || name.rsplit_once('/').is_some_and(|(_, pod)| pod == wanted)
 }
 
 /// A copy as it is told, with the checksum that its sender left undone.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use control::api::{ClientError, ErrorKind};
 use control::lab::privilege::PrivateNet;
+use control::lab::probe::ping::{PingSpec, ping};
 use nix::mount::{MsFlags, mount};
 
 use crate::life::Stream;
@@ -126,6 +127,52 @@ pub(crate) fn a_full_disk_is_named_and_costs_no_frame(_: PrivateNet) {
     let world = World::with_own_state();
     let running = world.start();
     unwritable(&world, &running, "No space left");
+}
+
+pub(crate) fn a_capture_to_a_full_disk_ends_and_costs_no_frame(_: PrivateNet) {
+    let world = World::with_own_state();
+    let running = world.start();
+    let (a, b, to_b) = two(&running);
+    let stream = Stream::start(&a, &b, to_b);
+    let file = world
+        .path("state")
+        .join("frames.pcapng")
+        .display()
+        .to_string();
+    for target in [file.as_str(), "/dev/full"] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tapline"));
+        command
+            .args(["capture", "--seconds", "60", "--write", target, "--socket"])
+            .arg(world.path("tapline.sock"))
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped());
+        let mut capture = command.spawn().expect("it starts");
+        let long = PingSpec {
+            count: 100,
+            interval: Duration::from_millis(1),
+            payload_len: 1400,
+            ..PingSpec::to(to_b)
+        };
+        until("the capture goes on", || {
+            ping(&a.netns, &long).expect("a socket");
+            capture.try_wait().expect("a child").is_some()
+        });
+        let ended = capture.wait_with_output().expect("it ends");
+        let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+        assert_eq!(ended.status.code(), Some(1), "{said}");
+        assert!(said.contains("No space left"), "{said}");
+    }
+    let report = stream.stop();
+    assert_eq!(report.lost, 0, "{report:?}");
+    assert_eq!(a.pings(to_b).received(), 3);
+    // Nobody looks any more: as many may begin as ever.
+    let wanted = serde_json::json!({"snap": 64});
+    for _ in 0..4 {
+        let begun = running
+            .client
+            .post::<serde_json::Value>("/v1/capture", &wanted);
+        begun.expect("there is room");
+    }
 }
 
 pub(crate) fn a_missing_capability_is_named(_: PrivateNet) {

@@ -247,6 +247,7 @@ pub(crate) fn a_capture_tells_where_each_frame_went_and_why(_: PrivateNet) {
     let written = file.display().to_string();
     let mut whole = start(&["pod-a", "--seconds", "2", "--write", &written]);
     let drops = start(&["--drops", "--seconds", "2"]);
+    let filtered = start(&["--seconds", "2", "--filter", "icmp and src pod pod-b"]);
     std::thread::sleep(Duration::from_millis(700));
     assert_eq!(a.pings(address(&to_b)).received(), 3);
     // One hop is too few to leave the node.
@@ -281,6 +282,21 @@ pub(crate) fn a_capture_tells_where_each_frame_went_and_why(_: PrivateNet) {
         lines.lines().all(|line| line.contains("dropped: ")),
         "{lines}"
     );
-    let (status, _) = told(&world, &["capture", "nobody", "--seconds", "1"]);
-    assert_eq!(status, Some(2));
+    let filtered = filtered.wait_with_output().expect("it ends");
+    let lines = String::from_utf8_lossy(&filtered.stdout).into_owned();
+    assert_eq!(lines.lines().count(), 3, "{lines}");
+    assert!(
+        lines
+            .lines()
+            .all(|line| line.contains("default/pod-b -> default/pod-a")),
+        "{lines}"
+    );
+    let wrong = [
+        &["capture", "nobody", "--seconds", "1"][..],
+        &["capture", "--filter", "pod nobody", "--seconds", "1"],
+        &["capture", "--filter", "tcp prot 80", "--seconds", "1"],
+    ];
+    for words in wrong {
+        assert_eq!(told(&world, words).0, Some(2), "{words:?}");
+    }
 }

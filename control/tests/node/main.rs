@@ -10,6 +10,7 @@ mod adopt_azure;
 mod alone;
 mod cni;
 mod containers;
+mod counters;
 mod dhcp;
 mod faults;
 mod life;
@@ -51,6 +52,8 @@ tests! {
     adopt_azure::a_node_without_a_resolver_of_its_own_says_so_and_is_adopted,
     look::tables_show_the_pods_and_json_is_alone,
     look::a_capture_tells_where_each_frame_went_and_why,
+    counters::every_answer_keeps_the_law_while_frames_move,
+    counters::so_does_every_answer_of_two_workers,
     listen::a_listener_sees_both_directions_and_the_host_none,
     listen::a_listener_sees_no_broadcast_where_a_tap_has_one_queue,
     listen::no_copy_reaches_the_host_whoever_takes_the_filter_or_kills_the_daemon,
@@ -86,6 +89,7 @@ tests! {
     policy::a_forward_drop_holds_at_every_moment_under_kubenet,
     faults::a_state_that_cannot_be_written_is_named_and_costs_no_frame,
     faults::a_full_disk_is_named_and_costs_no_frame,
+    faults::a_capture_to_a_full_disk_ends_and_costs_no_frame,
     faults::a_missing_capability_is_named,
     faults::a_device_deleted_behind_our_back_is_made_again_or_named,
     faults::hostile_clients_have_no_effect_on_forwarding,
