@@ -291,12 +291,17 @@ pub(crate) fn a_capture_tells_where_each_frame_went_and_why(_: PrivateNet) {
             .all(|line| line.contains("default/pod-b -> default/pod-a")),
         "{lines}"
     );
+    what_is_wrong_is_refused(&world);
+}
+
+/// A name or a filter that is none.
+fn what_is_wrong_is_refused(world: &World) {
     let wrong = [
         &["capture", "nobody", "--seconds", "1"][..],
         &["capture", "--filter", "pod nobody", "--seconds", "1"],
         &["capture", "--filter", "tcp prot 80", "--seconds", "1"],
     ];
     for words in wrong {
-        assert_eq!(told(&world, words).0, Some(2), "{words:?}");
+        assert_eq!(told(world, words).0, Some(2), "{words:?}");
     }
 }
