@@ -165,7 +165,7 @@ fn what_is_no_request_is_refused_before_the_handler() {
     let limits = Limits {
         body: 1000,
         head: 8192,
-        patience: Duration::from_millis(300),
+        patience: Duration::from_secs(3),
         ..Limits::default()
     };
     let socket = Socket::open(limits, own());
