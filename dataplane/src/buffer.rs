@@ -135,6 +135,12 @@ impl Pool {
         self.free.push(frame.at);
     }
 
+    /// Every slot is free again, in the order of a new pool, whatever frames name one.
+    pub(crate) fn take_all_back(&mut self) {
+        self.free.clear();
+        self.free.extend((0..self.slots as u32).rev());
+    }
+
     /// Slots that no frame holds.
     #[inline]
     #[must_use]

@@ -76,6 +76,12 @@ impl Reporter {
         &self.conflicts
     }
 
+    /// Forgets what was recorded.
+    pub(crate) fn begin_anew(&mut self) {
+        self.last = None;
+        while self.conflicts.take().is_some() {}
+    }
+
     /// Records `conflict`, unless it is the last one again within the second.
     pub(crate) fn report(&mut self, conflict: Conflict) {
         let again = self.last.is_some_and(|last| {

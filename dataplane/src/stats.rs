@@ -32,6 +32,12 @@ impl Deaths {
             self.0[reason as usize].add(count);
         }
     }
+
+    fn begin_anew(&self) {
+        for counter in &self.0 {
+            counter.set(0);
+        }
+    }
 }
 
 /// Counters of one port.
@@ -86,6 +92,36 @@ impl Default for Board {
 }
 
 impl Board {
+    /// Every counter at nought, of the first `ports` ports: the others have counted nothing.
+    pub(crate) fn begin_anew(&self, ports: usize) {
+        for counter in [
+            &self.received,
+            &self.originated,
+            &self.copied,
+            &self.transmitted,
+            &self.punted,
+            &self.queued,
+            &self.super_frames,
+            &self.errors_suppressed,
+        ] {
+            counter.set(0);
+        }
+        self.dropped.begin_anew();
+        self.observed.begin_anew();
+        for port in &self.ports[..ports] {
+            for counter in [
+                &port.received,
+                &port.received_bytes,
+                &port.transmitted,
+                &port.transmitted_bytes,
+            ] {
+                counter.set(0);
+            }
+            port.dropped.begin_anew();
+            port.observed.begin_anew();
+        }
+    }
+
     #[inline]
     pub(crate) fn received(&self, port: PortId, burst: &[Frame]) {
         let (mut bytes, mut super_frames) = (0, 0);

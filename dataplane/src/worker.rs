@@ -7,6 +7,7 @@
 //! ([`forward::decide`]), `rewrite` ([`rewrite::rewrite`]), `transmit` (the port). A frame goes
 //! through them one at a time, while it is still in the cache, and never back.
 
+mod anew;
 mod aside;
 mod finish;
 mod guard;

@@ -1,5 +1,5 @@
 //! What a node is handed while it runs: its configuration, calls of a container runtime, bodies on
-//! the control socket.
+//! the control socket, what it kept itself.
 //!
 //! In: the text of a file or a body; for a runtime's call also its variables.
 //! Out: nothing, or a panic that names the promise which does not hold.
@@ -7,9 +7,15 @@
 
 use std::ffi::OsString;
 
-use control::api::types::{AddReply, AddRequest, CheckRequest, DelRequest, GcRequest, StatusReply};
+use control::adopt::kept::Kept;
+use control::api::capture::CaptureRequest;
+use control::api::types::{
+    AddReply, AddRequest, CheckRequest, DelRequest, GcRequest, HandoverRequest, StatusReply,
+};
+use control::api::views::TraceRequest;
 use control::cni::{Args, CniError, CniResult, Conf, Environment, Version};
 use control::config;
+use control::daemon::store::State;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -95,7 +101,8 @@ fn check_result(result: CniResult) {
     assert_eq!(read.to_json(newest), written);
 }
 
-/// Reads a body of the control socket: a byte says which, the rest is the body.
+/// Reads a body of the control socket, or a file that the daemon keeps over a restart: a byte says
+/// which, the rest is the text.
 ///
 /// # Panics
 /// If reading does, or a body that was read is another once it is written out and read again.
@@ -103,13 +110,18 @@ pub fn run_api(input: &[u8]) {
     let Some((choice, body)) = input.split_first() else {
         return;
     };
-    match choice % 6 {
+    match choice % 11 {
         0 => check_body::<AddRequest>(body),
         1 => check_body::<DelRequest>(body),
         2 => check_body::<CheckRequest>(body),
         3 => check_body::<GcRequest>(body),
         4 => check_body::<AddReply>(body),
-        _ => check_body::<StatusReply>(body),
+        5 => check_body::<StatusReply>(body),
+        6 => check_body::<TraceRequest>(body),
+        7 => check_body::<HandoverRequest>(body),
+        8 => check_body::<CaptureRequest>(body),
+        9 => check_body::<State>(body),
+        _ => check_body::<Kept>(body),
     }
 }
 

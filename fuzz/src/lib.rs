@@ -16,21 +16,24 @@ mod doors;
 mod fragment;
 mod input;
 mod lpm;
+mod rig;
 mod spec;
 mod super_frame;
 mod switch;
+mod wireserver;
 
 pub use capture::run_capture;
-pub use decide::run_decide;
+pub use decide::{decide_spec_len, run_decide};
 pub use documents::{run_model, run_routes, run_template};
 pub use doors::{run_api, run_cni, run_config};
 pub use fragment::run_fragment;
 pub use lpm::run_lpm;
 pub use super_frame::run_super;
 pub use switch::run_switch;
+pub use wireserver::run_wireserver;
 
 use std::net::IpAddr;
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 
 use dataplane::addr::{Mac, PortId, Station};
 use dataplane::buffer::{FRAME_MAX, Pool};
@@ -38,8 +41,6 @@ use dataplane::clock::Tick;
 use dataplane::forward::{self, World};
 use dataplane::frame::offload::Offload;
 use dataplane::frame::{FrameView, Network};
-use dataplane::port::memory::{MemoryPort, Peer, WireFrame, pair};
-use dataplane::port::{Capabilities, Port};
 use dataplane::rewrite::rewrite;
 use dataplane::segment::{Cut, checksum_at, complete};
 use dataplane::snapshot::Publisher;
@@ -52,8 +53,9 @@ use dataplane::tables::{
     Addresses, Crossing, Owner, Policy, PortRole, PortSpec, Tables, TablesSpec, Unknown,
 };
 use dataplane::verdict::{Rewrite, Verdict};
-use dataplane::worker::Worker;
 use ipnet::IpNet;
+
+use rig::Rig;
 
 /// A fuzz target: the name of its binary and of its corpus, and what it does with an input.
 #[derive(Clone, Copy, Debug)]
@@ -81,6 +83,7 @@ pub const TARGETS: &[Target] = &[
     target("config", run_config),
     target("cni", run_cni),
     target("api", run_api),
+    target("wireserver", run_wireserver),
 ];
 
 const fn target(name: &'static str, run: fn(&[u8])) -> Target {
@@ -122,13 +125,6 @@ const STRANGER: Mac = Mac::new([2, 0, 0, 0, 9, 9]);
 
 /// The router that kubenet asks for.
 const NEXT_HOP: &str = "10.20.0.5";
-
-/// Frames that a memory port holds: four bursts, and fewer than the pieces of one bad super-frame,
-/// so that full queues happen.
-const QUEUE_FRAMES: usize = 256;
-
-/// Room for the switch's own frames, of which ICMPv6 errors are the longest: 1280 bytes of packet.
-const OWN_FRAME_MAX: usize = 2048;
 
 /// Breaths after which everything that came in at once must be through.
 const BREATHS_MAX: usize = 64;
@@ -229,9 +225,10 @@ pub fn run_worker(input: &[u8]) {
     let Some((wires, steps)) = input.split_first() else {
         return;
     };
-    let longest = Steps(steps).map(|step| step.bytes.len()).max();
-    for publisher in worlds() {
-        Rig::new(publisher, *wires, longest.unwrap_or(0)).run(Steps(steps));
+    for world in 0..worlds().len() {
+        let mut rig = Rig::begin(world, *wires);
+        rig.run(Steps(steps));
+        rig.leave();
     }
 }
 
@@ -280,103 +277,6 @@ impl Iterator for Steps<'_> {
             offload,
             bytes: stretched(bytes, stretch),
         })
-    }
-}
-
-/// A switch with four memory ports, and the other end of each.
-struct Rig {
-    worker: Worker<MemoryPort>,
-    peers: Vec<(Peer, Capabilities)>,
-    now: u64,
-}
-
-impl Rig {
-    /// The pool has room for the `longest` frame that will come in, and no more: to make one for
-    /// super-frames takes longer than most inputs do.
-    fn new(publisher: &Publisher<Tables>, wires: u8, longest: usize) -> Rig {
-        let fdb = Arc::new(Fdb::new(64, 1));
-        let mut worker = Worker::new(publisher.reader(), fdb, longest.max(OWN_FRAME_MAX));
-        let mut peers = Vec::new();
-        for id in 0..PORTS {
-            let wire = wires >> id & 1 != 0;
-            let takes = [Capabilities::ALL, Capabilities::WIRE][usize::from(wire)];
-            let (end, peer) = pair(QUEUE_FRAMES);
-            let end = end.with(takes);
-            assert_eq!(end.capabilities(), takes);
-            worker.attach(port(id), end);
-            peers.push((peer, takes));
-        }
-        Rig {
-            worker,
-            peers,
-            now: 0,
-        }
-    }
-
-    fn run(mut self, steps: Steps<'_>) {
-        for step in steps {
-            self.now = self.now.saturating_add(step.pause_ms);
-            let (peer, _) = &self.peers[step.port];
-            // A full queue loses the frame on the peer's side, which is no business of the switch.
-            let _ = peer.send_with(&step.bytes, step.offload);
-            if !step.held {
-                self.breathe();
-            }
-        }
-        self.breathe();
-        let board = Arc::clone(self.worker.board());
-        let end = self.now.saturating_add(SILENCE_SECONDS * 1000);
-        while board.counts().queued > 0 && self.now < end {
-            self.now = self.now.saturating_add(1000);
-            self.breathe();
-        }
-        let queued = board.counts().queued;
-        assert!(queued == 0, "{queued} frames wait for ever");
-    }
-
-    /// Breathes until nothing more comes in, then looks at the books and at what came out.
-    fn breathe(&mut self) {
-        self.breathe_and(|_, _| {});
-    }
-
-    /// The same, and shows each frame that left, with the port that it left by.
-    fn breathe_and(&mut self, each: impl FnMut(usize, &WireFrame)) {
-        let board = Arc::clone(self.worker.board());
-        let (before, uplink_before) = (board.counts(), board.port(port(UPLINK)));
-        self.worker.wake_all();
-        let mut breaths = 1;
-        while self.worker.breathe(Tick(self.now)).more {
-            breaths += 1;
-            assert!(breaths < BREATHS_MAX, "the worker never comes to rest");
-        }
-        let counts = board.counts();
-        assert!(counts.is_balanced(), "{counts}");
-        let now = counts.since(&before);
-        let uplink = board.port(port(UPLINK));
-        let from_uplink = uplink.received - uplink_before.received;
-        let to_uplink = uplink.transmitted - uplink_before.transmitted;
-        // Where nothing came from elsewhere, and no neighbour was heard whom pods waited for.
-        if from_uplink == now.received && now.punted == 0 {
-            let made = now.originated;
-            assert!(to_uplink <= made, "{to_uplink} by the uplink, {made} made");
-            assert!(counts.queued <= before.queued, "it waits to go back");
-        }
-        self.drain(each);
-    }
-
-    /// What left is a frame, and left to no port more than that port takes.
-    fn drain(&self, mut each: impl FnMut(usize, &WireFrame)) {
-        for (at, (peer, takes)) in self.peers.iter().enumerate() {
-            while let Some(frame) = peer.receive() {
-                let (bytes, offload) = (&frame.bytes, frame.offload);
-                assert!(takes.take(offload), "port {at} got {offload:?}");
-                let view = FrameView::parse(bytes).expect("only frames leave");
-                let fits = offload.fits(bytes.len(), view.kind);
-                assert!(fits, "port {at} got {offload:?}");
-                each(at, &frame);
-                peer.recycle(frame);
-            }
-        }
     }
 }
 

@@ -11,6 +11,8 @@
 //! address. Without, every byte must arrive: whole where the port takes super-frames, in segments
 //! with good checksums where not.
 
+use std::sync::OnceLock;
+
 use dataplane::addr::Mac;
 use dataplane::frame::ethernet::HEADER_LEN;
 use dataplane::frame::offload::Offload;
@@ -18,7 +20,8 @@ use dataplane::frame::{FrameView, Kind};
 use dataplane::port::memory::WireFrame;
 
 use crate::input::Input;
-use crate::{A, B, FABRIC, GATEWAY, POD_A, POD_B, Rig, UPLINK, worlds};
+use crate::rig::Rig;
+use crate::{A, B, FABRIC, GATEWAY, POD_A, POD_B, UPLINK};
 
 const NEEDS_CSUM: u8 = 1;
 const GSO_TCPV4: u8 = 1;
@@ -192,7 +195,7 @@ impl Shape {
         let sum_at = at + usize::from(self.offload().csum_offset);
         let sum = fold(pseudo(&frame, self.ipv6, protocol, u32::from(length)));
         frame[sum_at..sum_at + 2].copy_from_slice(&sum.to_be_bytes());
-        frame.extend((0..self.payload).map(|at| (at * 7 + (at >> 8)) as u8));
+        frame.extend(&payload()[..self.payload]);
         frame
     }
 }
@@ -205,7 +208,7 @@ impl Shape {
 pub fn run_super(input: &[u8]) {
     let mut input = Input(input);
     let shape = Shape::read(&mut input);
-    for (publisher, pods) in worlds().iter().zip(&PODS) {
+    for (world, pods) in PODS.iter().enumerate() {
         let mut frame = shape.frame(pods);
         let mut offload = shape.offload();
         let honest = input.is_empty();
@@ -213,10 +216,11 @@ pub fn run_super(input: &[u8]) {
         while !lies.is_empty() {
             lie(&mut lies, &mut frame, &mut offload);
         }
-        let mut rig = Rig::new(publisher, shape.wires, frame.len());
+        let mut rig = Rig::begin(world, shape.wires);
         rig.peers[A].0.send_with(&frame, offload).expect("one fits");
         let mut left = Vec::new();
         rig.breathe_and(|at, out| left.push((at, out.clone())));
+        rig.leave();
         let sender = addresses(&frame);
         for (_, out) in left.iter().filter(|(at, out)| is_the_pods(*at, &out.bytes)) {
             let now = addresses(&out.bytes);
@@ -228,6 +232,16 @@ pub fn run_super(input: &[u8]) {
             check_arrived(shape, wire, &frame, offload, &left);
         }
     }
+}
+
+/// Bytes that differ from segment to segment.
+fn payload() -> &'static [u8] {
+    static PAYLOAD: OnceLock<Vec<u8>> = OnceLock::new();
+    PAYLOAD.get_or_init(|| {
+        (0..PAYLOAD_MAX)
+            .map(|at| (at * 7 + (at >> 8)) as u8)
+            .collect()
+    })
 }
 
 /// Puts a byte where an honest sender had another.
@@ -317,9 +331,13 @@ fn pseudo(frame: &[u8], ipv6: bool, protocol: u8, length: u32) -> u64 {
     add(addresses) + u64::from(protocol) + u64::from(length)
 }
 
+/// Words of 32 bits, of which one's complement gives the same sum as of 16 (RFC 1071 2).
 fn add(bytes: &[u8]) -> u64 {
-    let word = |pair: &[u8]| u64::from(pair[0]) << 8 | u64::from(pair.get(1).copied().unwrap_or(0));
-    bytes.chunks(2).map(word).sum()
+    let (words, rest) = bytes.as_chunks::<4>();
+    let mut last = [0; 4];
+    last[..rest.len()].copy_from_slice(rest);
+    let word = |word: &[u8; 4]| u64::from(u32::from_be_bytes(*word));
+    words.iter().map(word).sum::<u64>() + word(&last)
 }
 
 fn fold(sum: u64) -> u16 {

@@ -20,25 +20,33 @@ use dataplane::snapshot::Publisher;
 use dataplane::tables::fdb::Fdb;
 use dataplane::tables::fib::rib::Change;
 use dataplane::tables::live::LiveTables;
+use dataplane::tables::returns::Returns;
 use dataplane::tables::{PortRole, Tables, TablesSpec};
 use dataplane::verdict::DropReason;
 use dataplane::worker::Worker;
 
 use crate::input::Input;
 use crate::spec::{next_hop, spec};
-use crate::{BREATHS_MAX, OWN_FRAME_MAX, PORTS, SILENCE_SECONDS, Steps, azure, kubenet, port};
+use crate::{BREATHS_MAX, PORTS, SILENCE_SECONDS, Steps, azure, kubenet, port};
 
 /// Moves of one life: beyond that an input only repeats itself.
 const MOVES_MAX: usize = 256;
 
 /// Frames of a life are cut to this length, which keeps a super-frame of a few pieces.
 const FRAME_LEN_MAX: usize = 4 << 10;
+const _: () = assert!(FRAME_LEN_MAX >= OWN_FRAME_MAX);
+
+/// Room for the switch's own frames, of which ICMPv6 errors are the longest: 1280 bytes of packet.
+const OWN_FRAME_MAX: usize = 2048;
 
 /// Frames that a port holds: a burst and a few, so that full queues happen.
 const QUEUE_FRAMES: usize = 80;
 
 /// Stations in the FDB: few, so that they crowd each other out.
 const STATIONS: usize = 32;
+
+/// Conversations, likewise.
+const CONVERSATIONS: usize = 64;
 
 /// The port hands nothing in and takes nothing.
 const DOWN: u8 = 1;
@@ -139,15 +147,23 @@ impl Port for FrailPort {
 /// ports, a port gets what it cannot take or what is another's, the FDB holds what it must not, or a
 /// frame waits for ever.
 pub fn run_switch(input: &[u8]) {
-    Life::begin().live(Input(input));
+    let mut life = LEFT.take().map_or_else(Life::new, Life::begin_anew);
+    life.live(Input(input));
+    LEFT.set(Some(life));
+}
+
+thread_local! {
+    /// The switch of the input before, unless it broke a promise: to make one takes longer than to
+    /// live most lives.
+    static LEFT: Cell<Option<Life>> = const { Cell::new(None) };
 }
 
 struct Life {
     publisher: Publisher<Tables>,
     tables: Arc<Tables>,
-    /// What they were made of, to make live tables of once routes change.
-    spec: TablesSpec,
+    /// The tables and their routes, to change; unless they are those of the family.
     live: Option<LiveTables>,
+    family: &'static LiveTables,
     /// The tables are those of a world, where each hardware address is behind its own port.
     tidy: bool,
     fdb: Arc<Fdb>,
@@ -158,17 +174,16 @@ struct Life {
 }
 
 impl Life {
-    fn begin() -> Life {
-        let (spec, tables) = &families()[0];
-        let (spec, tables) = (spec.clone(), Arc::clone(tables));
-        let publisher = Publisher::new((*tables).clone());
+    fn new() -> Life {
+        let family = &families()[0];
+        let publisher = Publisher::new(family.tables().clone());
         let fdb = Arc::new(Fdb::new(STATIONS, 1));
         let worker = Worker::new(publisher.reader(), Arc::clone(&fdb), FRAME_LEN_MAX);
-        let mut life = Life {
+        let life = Life {
+            tables: publisher.current(),
             publisher,
-            tables,
-            spec,
             live: None,
+            family,
             tidy: true,
             fdb,
             worker,
@@ -176,11 +191,17 @@ impl Life {
             attached: [true; PORTS],
             now: 0,
         };
-        for id in 0..PORTS {
-            let (end, tally) = life.new_end(id, 0);
-            life.ends.push((end, tally));
-        }
-        life
+        life.begin_anew()
+    }
+
+    /// With another's memory, and nothing of what it held.
+    fn begin_anew(mut self) -> Life {
+        self.fdb = Arc::new(Fdb::new(STATIONS, 1));
+        self.choose(&families()[0]);
+        self.now = 0;
+        self.ends.clear();
+        self.restart();
+        self
     }
 
     /// A port in place `id`, whose counts begin at what the board has of it.
@@ -210,7 +231,7 @@ impl Life {
     /// | 5 | changes of routes |
     /// | 6 | a byte of port, and one of faults that it has from now on |
     /// | 7 | time passes, a port leaves or returns, the worker starts anew; see [`Life::turn`] |
-    fn live(mut self, mut input: Input<'_>) {
+    fn live(&mut self, mut input: Input<'_>) {
         for _ in 0..MOVES_MAX {
             if input.is_empty() {
                 break;
@@ -247,15 +268,13 @@ impl Life {
     /// specification of the input's own.
     fn publish(&mut self, input: &mut Input<'_>) {
         let choice = usize::from(input.byte()) % (families().len() + 1);
-        if let Some((spec, tables)) = families().get(choice) {
-            self.spec = spec.clone();
-            self.show(tables, true);
+        if let Some(family) = families().get(choice) {
+            self.choose(family);
         } else {
-            let spec = spec(&mut Input(input.block()));
-            match Tables::build(&spec) {
-                Ok(tables) => {
-                    self.spec = spec;
-                    self.show(&Arc::new(tables), false);
+            match LiveTables::build(&spec(&mut Input(input.block()))) {
+                Ok(live) => {
+                    self.show(live.tables().clone(), false);
+                    self.live = Some(live);
                 }
                 Err(faults) => assert!(!faults.is_empty(), "refused for no reason"),
             }
@@ -263,11 +282,15 @@ impl Life {
         self.breathe();
     }
 
-    fn show(&mut self, tables: &Arc<Tables>, tidy: bool) {
-        self.tables = Arc::clone(tables);
-        self.live = None;
+    fn choose(&mut self, family: &'static LiveTables) {
+        self.show(family.tables().clone(), true);
+        (self.family, self.live) = (family, None);
+    }
+
+    fn show(&mut self, tables: Tables, tidy: bool) {
+        self.publisher.publish(tables);
+        self.tables = self.publisher.current();
         self.tidy = tidy;
-        self.publisher.publish((**tables).clone());
     }
 
     fn change_routes(&mut self, input: &mut Input<'_>) {
@@ -278,15 +301,12 @@ impl Life {
                 (prefix, hop)
             })
             .collect();
-        let live = self
-            .live
-            .get_or_insert_with(|| LiveTables::build(&self.spec).expect("it was built before"));
+        let live = self.live.get_or_insert_with(|| self.family.clone());
         let routes: Vec<_> = live.routes().collect();
         if live.apply(changes).is_ok() {
             // A route may send to any station by any port now.
-            self.tidy = false;
-            self.tables = Arc::new(live.tables().clone());
-            self.publisher.publish(live.tables().clone());
+            let tables = live.tables().clone();
+            self.show(tables, false);
         } else {
             let after: Vec<_> = live.routes().collect();
             assert_eq!(routes, after, "a refused change left a trace");
@@ -328,13 +348,19 @@ impl Life {
         self.breathe();
     }
 
-    /// The worker dies with all that is its own, and another takes its place.
+    /// The worker dies with all that is its own, and another takes its place. What is wrong with a
+    /// port stays wrong.
     fn restart(&mut self) {
-        let reader = self.publisher.reader();
-        self.worker = Worker::new(reader, Arc::clone(&self.fdb), FRAME_LEN_MAX);
-        for id in 0..PORTS {
-            let faults = self.ends[id].1.get().faults;
-            self.ends[id] = self.new_end(id, faults);
+        let returns = Arc::new(Returns::new(CONVERSATIONS, 1));
+        self.worker.begin_anew(Arc::clone(&self.fdb), returns);
+        let faults: [u8; PORTS] = std::array::from_fn(|id| {
+            let end = self.ends.get(id);
+            end.map_or(0, |(_, tally)| tally.get().faults)
+        });
+        self.ends.clear();
+        for (id, faults) in faults.into_iter().enumerate() {
+            let end = self.new_end(id, faults);
+            self.ends.push(end);
         }
         self.attached = [true; PORTS];
     }
@@ -405,8 +431,8 @@ impl Life {
 }
 
 /// What a byte can ask for: azure, kubenet, either with one pod gone, none at all. Built once.
-fn families() -> &'static [(TablesSpec, Arc<Tables>); 5] {
-    static FAMILIES: OnceLock<[(TablesSpec, Arc<Tables>); 5]> = OnceLock::new();
+fn families() -> &'static [LiveTables; 5] {
+    static FAMILIES: OnceLock<[LiveTables; 5]> = OnceLock::new();
     FAMILIES.get_or_init(|| {
         [
             azure(),
@@ -415,10 +441,7 @@ fn families() -> &'static [(TablesSpec, Arc<Tables>); 5] {
             without(kubenet(), port(crate::A)),
             without_ports(azure()),
         ]
-        .map(|spec| {
-            let tables = Tables::build(&spec).expect("the worlds have no faults");
-            (spec, Arc::new(tables))
-        })
+        .map(|spec| LiveTables::build(&spec).expect("the worlds have no faults"))
     })
 }
 
@@ -439,5 +462,3 @@ fn without_ports(mut spec: TablesSpec) -> TablesSpec {
     spec.routes.clear();
     spec
 }
-
-const _: () = assert!(FRAME_LEN_MAX >= OWN_FRAME_MAX);

@@ -105,7 +105,8 @@ fn documents_of_every_kind_are_planned_or_refused_in_a_sentence() {
 fn what_a_node_is_handed_is_read_or_refused_in_a_sentence() {
     replay("config", 8);
     replay("cni", 12);
-    replay("api", 8);
+    replay("api", 16);
+    replay("wireserver", 20);
 }
 
 #[test]

@@ -66,6 +66,13 @@ impl Limits {
         }
     }
 
+    /// As new.
+    pub(crate) fn begin_anew(&mut self) {
+        (self.any, self.path_mtu) = (Bucket::FULL, Bucket::FULL);
+        static FULL: [Bucket; HOSTS] = [Bucket::FULL; HOSTS];
+        self.hosts.copy_from_slice(&FULL);
+    }
+
     /// May an error go to `host` now? If so it is counted as sent. What one limit refuses costs
     /// nothing under another.
     pub(crate) fn allow(&mut self, host: IpAddr, needed: Use, now: Tick) -> bool {

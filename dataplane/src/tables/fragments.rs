@@ -210,6 +210,13 @@ impl Fragments {
         Fragments(vec![Watched::NOTHING; WATCHED_MAX].into())
     }
 
+    /// As new. What was seen of a packet that is not watched any more is never looked at.
+    pub(crate) fn begin_anew(&mut self) {
+        for watched in &mut self.0 {
+            watched.key = None;
+        }
+    }
+
     /// May this fragment pass?
     ///
     /// # Errors
@@ -319,6 +326,9 @@ mod tests {
         };
         let count = (0..10_000).filter(|id| watched(&mut table, *id)).count();
         assert_eq!(count, WATCHED_MAX);
+        table.begin_anew();
+        let again = table.pass(&piece(0, 17, 0, 800, false), Tick(1));
+        assert_eq!(again, Ok(()), "forgotten");
     }
 
     proptest! {

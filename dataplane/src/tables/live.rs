@@ -23,7 +23,7 @@ use crate::frame::ipv4::is_martian_source as is_martian_v4;
 use crate::frame::ipv6::is_martian_source as is_martian_v6;
 
 /// Tables, and the routes behind them.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct LiveTables {
     rib: Rib,
     tables: Tables,

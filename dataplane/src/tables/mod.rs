@@ -121,7 +121,7 @@ pub enum Crossing {
 }
 
 /// All that control says about a switch.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TablesSpec {
     /// The ports; at most one host and one uplink.
     pub ports: Vec<PortSpec>,

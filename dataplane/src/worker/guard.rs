@@ -58,6 +58,12 @@ impl Memory {
         }
     }
 
+    /// As new, of the first `ports` ports: the others have sent nothing.
+    pub(super) fn begin_anew(&mut self, ports: usize) {
+        self.storms[..ports].fill([Bucket::FULL; 3]);
+        self.flaps.fill(Flap::default());
+    }
+
     /// May `station` move once more? If so it has.
     fn may_move(&mut self, station: Station, now: Tick) -> bool {
         let mac = station.mac().bits();

@@ -17,6 +17,7 @@ use crate::tables::{Addresses, Crossing, Owner, Policy, PortRole, PortSpec, Tabl
 use etherparse::PacketBuilder;
 use std::net::Ipv4Addr;
 
+mod anew;
 mod errors;
 mod finish;
 mod fragments;
