@@ -5,7 +5,12 @@
 //! Never: lets a difference pass because of another: a row names its cases and its field.
 
 use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
 
+use dataplane::frame::transport::Transport;
+use dataplane::frame::{FrameView, Kind, Network};
+
+use crate::topology::{FAR, NEAR};
 use crate::wire::Outcome;
 
 /// A thing in which outcomes may differ.
@@ -20,12 +25,14 @@ pub(crate) enum What {
 }
 
 /// For which cases a row speaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) enum Of {
     /// Each.
     Every,
     /// Those by these names.
     These(&'static [&'static str]),
+    /// Random frames: a name for them, and which they are.
+    Frames(&'static str, fn(&FrameView<'_>) -> bool),
 }
 
 /// A row of the table.
@@ -139,7 +146,77 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
         of: Of::These(&["v6 routing header of type 0", "v6 routing header, spent"]),
         because: "its sender is told that it is prohibited, since the kernel would carry it",
     },
+    Difference {
+        what: What::Delivery,
+        of: Of::Frames("from nowhere on a wire", |view| match view.network() {
+            Network::Ipv4(ip) => {
+                let first = ip.source.octets()[0];
+                let last = ip.source == Ipv4Addr::new(10, 244, 1, 255);
+                first == 0 || first >= 240 || ip.source.is_link_local() || last
+            }
+            Network::Ipv6(ip) => ip.source.to_ipv4_mapped().is_some(),
+            _ => false,
+        }),
+        because: "such a source is on no wire or stays on its link (RFC 1812 5.3.7, RFC 3927 7, RFC 6890); the kernel carries it",
+    },
+    Difference {
+        what: What::Delivery,
+        of: Of::Frames("from a router's own address", |view| {
+            let own = [
+                NEAR.gateway.v4,
+                NEAR.uplink.v4,
+                FAR.gateway.v4,
+                FAR.uplink.v4,
+            ];
+            matches!(view.network(), Network::Ipv4(ip) if own.contains(&ip.source))
+        }),
+        because: "a source that may exist is not checked further; the kernel refuses its own IPv4 addresses",
+    },
+    Difference {
+        what: What::Delivery,
+        of: Of::Frames("routes and times recorded", |view| {
+            let is_ipv4 = matches!(view.network(), Network::Ipv4(_));
+            let options = view.payload().get(20..header_len(view)).unwrap_or(&[]);
+            is_ipv4 && options.iter().any(|byte| [7, 68].contains(byte))
+        }),
+        because: "routes and times are not recorded, only carried (RFC 7126 4.6 and 4.7 advise against them)",
+    },
+    Difference {
+        what: What::Delivery,
+        of: Of::Frames("TCP split in its header", |view| {
+            let Network::Ipv4(ip) = view.network() else {
+                return false;
+            };
+            let payload = usize::from(ip.total_len) - usize::from(ip.header_len);
+            let first = ip.fragment_offset == 0 && ip.more_fragments && payload < 16;
+            ip.protocol == 6 && (first || ip.fragment_offset == 8)
+        }),
+        because: "a fragment that splits a TCP header is there to deceive a filter (RFC 1858, RFC 3128); the kernel as a router does not look",
+    },
+    Difference {
+        what: What::Delivery,
+        of: Of::Frames("headers out of their place", |view| {
+            let packet = view.payload();
+            let second = packet.get(6).zip(packet.get(40));
+            second.is_some_and(|(first, second)| [43, 44, 60].contains(first) && *second == 0)
+        }),
+        because: "headers out of their place hide what they carry (RFC 8200 4.1, RFC 7112); the kernel as a router does not look behind the first",
+    },
+    Difference {
+        what: What::Delivery,
+        of: Of::Frames("routing header of type 0", |view| {
+            let packet = view.payload();
+            view.kind == Kind::Ipv6 && packet.get(6) == Some(&43) && packet.get(42) == Some(&0)
+        }),
+        because: "nobody routes by it any more (RFC 5095); the kernel refuses it only as a target",
+    },
 ];
+
+/// Bytes of an IPv4 header, by its first byte.
+fn header_len(view: &FrameView<'_>) -> usize {
+    let first = view.payload().first().copied().unwrap_or(0);
+    usize::from(first & 0xf) * 4
+}
 
 /// What is found as cases are tried.
 #[derive(Default)]
@@ -147,6 +224,16 @@ pub(crate) struct Findings {
     unexplained: Vec<String>,
     used: BTreeSet<usize>,
     tried: Vec<&'static str>,
+    delivered: usize,
+}
+
+/// The first bytes of each frame.
+fn heads(frames: &[Vec<u8>]) -> Vec<(usize, &[u8])> {
+    let head = |frame: &Vec<u8>| frame.len().min(60);
+    frames
+        .iter()
+        .map(|frame| (frame.len(), &frame[..head(frame)]))
+        .collect()
 }
 
 impl Findings {
@@ -180,6 +267,7 @@ impl Findings {
         let speaks = |row: &Difference| match row.of {
             Of::Every => row.what == what,
             Of::These(names) => row.what == what && names.contains(&case),
+            Of::Frames(..) => false,
         };
         match DIFFERENCES.iter().position(speaks) {
             Some(row) => {
@@ -191,6 +279,53 @@ impl Findings {
         }
     }
 
+    /// Compares what of a random frame came out at host c.
+    pub(crate) fn compare_frame(&mut self, frame: &[u8], kernel: &[Vec<u8>], tapline: &[Vec<u8>]) {
+        let carried = |frames: &[Vec<u8>]| {
+            let carried = frames.iter().filter(|frame| !is_routers_error(frame));
+            carried.cloned().collect::<Vec<_>>()
+        };
+        let (kernel, tapline) = (&carried(kernel)[..], &carried(tapline)[..]);
+        self.delivered += kernel.len();
+        if kernel == tapline {
+            return;
+        }
+        let view = FrameView::parse(frame);
+        let speaks = |row: &Difference| match (row.of, &view) {
+            (Of::Frames(_, speaks_of), Ok(view)) => speaks_of(view),
+            _ => false,
+        };
+        match DIFFERENCES.iter().position(speaks) {
+            Some(row) => {
+                self.used.insert(row);
+            }
+            None => self.unexplained.push(format!(
+                "{:02x?} of {} bytes\n  kernel: {:02x?}\n  Tapline: {:02x?}",
+                &frame[..frame.len().min(80)],
+                frame.len(),
+                heads(kernel),
+                heads(tapline)
+            )),
+        }
+    }
+
+    /// Every difference is in the table, and every row about random frames was seen.
+    pub(crate) fn conclude_frames(self, frames: u64) {
+        let many = self.unexplained.len();
+        let some = self.unexplained[..many.min(8)].join("\n");
+        assert!(many == 0, "{many} differences without a reason:\n{some}");
+        let mut explained = Vec::new();
+        for (at, row) in DIFFERENCES.iter().enumerate() {
+            if let Of::Frames(name, _) = row.of {
+                assert!(self.used.contains(&at), "never seen: {name}");
+                explained.push(name);
+            }
+        }
+        let delivered = self.delivered as u64;
+        assert!(delivered > frames / 4, "only {delivered} deliveries");
+        println!("{frames} frames, {delivered} deliveries; explained: {explained:?}");
+    }
+
     /// Every difference is in the table, and every row about a case that was tried was seen.
     pub(crate) fn conclude(self) {
         assert!(
@@ -200,12 +335,37 @@ impl Findings {
         );
         for (at, row) in DIFFERENCES.iter().enumerate() {
             let tried = match row.of {
-                Of::Every => false,
+                Of::Every | Of::Frames(..) => false,
                 Of::These(names) => names.iter().any(|name| self.tried.contains(name)),
             };
             assert!(!tried || self.used.contains(&at), "never seen: {row:?}");
             assert!(row.because.len() > 20, "a reason for {row:?}");
         }
+    }
+}
+
+/// What a router tells host c about a packet in its name.
+fn is_routers_error(frame: &[u8]) -> bool {
+    let Ok(view) = FrameView::parse(frame) else {
+        return false;
+    };
+    let routers = [NEAR.gateway, NEAR.uplink, FAR.gateway, FAR.uplink];
+    match view.network() {
+        Network::Ipv4(ip) => {
+            let error = matches!(
+                ip.transport,
+                Transport::Icmp {
+                    kind: 3 | 11 | 12,
+                    ..
+                }
+            );
+            error && routers.iter().any(|own| own.v4 == ip.source)
+        }
+        Network::Ipv6(ip) => {
+            let error = matches!(ip.transport, Transport::Icmp { kind: 1..=4, .. });
+            error && routers.iter().any(|own| own.v6 == ip.source)
+        }
+        _ => false,
     }
 }
 

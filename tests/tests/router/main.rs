@@ -11,6 +11,7 @@ mod errors;
 mod frames;
 mod packets;
 mod paths;
+mod random;
 mod shares;
 mod topology;
 mod wire;

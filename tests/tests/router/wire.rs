@@ -21,6 +21,8 @@ use crate::topology::{FAR, Kind, MTU, NEAR, PATIENCE, Side, Topology};
 pub(crate) struct Wire {
     port: PacketPort,
     pool: Pool,
+    /// What came behind the last marker that was waited for.
+    early: Vec<Vec<u8>>,
 }
 
 impl Wire {
@@ -30,6 +32,7 @@ impl Wire {
         Wire {
             port: netns.run(open).expect("a packet socket"),
             pool: Pool::new(64, FRAME_MAX),
+            early: Vec::new(),
         }
     }
 
@@ -61,17 +64,23 @@ impl Wire {
     /// What came before the frame `last`, which must come.
     fn hear_until(&mut self, last: &[u8], heard: &mut Vec<Vec<u8>>) {
         let deadline = Instant::now() + PATIENCE;
-        let is_last = |bytes: &Vec<u8>| bytes.ends_with(last);
+        let mut came = std::mem::take(&mut self.early);
         loop {
-            let came = self.hear();
-            let done = came.iter().any(is_last);
-            let told = |bytes: &Vec<u8>| !is_last(bytes) && !is_chatter(bytes);
-            heard.extend(came.into_iter().filter(told));
-            if done {
+            let end = came.iter().position(|bytes| bytes.ends_with(last));
+            let behind = came.split_off(end.map_or(came.len(), |end| end + 1));
+            if end.is_some() {
+                came.pop();
+            }
+            heard.extend(came.into_iter().filter(|bytes| !is_chatter(bytes)));
+            if end.is_some() {
+                self.early = behind;
                 return;
             }
             assert!(Instant::now() < deadline, "the routers carry nothing more");
-            std::thread::sleep(Duration::from_micros(100));
+            came = self.hear();
+            if came.is_empty() {
+                std::thread::sleep(Duration::from_micros(100));
+            }
         }
     }
 }
@@ -171,6 +180,24 @@ impl Bench {
                 dropped: Vec::new(),
             }
         })
+    }
+
+    /// Sends frames from host a, a marker behind each, and says what of each came out at host c.
+    pub(crate) fn deliveries(&mut self, frames: &[Vec<u8>]) -> Vec<Vec<Vec<u8>>> {
+        let markers: Vec<_> = frames.iter().map(|_| self.marker(NEAR, FAR)).collect();
+        for (frame, (marker, _)) in frames.iter().zip(&markers) {
+            self.near.send(frame);
+            self.near.send(marker);
+        }
+        let each = markers.iter().map(|(_, payload)| {
+            let mut delivered = Vec::new();
+            self.far.hear_until(payload, &mut delivered);
+            delivered
+        });
+        let delivered = each.collect();
+        // What host a is told is no business of this, and would fill its socket.
+        while !self.near.hear().is_empty() {}
+        delivered
     }
 
     /// A marker there and one back: routers keep the order of what they carry, so whatever they
