@@ -91,13 +91,16 @@ impl Pool {
             "no slot holds more than {FRAME_MAX} bytes"
         );
         let stride = Pool::stride(frame_max);
-        let bytes = u32::try_from(slots * stride).expect("a pool is counted in 32 bits");
-        Pool {
-            memory: vec![0; slots * stride].into_boxed_slice(),
-            free: (0..bytes).step_by(stride).rev().collect(),
+        let bytes = slots * stride;
+        assert!(u32::try_from(bytes).is_ok(), "a pool is counted in 32 bits");
+        let mut pool = Pool {
+            memory: vec![0; bytes].into_boxed_slice(),
+            free: Vec::with_capacity(slots),
             stride,
             slots,
-        }
+        };
+        pool.take_all_back();
+        pool
     }
 
     fn stride(frame_max: usize) -> usize {
@@ -138,7 +141,8 @@ impl Pool {
     /// Every slot is free again, in the order of a new pool, whatever frames name one.
     pub(crate) fn take_all_back(&mut self) {
         self.free.clear();
-        self.free.extend((0..self.slots as u32).rev());
+        let starts = (0..self.memory.len() as u32).step_by(self.stride);
+        self.free.extend(starts.rev());
     }
 
     /// Slots that no frame holds.

@@ -490,8 +490,10 @@ impl<P: Port> Worker<P> {
     /// The last two rooms.
     #[inline]
     fn send(&mut self, mut frame: Frame, kind: Kind, egress: PortId, edits: Rewrite) {
-        if edits != Rewrite::KEEP {
-            self.edit(&mut frame, kind, edits);
+        if edits != Rewrite::KEEP
+            && let Err(reason) = self.edit(&mut frame, kind, edits)
+        {
+            return self.lose(frame, egress, reason);
         }
         let taken = self.transmit(&mut frame, egress);
         self.settle(frame, taken);
@@ -499,13 +501,24 @@ impl<P: Port> Worker<P> {
 
     /// The fourth room.
     #[inline]
-    fn edit(&mut self, frame: &mut Frame, kind: Kind, edits: Rewrite) {
+    fn edit(&mut self, frame: &mut Frame, kind: Kind, edits: Rewrite) -> Result<(), DropReason> {
         let bytes = self.pool.bytes_mut(frame);
         rewrite::rewrite(bytes, kind, edits);
         if edits.hop {
             let len = rewrite::routed_len(bytes, kind);
-            frame.set_len(len);
+            if len < frame.len() {
+                return shorten(frame, len, kind);
+            }
         }
+        Ok(())
+    }
+
+    /// A frame that cannot leave by `egress` as it is.
+    #[cold]
+    fn lose(&mut self, frame: Frame, egress: PortId, reason: DropReason) {
+        self.board.dropped(egress, reason);
+        self.show(&frame, None, Fate::Refused { egress, reason });
+        self.pool.release(frame);
     }
 
     /// The last room: one frame to one port. Its exit is counted now, or when the port is flushed.
@@ -590,6 +603,16 @@ impl<P: Port> Worker<P> {
         self.show(&frame, Some(ingress), Fate::Dropped(reason));
         self.board.dropped(ingress, reason);
         self.pool.release(frame);
+    }
+}
+
+/// Takes off what lies behind the packet. A checksum that was to go there has no place any more.
+#[cold]
+fn shorten(frame: &mut Frame, len: usize, kind: Kind) -> Result<(), DropReason> {
+    frame.set_len(len);
+    match frame.offload.fits(len, kind) {
+        true => Ok(()),
+        false => Err(DropReason::BadOffload),
     }
 }
 

@@ -54,6 +54,7 @@ impl<P: Port> Worker<P> {
             fragments,
             errors_sent,
             captures,
+            strangers,
         } = self;
         for set in [&mut *ready, recent, floods, unflushed] {
             *set = PortSet::default();
@@ -77,6 +78,7 @@ impl<P: Port> Worker<P> {
         memory.begin_anew(ports.len());
         fragments.begin_anew();
         captures.clear();
+        strangers.begin_anew();
         self.wake_all();
     }
 }

@@ -80,7 +80,9 @@ impl<P: Port> Worker<P> {
         (egress, edits): (PortId, Rewrite),
         tables: &Tables,
     ) {
-        self.edit(&mut frame, kind, edits);
+        if let Err(reason) = self.edit(&mut frame, kind, edits) {
+            return self.lose(frame, egress, reason);
+        }
         let mtu = tables.port(egress).map_or(0, |row| row.mtu);
         let offload = std::mem::replace(&mut frame.offload, Offload::NONE);
         let sent = if offload.is_super_frame() {

@@ -254,7 +254,14 @@ impl Oracle {
         match fate {
             Fate::To(egress, edits) => {
                 let frame = edit::edited(arrival.frame, edits);
-                self.send(egress, frame);
+                // What a checksum was to go into may have been behind the packet.
+                let kind = FrameView::parse(&frame.bytes).map(|view| view.kind);
+                let fits = kind.is_ok_and(|kind| frame.offload.fits(frame.bytes.len(), kind));
+                if fits {
+                    self.send(egress, frame);
+                } else {
+                    self.books.drop(egress, DropReason::BadOffload);
+                }
             }
             Fate::InPieces(egress, edits) => {
                 let frame = edit::edited(arrival.frame, edits);

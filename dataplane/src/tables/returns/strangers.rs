@@ -38,6 +38,11 @@ impl Strangers {
         Strangers(Box::new([Place::default(); PLACES]))
     }
 
+    /// As new.
+    pub(crate) fn begin_anew(&mut self) {
+        self.0.fill(Place::default());
+    }
+
     /// True if nothing in `returns` can concern the frame: it holds nothing at all, or nothing of
     /// this flow in either direction when it was last looked through.
     #[inline(always)]

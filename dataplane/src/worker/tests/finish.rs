@@ -143,3 +143,28 @@ fn completing_equals_what_the_segment_module_says() {
     complete(&mut frame, offload).expect("sound");
     assert!(is_finished(&frame));
 }
+
+#[test]
+fn a_checksum_that_was_to_go_behind_the_packet_dies_with_its_place() {
+    let mut rig = Rig::new(&kubenet());
+    let mut frame = ping(POD_A, GATEWAY, "10.244.1.6", "10.244.1.7", 64);
+    let end = frame.len();
+    frame.extend([0; 40]);
+    let lie = Offload {
+        flags: NEEDS_CSUM,
+        csum_start: end as u16 + 2,
+        csum_offset: 6,
+        ..Offload::NONE
+    };
+    let (counts, out) = rig.put_with(A, &frame, lie);
+    assert_eq!(counts.dropped, Drops::one(DropReason::BadOffload));
+    assert_eq!(out, []);
+    let at_the_door = rig.worker.board().port(port(B)).dropped;
+    assert_eq!(at_the_door, Drops::one(DropReason::BadOffload));
+    let (_, out) = rig.put_with(A, &frame, Offload::NONE);
+    assert_eq!(
+        (out[0].0, out[0].1.len()),
+        (B, end),
+        "what is behind it is cut off"
+    );
+}
