@@ -188,9 +188,10 @@ impl Cluster {
         if self.once_in(30) {
             self.change(at);
         }
-        if self.once_in(60) {
+        // All of them may be gone already.
+        let ports = self.nodes[at].ports();
+        if self.once_in(60) && !ports.is_empty() {
             self.faults += 1;
-            let ports = self.nodes[at].ports();
             let port = ports[self.rng.usize(..ports.len())];
             self.nodes[at].detach(port);
             let back = self.now + self.rng.u64(20..400);
