@@ -48,7 +48,10 @@ pub fn run_decide(input: &[u8]) {
         return;
     };
     let fdb = Fdb::new(64, 1);
-    fdb.learn(station(STRANGER), port(B), Tick(0));
+    // The worker forgets who was behind a port when its row goes.
+    if tables.port(port(B)).is_some() {
+        fdb.learn(station(STRANGER), port(B), Tick(0));
+    }
     let (unheard, heard) = (Neighbours::default(), heard());
     let returns = Returns::new(16, 1);
     for step in Steps(input.0) {
