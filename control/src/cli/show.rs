@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
@@ -184,14 +185,27 @@ pub struct TopArgs {
 /// Runs `tapline show`.
 #[must_use]
 pub fn show(args: &ShowArgs) -> Exit {
+    if let (Some(pod), View::Neighbours | View::Workers | View::Bounds) =
+        (&args.pod, args.what.view())
+    {
+        eprintln!("tapline show: a row of this view belongs to no pod, and none to {pod}");
+        return Exit::BadInput;
+    }
     let client = Client::new(&args.socket);
+    let mut shown = false;
     loop {
-        match once(args, &client) {
-            Ok(text) if args.watch.is_some() && !args.json => print!("{CLEAR}{text}"),
-            Ok(text) => print!("{text}"),
+        let read = match once(args, &client) {
+            Ok(text) if args.watch.is_some() && !args.json => put(&format!("{CLEAR}{text}")),
+            Ok(text) => put(&text),
+            // A daemon that restarts is back in a moment.
+            Err(error) if shown => {
+                eprintln!("tapline show: {error}");
+                true
+            }
             Err(error) => return complain("show", &error),
-        }
-        match args.watch {
+        };
+        shown = true;
+        match args.watch.filter(|_| read) {
             Some(seconds) => std::thread::sleep(Duration::from_secs(seconds.max(1))),
             None => return Exit::Ok,
         }
@@ -201,21 +215,28 @@ pub fn show(args: &ShowArgs) -> Exit {
 /// Cursor home, and nothing below it.
 const CLEAR: &str = "\x1b[H\x1b[2J";
 
+/// Prints at once. False if nobody reads it any more.
+fn put(text: &str) -> bool {
+    let mut out = io::stdout();
+    let put = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    put.is_ok()
+}
+
 fn complain(what: &str, error: &ClientError) -> Exit {
     eprintln!("tapline {what}: {error}");
     Exit::CheckFailed
 }
 
 fn once(args: &ShowArgs, client: &Client) -> Result<String, ClientError> {
-    let view: Value = client.get(&args.what.view().path())?;
+    let all: Value = client.get(&args.what.view().path())?;
     let view = match &args.pod {
-        Some(pod) => only(view, pod),
-        None => view,
+        Some(pod) => only(all.clone(), pod),
+        None => all.clone(),
     };
     Ok(if args.json {
         format!("{view}\n")
     } else if args.what == What::Bridge {
-        bridge(&view)
+        bridge(&all, &view)
     } else {
         tables(&view, columns(args.what.view()))
     })
@@ -315,10 +336,12 @@ fn cell(value: &Value) -> String {
 }
 
 /// As `brctl show` prints a bridge: its id is its MAC, behind the priority that it would have.
-fn bridge(view: &Value) -> String {
+/// The bridge is nobody's, and its name stands there whatever is asked for.
+fn bridge(all: &Value, view: &Value) -> String {
+    let all = all.as_array().map(Vec::as_slice).unwrap_or_default();
     let rows = view.as_array().map(Vec::as_slice).unwrap_or_default();
-    let role = |role: &str| rows.iter().find(|row| row["role"] == role);
-    let host = role("host").map_or(&Value::Null, |row| at(row, "tap"));
+    let host = all.iter().find(|row| row["role"] == "host");
+    let host = host.map_or(&Value::Null, |row| at(row, "tap"));
     let id = cell(&host["mac"]).replace(':', "");
     let mut interfaces: Vec<String> = rows
         .iter()
@@ -347,7 +370,10 @@ pub fn top(args: &TopArgs) -> Exit {
         };
         let now = Instant::now();
         if let Some((then, earlier)) = &before {
-            print!("{CLEAR}{}", rates(&rows, earlier, now - *then));
+            let text = rates(&rows, earlier, now - *then);
+            if !put(&format!("{CLEAR}{text}")) {
+                break;
+            }
         }
         if args.count.is_some_and(|count| round >= count) {
             break;
@@ -426,10 +452,15 @@ mod tests {
     #[test]
     fn a_bridge_is_shown_as_brctl_shows_it() {
         assert_eq!(
-            bridge(&ports()),
+            bridge(&ports(), &ports()),
             "bridge name\tbridge id\t\tSTP enabled\tinterfaces\n\
              azure0\t\t8000.000d3a21af12\tno\t\tazv32fe06c7c68\n\
              \t\t\t\t\t\t\teth0\n"
+        );
+        assert_eq!(
+            bridge(&ports(), &only(ports(), "pod-a")),
+            "bridge name\tbridge id\t\tSTP enabled\tinterfaces\n\
+             azure0\t\t8000.000d3a21af12\tno\t\tazv32fe06c7c68\n"
         );
     }
 

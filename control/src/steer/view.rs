@@ -72,6 +72,8 @@ pub struct PrefixView {
     pub to: &'static str,
     /// Why.
     pub why: String,
+    /// The pod, if it is one's.
+    pub pod: Option<String>,
 }
 
 /// The policy in force.
@@ -175,7 +177,7 @@ impl SteeringView {
             filters: filters(from.uplink, from.kept),
             copies: from.copies,
             prefixes: routes
-                .map(|(net, hop)| prefix(from.node, *net, hop))
+                .map(|(net, hop)| prefix(from.node, from.names, *net, hop))
                 .collect(),
             policy: policy(from.policy, from.agents),
             flows,
@@ -201,7 +203,12 @@ fn filters(uplink: &Uplink, kept: &Kept) -> FiltersView {
     }
 }
 
-fn prefix(node: &NodeSpec, net: IpNet, hop: &NextHop) -> PrefixView {
+fn prefix(
+    node: &NodeSpec,
+    names: &BTreeMap<PortId, String>,
+    net: IpNet,
+    hop: &NextHop,
+) -> PrefixView {
     let to = match hop {
         NextHop::Host => "host",
         NextHop::Station { port, .. } if is_pods(*port) => "pod",
@@ -212,6 +219,10 @@ fn prefix(node: &NodeSpec, net: IpNet, hop: &NextHop) -> PrefixView {
         prefix: net,
         to,
         why: why(node, net, hop),
+        pod: match hop {
+            NextHop::Station { port, .. } if is_pods(*port) => names.get(port).cloned(),
+            _ => None,
+        },
     }
 }
 

@@ -1,5 +1,6 @@
 //! Looking inside a running daemon: tables, and the frames themselves.
 
+use std::io::{BufRead, BufReader};
 use std::net::{IpAddr, UdpSocket};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -58,6 +59,29 @@ pub(crate) fn tables_show_the_pods_and_json_is_alone(_: PrivateNet) {
         let rows: serde_json::Value = serde_json::from_str(&text).expect("JSON alone");
         assert!(rows.is_array(), "{view}: {text}");
     }
+    pods[0].pings(IpAddr::V4(world.other));
+    for view in ["ports", "fdb", "routes", "flows"] {
+        let (status, text) = told(&world, &["show", view, "pod-a", "--json"]);
+        let found: Vec<serde_json::Value> = serde_json::from_str(&text).expect("rows");
+        assert_eq!(
+            (status, found.is_empty()),
+            (Some(0), false),
+            "{view}: {text}"
+        );
+        let (_, none) = told(&world, &["show", view, "nobody", "--json"]);
+        assert_eq!(none, "[]\n", "{view}");
+    }
+    let (_, steering) = told(&world, &["show", "steering", "pod-a", "--json"]);
+    let steering: serde_json::Value = serde_json::from_str(&steering).expect("JSON");
+    assert_eq!(steering["prefixes"][0]["pod"], "default/pod-a");
+    assert_eq!(steering["prefixes"][1], serde_json::Value::Null);
+    for view in ["neighbours", "workers", "bounds"] {
+        assert_eq!(told(&world, &["show", view, "pod-a"]).0, Some(2), "{view}");
+    }
+    watched(
+        &world,
+        &["show", "ports", "pod-a", "--json", "--watch", "1"],
+    );
     let (status, top) = told(&world, &["top", "--count", "1"]);
     assert_eq!(status, Some(0));
     assert!(top.contains("default/pod-b"), "{top}");
@@ -67,6 +91,27 @@ pub(crate) fn tables_show_the_pods_and_json_is_alone(_: PrivateNet) {
         Some(1),
         "nobody answers"
     );
+}
+
+/// A view that is shown again and again, until nobody reads it.
+fn watched(world: &World, words: &[&str]) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tapline"));
+    command
+        .args(words)
+        .arg("--socket")
+        .arg(world.path("tapline.sock"));
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    let lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+    let rows: Vec<String> = lines.take(2).map(|line| line.expect("text")).collect();
+    let tell = |row: &String| row.contains("default/pod-a");
+    assert!(rows.iter().all(tell), "{rows:?}");
+    until("nobody reads it, and it goes on", || {
+        child.try_wait().expect("a child").is_some()
+    });
 }
 
 /// The pod has taken another address than it was given.
