@@ -40,6 +40,10 @@ fn the_walk_ends_well_with_json_alone_on_standard_output() {
     assert_eq!(walk.reports().len(), 2);
     for report in walk.reports() {
         assert_eq!((report["ok"] == true, failed(&report)), (true, vec![]));
+        assert_eq!(report["policy"], "none");
+    }
+    for mode in ["azure", "kubenet"] {
+        assert!(walk.stderr.contains(&format!("[{mode}] policy: none")));
     }
     assert!(
         walk.stderr

@@ -196,55 +196,141 @@ fn the_conflists_are_what_the_plugin_takes() {
     let found: Vec<String> = found.iter().map(|net| net.to_string()).collect();
     assert_eq!(found, ["10.244.1.0/24"]);
     // In the DaemonSet the same as beside it.
-    let manifest = read("kubernetes/daemonset.yaml");
-    let inside = manifest
-        .split("10-tapline.conflist: |\n")
-        .nth(1)
-        .expect("the conflist");
-    let inside: String = inside
+    let map = manifest("ConfigMap");
+    let inside = map["data"]["10-tapline.conflist"].as_str().expect("one");
+    assert_eq!(is_a_conflist(inside), azure);
+}
+
+/// The documents of a YAML file.
+fn documents_of(text: &str) -> Vec<Value> {
+    use serde::Deserialize;
+    let each = serde_yaml_ng::Deserializer::from_str(text).map(Value::deserialize);
+    each.map(|one| one.expect("YAML that is well-formed"))
+        .collect()
+}
+
+/// The one document of that kind.
+fn manifest(kind: &str) -> Value {
+    let all = documents_of(&read("kubernetes/daemonset.yaml"));
+    let mut all = all.into_iter().filter(|one| one["kind"] == kind);
+    all.next().expect("it is there")
+}
+
+fn texts(list: &Value) -> Vec<&str> {
+    let list = list.as_array().expect("a list").iter();
+    list.map(|one| one.as_str().expect("a text")).collect()
+}
+
+/// The instructions of the image, each with its words; continued lines are one.
+fn image() -> Vec<(String, String)> {
+    let text = read("Dockerfile").replace("\\\n", " ");
+    let lines = text
         .lines()
-        .take_while(|line| line.starts_with("    "))
+        .filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let word = |line: &str| {
+        let (word, rest) = line.split_once(' ').expect("an instruction and its words");
+        (word.to_owned(), rest.trim().to_owned())
+    };
+    lines.map(word).collect()
+}
+
+#[test]
+fn the_image_starts_a_program_that_it_holds() {
+    let image = image();
+    let known = ["FROM", "WORKDIR", "RUN", "COPY", "ENTRYPOINT", "CMD"];
+    assert!(
+        image.iter().all(|(word, _)| known.contains(&word.as_str())),
+        "{image:?}"
+    );
+    let last = image.iter().rposition(|(word, _)| word == "FROM");
+    let last = &image[last.expect("a stage")..];
+    assert_eq!(last[0].1, "scratch", "nothing else is in it");
+    let list = |wanted: &str| -> Vec<String> {
+        let mut found = last.iter().filter(|(word, _)| word == wanted);
+        serde_json::from_str(&found.next().expect(wanted).1).expect("a list")
+    };
+    let copied: Vec<Vec<&str>> = last
+        .iter()
+        .filter(|(word, _)| word == "COPY")
+        .map(|(_, words)| words.split(' ').collect())
         .collect();
-    assert_eq!(is_a_conflist(&inside), azure);
+    let entry = list("ENTRYPOINT");
+    let to = |path: &str| copied.iter().find(|words| words[2] == path);
+    assert!(to(&entry[0]).is_some(), "{entry:?} of {copied:?}");
+    is_understood(&format!("{} {}", entry[0], list("CMD").join(" ")));
+    let built = image
+        .iter()
+        .find(|(_, words)| words.contains("cargo build"));
+    let built = &built.expect("a build").1;
+    for words in &copied {
+        let from = words[1].strip_prefix("/tapline/").expect("what was built");
+        match from.strip_prefix("target/") {
+            Some(made) => {
+                let (target, program) = made.split_once("/release/").expect("a program");
+                assert!(built.contains(&format!("--target {target}")), "{target}");
+                assert!(["tapline", "tapline-cni"].contains(&program), "{program}");
+                assert!(words[2].ends_with(&format!("/{program}")), "{words:?}");
+            }
+            None => assert!(folder().join("../..").join(from).exists(), "{from}"),
+        }
+    }
 }
 
 #[test]
 fn the_manifest_runs_what_the_unit_runs() {
-    let manifest = read("kubernetes/daemonset.yaml");
-    let args = manifest
-        .split("args: ")
-        .nth(1)
-        .and_then(|rest| rest.lines().next())
-        .expect("args");
-    let args: Vec<String> = serde_json::from_str(args).expect("a list");
-    is_understood(&format!("/usr/bin/tapline {}", args.join(" ")));
-    let capabilities = manifest
-        .split("add: ")
-        .nth(1)
-        .and_then(|rest| rest.lines().next())
-        .expect("add");
-    let capabilities: Vec<String> = serde_json::from_str(capabilities).expect("a list");
-    let of_unit = unit("systemd/tapline.service")["Service.CapabilityBoundingSet"][0].clone();
-    let of_unit: Vec<&str> = of_unit
+    let pod = &manifest("DaemonSet")["spec"]["template"]["spec"];
+    assert_eq!(
+        pod["hostNetwork"], true,
+        "the node's network is what it serves"
+    );
+    let [container] = &pod["containers"].as_array().expect("containers")[..] else {
+        panic!("{pod}");
+    };
+    let args = texts(&container["args"]).join(" ");
+    is_understood(&format!("/usr/bin/tapline {args}"));
+    let unit = unit("systemd/tapline.service");
+    assert!(unit["Service.ExecStart"][0].ends_with(&args), "{args}");
+    let rights = &container["securityContext"]["capabilities"];
+    assert_eq!(texts(&rights["drop"]), ["ALL"]);
+    let of_unit = &unit["Service.CapabilityBoundingSet"][0];
+    let of_unit = of_unit
         .split(' ')
-        .filter_map(|name| name.strip_prefix("CAP_"))
-        .collect();
-    assert_eq!(capabilities, of_unit);
+        .filter_map(|name| name.strip_prefix("CAP_"));
+    assert_eq!(texts(&rights["add"]), of_unit.collect::<Vec<_>>());
+    // What is mounted is a folder or device of the node at the same place.
+    let volumes = pod["volumes"].as_array().expect("volumes");
+    let mounts = container["volumeMounts"].as_array().expect("mounts");
+    assert_eq!(volumes.len(), mounts.len());
+    let path_of = |name: &Value| {
+        let volume = volumes.iter().find(|volume| volume["name"] == *name);
+        volume.expect("a volume")["hostPath"]["path"].clone()
+    };
+    for mount in mounts {
+        assert_eq!(path_of(&mount["name"]), mount["mountPath"], "{mount}");
+    }
     for path in [STATE_DIR, "/etc/tapline", "/run/tapline", "/dev/net/tun"] {
-        assert!(manifest.contains(&format!("mountPath: {path}")), "{path}");
-        assert!(manifest.contains(&format!("path: {path},")), "{path}");
+        assert!(
+            mounts.iter().any(|mount| mount["mountPath"] == path),
+            "{path}"
+        );
     }
-    let image = read("Dockerfile");
-    for program in ["tapline", "tapline-cni"] {
-        assert!(image.contains(&format!("/release/{program} ")), "{program}");
-    }
-    for source in image
-        .lines()
-        .filter(|line| line.starts_with("COPY --from=build /tapline/control"))
-    {
-        let path = source.split(' ').nth(2).expect("a source");
-        let path = path.strip_prefix("/tapline/").expect("below the sources");
-        assert!(folder().join("../..").join(path).exists(), "{path}");
+    let set = manifest("DaemonSet");
+    let labels = &set["spec"]["template"]["metadata"]["labels"];
+    assert_eq!(set["spec"]["selector"]["matchLabels"], *labels);
+}
+
+#[test]
+fn the_alert_rules_are_rules() {
+    let [rules] = &documents_of(&read("prometheus/tapline.rules.yaml"))[..] else {
+        panic!("one document");
+    };
+    let rules = rules["groups"][0]["rules"].as_array().expect("rules");
+    assert!(rules.len() >= 5);
+    for rule in rules {
+        for key in ["alert", "expr"] {
+            assert!(rule[key].is_string(), "{key} of {rule}");
+        }
+        assert!(rule["annotations"]["description"].is_string(), "{rule}");
     }
 }
 
@@ -272,12 +358,18 @@ fn the_package_holds_files_that_exist_and_programs_that_are_built() {
             None => assert!(folder().join("..").join(source).exists(), "{source}"),
         }
     }
+    // A unit that another starts comes with it.
+    for file in fs::read_dir(folder().join("systemd")).unwrap().flatten() {
+        let source = format!("packaging/systemd/{}", file.file_name().to_str().unwrap());
+        assert!(assets.iter().any(|asset| asset[0] == source), "{source}");
+    }
     let targets: BTreeSet<&str> = assets.iter().map(|asset| asset[1]).collect();
     for target in [
         "usr/bin/",
         "opt/cni/bin/",
         "usr/share/tapline/cni/",
         "lib/systemd/network/",
+        "lib/systemd/system/",
     ] {
         assert!(targets.contains(target), "{target}");
     }

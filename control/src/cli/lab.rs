@@ -150,6 +150,10 @@ fn missing(entered: &Result<PrivateNet, EnterError>) -> Vec<Check> {
     checks
 }
 
+/// A node whose configuration says nothing sends every pod's packet through its kernel, since an agent
+/// may come; and then the TTLs are not the seed's.
+const POLICY_NONE: &str = "policy: none, said by this lab: no policy agent runs in it";
+
 const NO_DUAL_STACK_UNDER_AZURE: &str = "tapline lab: --dual-stack walks both families under \
     kubenet only: under azure a node translates its pods' IPv6 (ipv6nat), which Tapline does not do. \
     Add --plugin kubenet, or leave --dual-stack out to walk IPv4";
@@ -264,6 +268,7 @@ impl Lab<'_> {
         }
         let mut say = |stage: &str| eprintln!("[{}] {stage}", plan.plugin);
         let wishes = wishes(self.args, plan);
+        say(POLICY_NONE);
         let cluster = Cluster::build(self.private, plan, &wishes, &mut say)?;
         for left_out in &cluster.left_out {
             eprintln!("note: {left_out}");

@@ -516,11 +516,17 @@ impl Core {
     /// What is wrong with the new ones; then the old ones stay.
     pub fn reload(
         &mut self,
-        spec: NodeSpec,
-        settings: Settings,
+        mut spec: NodeSpec,
+        mut settings: Settings,
         pods: &PodAddresses,
         pool: Pool<Key>,
     ) -> Result<(), DaemonError> {
+        // The host port keeps its name, which is another beside a bridge, and the address that pods know
+        // from a bridge.
+        settings.host = self.settings.host.clone();
+        if self.beside.is_some() || self.adoption.is_some() {
+            spec.macs.host = self.spec.macs.host;
+        }
         let tables = build(&spec, self.attachments.values())?;
         let (old_spec, old_settings) = (self.spec.clone(), self.settings.clone());
         (self.spec, self.settings) = (spec, settings);
@@ -712,7 +718,7 @@ impl Core {
     }
 
     /// Takes the steering away from the node's device, and then stops the switch. Pods keep their
-    /// devices for the next daemon. Gives the final counts, which balance.
+    /// devices and their gateway for the next daemon; without pods nothing stays. Gives the final counts, which balance.
     ///
     /// # Errors
     /// What could not be taken away; the switch has stopped all the same.
@@ -720,15 +726,23 @@ impl Core {
         self.mirror = None;
         // Else it would put back what is taken away now.
         self.keeper = None;
-        let detached = match self.beside {
-            Some(_) => self.host_port().detach(&self.net),
-            None => self.uplink().detach(&self.net),
+        let uplink = self.beside.is_none();
+        let detached = match uplink {
+            true => self.uplink().detach(&self.net),
+            false => Ok(()),
         };
-        let gone = match self.beside {
-            Some(_) => &self.settings.host,
-            None => &self.settings.uplink_tap,
+        if uplink {
+            systemd::forget(self.settings.uplink_tap.as_str());
+        }
+        // Pods reach their gateway again at once when the next daemon comes. Without pods nobody
+        // misses it, and the node is as it was.
+        let detached = match self.attachments.is_empty() {
+            true => {
+                systemd::forget(self.settings.host.as_str());
+                detached.and(self.host_port().detach(&self.net))
+            }
+            false => detached,
         };
-        systemd::forget(gone.as_str());
         let counts = self.switch.stop().map_err(system("stopping the switch"));
         detached?;
         counts

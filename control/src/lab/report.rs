@@ -20,6 +20,8 @@ pub struct Report {
     pub plugin: String,
     /// Pods have both families, and both were walked.
     pub dual_stack: bool,
+    /// `none`: no policy agent runs in a lab, so it says so to its daemons.
+    pub policy: String,
     /// Every check held.
     pub ok: bool,
     /// The nodes.

@@ -538,6 +538,7 @@ fn empty(cluster: &Cluster) -> Report {
     Report {
         plugin: cluster.plan.plugin.to_string(),
         dual_stack: cluster.families().any(|family| family == Family::V6),
+        policy: "none".to_owned(),
         ok: false,
         nodes: cluster.nodes.iter().map(node).collect(),
         pods: cluster.pods.iter().map(pod).collect(),

@@ -15,7 +15,8 @@ use dataplane::addr::Mac;
 
 use crate::world::{Pod, Running, World, name, until};
 
-const BRIDGE_MAC: Mac = Mac::new([0x0a, 0x58, 0x0a, 0xf4, 1, 1]);
+/// Not what Tapline would give its own.
+const BRIDGE_MAC: Mac = Mac::new([0x0a, 0x58, 0x0a, 0xf4, 1, 99]);
 
 /// Two pods on a Linux bridge `cbr0`, as kubenet leaves them, with `host-local`'s notes of them.
 struct Bridged {
@@ -23,58 +24,55 @@ struct Bridged {
     pods: Vec<(Pod, IpAddr)>,
 }
 
+/// Two pods on a bridge in the node, with `host-local`'s notes of them in the world's folder.
+pub(crate) fn bridge(world: &World) -> Vec<(Pod, IpAddr)> {
+    let net = world.net();
+    let facts = BridgeFacts {
+        ageing: 30_000,
+        ..BridgeFacts::default()
+    };
+    net.add_bridge_as(&name("cbr0"), BRIDGE_MAC, facts)
+        .expect("a bridge");
+    net.set_up(&name("cbr0"), true).expect("up");
+    net.add_address(&name("cbr0"), "10.244.1.1/24".parse().expect("one"))
+        .expect("an address");
+    std::fs::create_dir_all(world.path("networks/kubenet")).expect("a folder");
+    [5, 6].map(|last| bridged(world, &net, last)).into()
+}
+
+fn bridged(world: &World, net: &Netlink, last: u8) -> (Pod, IpAddr) {
+    let pod = Pod::new(&format!("container{last}"));
+    let inside = Netlink::open(&pod.netns).expect("netlink");
+    let end = |text: &str, mac| VethEnd {
+        name: name(text),
+        mac,
+    };
+    let here = end(&format!("veth0000000{last}"), None);
+    let mac = Mac::new([0x0a, 0x58, 10, 244, 1, last]);
+    net.add_veth(&here, &end("eth0", Some(mac)), &pod.netns, 1500)
+        .expect("a veth");
+    net.set_bridge(&here.name, &name("cbr0")).expect("a port");
+    net.set_up(&here.name, true).expect("up");
+    let own = format!("10.244.1.{last}/24").parse().expect("one");
+    inside.set_up(&name("lo"), true).expect("up");
+    inside.add_address(&name("eth0"), own).expect("an address");
+    inside.set_up(&name("eth0"), true).expect("up");
+    let default = Route {
+        to: "0.0.0.0/0".parse().expect("one"),
+        via: Some("10.244.1.1".parse().expect("one")),
+        source: None,
+    };
+    inside.add_route(&name("eth0"), &default).expect("a route");
+    let note = world.path(&format!("networks/kubenet/10.244.1.{last}"));
+    std::fs::write(note, format!("{}\r\neth0", pod.id)).expect("noted");
+    (pod, format!("10.244.1.{last}").parse().expect("one"))
+}
+
 impl Bridged {
     fn new() -> Bridged {
         let world = World::kubenet();
-        let net = world.net();
-        let facts = BridgeFacts {
-            ageing: 30_000,
-            ..BridgeFacts::default()
-        };
-        net.add_bridge_as(&name("cbr0"), BRIDGE_MAC, facts)
-            .expect("a bridge");
-        net.set_up(&name("cbr0"), true).expect("up");
-        net.add_address(&name("cbr0"), "10.244.1.1/24".parse().expect("one"))
-            .expect("an address");
-        std::fs::create_dir_all(world.path("networks/kubenet")).expect("a folder");
-        let mut bridged = Bridged {
-            world,
-            pods: Vec::new(),
-        };
-        bridged.add(&net, 5);
-        bridged.add(&net, 6);
-        bridged
-    }
-
-    fn add(&mut self, net: &Netlink, last: u8) {
-        let pod = Pod::new(&format!("container{last}"));
-        let inside = Netlink::open(&pod.netns).expect("netlink");
-        let end = |text: &str, mac| VethEnd {
-            name: name(text),
-            mac,
-        };
-        let here = end(&format!("veth0000000{last}"), None);
-        let mac = Mac::new([0x0a, 0x58, 10, 244, 1, last]);
-        net.add_veth(&here, &end("eth0", Some(mac)), &pod.netns, 1500)
-            .expect("a veth");
-        net.set_bridge(&here.name, &name("cbr0")).expect("a port");
-        net.set_up(&here.name, true).expect("up");
-        let own = format!("10.244.1.{last}/24").parse().expect("one");
-        inside.set_up(&name("lo"), true).expect("up");
-        inside.add_address(&name("eth0"), own).expect("an address");
-        inside.set_up(&name("eth0"), true).expect("up");
-        let default = Route {
-            to: "0.0.0.0/0".parse().expect("one"),
-            via: Some("10.244.1.1".parse().expect("one")),
-            source: None,
-        };
-        inside.add_route(&name("eth0"), &default).expect("a route");
-        let note = self
-            .world
-            .path(&format!("networks/kubenet/10.244.1.{last}"));
-        std::fs::write(note, format!("{}\r\neth0", pod.id)).expect("noted");
-        self.pods
-            .push((pod, format!("10.244.1.{last}").parse().expect("one")));
+        let pods = bridge(&world);
+        Bridged { world, pods }
     }
 
     /// The daemon, which waits beside the bridge.
@@ -162,10 +160,20 @@ pub(crate) fn a_bridge_is_adopted_confirmed_and_released(_: PrivateNet) {
     let running = bridged.start();
     let early = running.client.add(&Pod::new("too-early").request());
     assert!(matches!(early, Err(ClientError::Refused(e)) if e.kind == ErrorKind::NotReady));
+    let asked = running
+        .client
+        .post::<serde_json::Value>("/v1/reload", &serde_json::json!({}));
+    asked.expect("beside a bridge, too");
     bridged.adopt(&["--dry-run"]);
     assert!(bridged.is_a_bridge(), "nothing has moved");
     bridged.adopt(&[]);
     assert!(!bridged.is_a_bridge());
+    let asked = running
+        .client
+        .post::<serde_json::Value>("/v1/reload", &serde_json::json!({}));
+    asked.expect("the same configuration");
+    let gateway = bridged.world.net().link(&name("cbr0")).expect("there").mac;
+    assert_eq!(gateway, Some(BRIDGE_MAC), "as the pods know it");
     bridged.all_reach("by the switch");
     let ports: Vec<PortRow> = running.client.get("/v1/ports").expect("a view");
     assert_eq!(ports.len(), 4, "host, uplink, two pods");

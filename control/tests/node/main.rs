@@ -13,6 +13,7 @@ mod containers;
 mod counters;
 mod dhcp;
 mod faults;
+mod install;
 mod life;
 mod listen;
 mod load;
@@ -20,7 +21,10 @@ mod look;
 #[allow(dead_code, reason = "other tests use the rest")]
 #[path = "../devices/nft.rs"]
 mod nft;
+#[path = "../page/mod.rs"]
+mod page;
 mod policy;
+mod readme;
 #[path = "../runtime/mod.rs"]
 mod runtime;
 mod systemd;
@@ -87,6 +91,9 @@ tests! {
     dhcp::the_node_renews_its_lease_under_pod_load_under_kubenet,
     policy::a_forward_drop_holds_at_every_moment_under_azure,
     policy::a_forward_drop_holds_at_every_moment_under_kubenet,
+    install::the_page_installs_runs_and_takes_off_under_kubenet,
+    install::the_page_installs_runs_and_takes_off_under_azure,
+    readme::what_the_readme_does_on_a_node_is_done,
     faults::a_state_that_cannot_be_written_is_named_and_costs_no_frame,
     faults::a_full_disk_is_named_and_costs_no_frame,
     faults::a_capture_to_a_full_disk_ends_and_costs_no_frame,

@@ -269,10 +269,12 @@ impl World {
                 }
                 all.expect("a hundred at least")
             });
-            // The first pings are out before anything happens.
+            // The first pings are out before anything happens, and the last when it has ended, also
+            // by a panic.
             std::thread::sleep(Duration::from_millis(50));
+            let ended = Ended(&done);
             let result = work();
-            done.store(true, std::sync::atomic::Ordering::Relaxed);
+            drop(ended);
             (result, pinging.join().expect("it pings"))
         })
     }
@@ -351,6 +353,15 @@ fn give_addresses(net: &Netlink, plan: &Plan, at: usize) {
         source: None,
     };
     net.add_route(&name("eth0"), &default).expect("a route");
+}
+
+/// Says so when it is dropped.
+struct Ended<'a>(&'a std::sync::atomic::AtomicBool);
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, std::sync::atomic::Ordering::Relaxed);
+    }
 }
 
 /// A daemon that was started here. Dropping it kills it.
