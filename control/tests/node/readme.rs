@@ -64,11 +64,13 @@ impl Reader {
                 self.daemon.take().expect("it runs").kill();
                 self.machine.run(page, step);
             }
-            ["tapline", "top" | "capture", ..] => self.looks(page, step),
-            ["curl", ..] if !Path::new("/usr/bin/curl").exists() => {}
             // A program that this node need not have, and one that leaves this test no child to end:
             // both have tests of their own, and so have filters.
-            ["tcpdump", ..] | ["tapline", "upgrade", ..] | ["tapline", "capture", "--filter", ..] => {}
+            ["tcpdump", ..]
+            | ["tapline", "upgrade", ..]
+            | ["tapline", "capture", "--filter", ..] => {}
+            ["tapline", "top" | "capture", ..] => self.looks(page, step),
+            ["curl", ..] if !Path::new("/usr/bin/curl").exists() => {}
             _ => self.machine.run(page, step),
         }
     }
