@@ -98,6 +98,7 @@ fn spec(routes: &[IpNet]) -> TablesSpec {
         mac: Station::new(Mac::new([2, 0, 0, 0, 1, id as u8])).expect("a station"),
         mtu: 1500,
         hairpin: false,
+        isolated: false,
     };
     // As many next hops as a node has neighbours.
     let to = |(nth, net): (usize, &IpNet)| (*net, hop((nth % 400) as u32));

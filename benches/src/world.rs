@@ -57,6 +57,7 @@ fn row(id: usize, role: PortRole, mac: Mac) -> PortSpec {
         mac: Station::new(mac).expect("one owner"),
         mtu: 1500,
         hairpin: false,
+        isolated: false,
     }
 }
 

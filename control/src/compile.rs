@@ -82,6 +82,10 @@ pub struct PodPort {
     pub addresses: Vec<IpAddr>,
     /// May it reach itself through the switch?
     pub hairpin: bool,
+    /// Is it kept from other isolated pods, and from itself?
+    pub isolated: bool,
+    /// May it send from no MAC but its own, whatever the node's guards say?
+    pub mac_checked: bool,
     /// Its MTU, where it is not the uplink's.
     pub mtu: Option<u16>,
     /// The names by which the configuration may mean it.
@@ -97,6 +101,8 @@ impl PodPort {
             mac,
             addresses,
             hairpin: false,
+            isolated: false,
+            mac_checked: false,
             mtu: None,
             called: Vec::new(),
         }
@@ -261,6 +267,7 @@ fn ports(node: &NodeSpec, pods: &[PodPort]) -> Vec<PortSpec> {
         mac,
         mtu: node.mtu,
         hairpin,
+        isolated: false,
     };
     let fixed = [
         row(HOST_PORT, PortRole::Host, node.macs.host, false),
@@ -268,6 +275,7 @@ fn ports(node: &NodeSpec, pods: &[PodPort]) -> Vec<PortSpec> {
     ];
     let pods = pods.iter().map(|pod| PortSpec {
         mtu: pod.mtu.unwrap_or(node.mtu),
+        isolated: pod.isolated,
         ..row(pod.port, PortRole::Pod, pod.mac, pod.hairpin)
     });
     fixed.into_iter().chain(pods).collect()

@@ -64,6 +64,7 @@ drop_reasons! {
     UnknownStorm, "unknown_storm", "the port it came in by sends more to unknown stations than it may";
     ReservedGroup, "reserved_group", "a link-local control frame, which no bridge forwards (IEEE 802.1D table 7-10)";
     SamePort, "same_port", "the target lives on the ingress port, and hairpin is off";
+    Isolated, "isolated", "both ports are isolated, and such ports do not reach each other";
     NoEgress, "no_egress", "flooded where no other port takes floods";
     UnknownUnicast, "unknown_unicast", "no port is known for the target, and unknown targets are not flooded here";
     UplinkNotOurs, "uplink_not_ours", "came in by the uplink and is for nobody behind this switch";

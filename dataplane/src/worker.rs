@@ -583,8 +583,8 @@ impl<P: Port> Worker<P> {
     /// The same buffer to every port; each copy has an exit of its own.
     fn flood(&mut self, mut frame: Frame, ingress: PortId, tables: &Tables) {
         let (mut copies, mut taken) = (0, Taken::Now);
-        for egress in tables.floods().iter().filter(|egress| **egress != ingress) {
-            if self.transmit(&mut frame, *egress) == Taken::Later {
+        for egress in tables.floods_from(ingress) {
+            if self.transmit(&mut frame, egress) == Taken::Later {
                 taken = Taken::Later;
             }
             copies += 1;

@@ -423,6 +423,7 @@ fn ports(host: Mac, hairpin: bool) -> Vec<PortSpec> {
         mac: station(mac),
         mtu: 1500,
         hairpin: hairpin && role == PortRole::Pod,
+        isolated: false,
     })
     .collect()
 }

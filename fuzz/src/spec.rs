@@ -88,6 +88,8 @@ fn port_row(input: &mut Input<'_>) -> PortSpec {
         mac: Station::new(input.mac()).unwrap_or_else(|_| crate::station(POD_A)),
         mtu: MTUS[usize::from(control >> 5 & 0b11)],
         hairpin: control & 0x80 != 0,
+        // Of the pods every second one.
+        isolated: role == PortRole::Pod && control & 0x08 != 0,
     }
 }
 

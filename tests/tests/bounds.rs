@@ -56,6 +56,7 @@ fn largest() -> TablesSpec {
             mac: mac(id),
             mtu: 1500,
             hairpin: false,
+            isolated: false,
         })
         .collect();
     spec.owners = (0..OWNERS_MAX)

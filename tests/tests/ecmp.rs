@@ -71,6 +71,7 @@ fn spec(groups: Vec<Group>) -> TablesSpec {
         mac: Station::new(Mac::new(mac)).expect("a station"),
         mtu: 1500,
         hairpin: false,
+        isolated: false,
     };
     let pod = |id: usize| row(id, PortRole::Pod, [2, 0, 0, 0, 0, id as u8]);
     let to = |text: &str, group| {

@@ -72,6 +72,7 @@ fn spec() -> TablesSpec {
         mac: Station::new(mac).expect("a station"),
         mtu: 1500,
         hairpin: false,
+        isolated: false,
     };
     let station = |id, mac| NextHop::Station {
         port: port(id),

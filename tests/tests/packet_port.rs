@@ -128,6 +128,7 @@ fn tables() -> Tables {
         mac: Station::new(MACS[id]).expect("a station"),
         mtu: 1500,
         hairpin: false,
+        isolated: false,
     };
     let owner = |id: usize| Owner {
         port: port(id),

@@ -75,6 +75,7 @@ fn spec() -> TablesSpec {
         mac: Station::new(Mac::new([2, 0, 0, 0, 1, id as u8])).expect("a station"),
         mtu: 1500,
         hairpin: false,
+        isolated: false,
     };
     TablesSpec {
         ports: vec![row(INGRESS), row(EGRESS[0]), row(EGRESS[1])],

@@ -51,6 +51,7 @@ fn tables(number: u16) -> Tables {
         mac: Station::new(mac(1000 + index as u64)).expect("a station"),
         mtu: number,
         hairpin: false,
+        isolated: false,
     };
     Tables::build(&TablesSpec {
         ports: (0..PORTS).map(row).collect(),

@@ -291,6 +291,7 @@ fn spec(second: PortRole, routes: Vec<(IpNet, NextHop)>, crossing: Crossing) -> 
         mac: station([0x02, 0xee, 0, 0, 0, at as u8]),
         mtu: 1500,
         hairpin: false,
+        isolated: false,
     };
     TablesSpec {
         ports: vec![row(0, PortRole::Pod), row(1, second)],

@@ -221,6 +221,7 @@ fn tables(pods: &[Pod]) -> TablesSpec {
         mac: station(host_port(NonZeroU16::MIN).mac.octets()),
         mtu: MTU,
         hairpin: false,
+        isolated: false,
     };
     let rows = pods.iter().enumerate().map(|(at, pod)| PortSpec {
         id: port(at),

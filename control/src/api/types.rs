@@ -170,7 +170,7 @@ pub struct AddRequest {
     /// May the pod reach itself through the switch?
     #[serde(default)]
     pub hairpin: bool,
-    /// May it reach other isolated ports of the node?
+    /// Is it kept from other isolated ports of the node?
     #[serde(default)]
     pub isolated: bool,
     /// Are its frames checked for its own source address? As the switch has it without a word.

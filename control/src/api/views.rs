@@ -113,6 +113,9 @@ pub struct PortRow {
     pub addresses: Vec<IpNet>,
     /// May frames go back the way they came?
     pub hairpin: bool,
+    /// Is it kept from other isolated ports?
+    #[serde(default)]
+    pub isolated: bool,
     /// Its counters, since the daemon started.
     pub traffic: Traffic,
 }

@@ -77,6 +77,7 @@ fn columns(view: View) -> &'static [Column] {
             ("index", "host_end.index"),
             ("tap", "tap.name"),
             ("mtu", "tap.mtu"),
+            ("isolated", "isolated"),
             ("received", "traffic.received"),
             ("transmitted", "traffic.transmitted"),
             ("dropped", "traffic.dropped"),

@@ -66,6 +66,8 @@ pub struct Wanted {
     pub ip_masq: bool,
     /// The pod may reach itself.
     pub hairpin: bool,
+    /// It is kept from other isolated pods.
+    pub isolated: bool,
     /// Its source address is checked.
     pub mac_spoof_check: Option<bool>,
     /// Its MTU.
@@ -95,6 +97,7 @@ struct Raw {
     mtu: Option<i64>,
     hairpin_mode: Option<bool>,
     promisc_mode: Option<bool>,
+    port_isolation: Option<bool>,
     macspoofchk: Option<bool>,
     dns: Option<Dns>,
     ipam: Option<RawIpam>,
@@ -286,6 +289,7 @@ impl Conf {
             force_address: yes(raw.force_address),
             ip_masq: yes(raw.ip_masq),
             hairpin: hairpin || promiscuous,
+            isolated: yes(raw.port_isolation),
             mac_spoof_check: raw.macspoofchk,
             mtu: mtu(raw.mtu, faults),
             mac,

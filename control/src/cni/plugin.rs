@@ -238,8 +238,7 @@ impl<'a> Plugin<'a> {
             mtu: wanted.mtu,
             mac: wanted.mac,
             hairpin: wanted.hairpin,
-            // `portIsolation` is refused.
-            isolated: false,
+            isolated: wanted.isolated,
             mac_spoof_check: wanted.mac_spoof_check,
             requested: match self.conf.ipam {
                 Ipam::BuiltIn => wanted.ips.clone(),

@@ -17,7 +17,7 @@ struct Row {
 
 /// Keys of the `bridge` plugin (`plugins/main/bridge/bridge.go`) and of azure's (`azure-vnet`,
 /// `cni/network/netconfig.go` of azure-container-networking).
-const ROWS: [Row; 11] = [
+const ROWS: [Row; 10] = [
     Row {
         key: "vlan",
         asks: is_set,
@@ -37,11 +37,6 @@ const ROWS: [Row; 11] = [
         key: "disableContainerInterface",
         asks: is_set,
         why: "a pod's interface comes up with its address",
-    },
-    Row {
-        key: "portIsolation",
-        asks: is_set,
-        why: "the switch does not keep two pods of a node apart; a network policy does",
     },
     Row {
         key: "mode",

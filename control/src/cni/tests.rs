@@ -339,7 +339,7 @@ fn a_bridge_configuration_means_what_it_meant() {
     let all = wanted(
         r#""type": "tapline-cni", "bridge": "cbr0", "isDefaultGateway": true, "forceAddress": true,
         "ipMasq": true, "ipMasqBackend": "nftables", "mtu": 1400, "hairpinMode": true,
-        "macspoofchk": true, "portIsolation": false, "vlan": 0, "vlanTrunk": [], "enabledad": false,
+        "macspoofchk": true, "portIsolation": true, "vlan": 0, "vlanTrunk": [], "enabledad": false,
         "preserveDefaultVlan": false, "disableContainerInterface": false, "addIf": "eth0",
         "dns": {"nameservers": ["10.0.0.10"]}"#,
     );
@@ -352,6 +352,7 @@ fn a_bridge_configuration_means_what_it_meant() {
             force_address: true,
             ip_masq: true,
             hairpin: true,
+            isolated: true,
             mac_spoof_check: Some(true),
             mtu: Some(1400),
             mac: None,
@@ -376,7 +377,7 @@ fn a_bridge_configuration_means_what_it_meant() {
 fn what_is_not_done_here_is_refused_by_name_all_at_once() {
     let error = refused(
         r#""vlan": 7, "vlanTrunk": [{"id": 3}], "enabledad": true, "mode": "transparent",
-        "disableContainerInterface": true, "portIsolation": true, "ipsToRouteViaHost": ["169.254.20.10", "10.1.1.1"],
+        "disableContainerInterface": true, "ipsToRouteViaHost": ["169.254.20.10", "10.1.1.1"],
         "serviceCidrs": "10.0.0.0/16", "ipam": {"type": "tapline", "subnet": "10.0.0.0/8"},
         "multiTenancy": true, "enableSnatOnHost": true, "podNamespaceForDualNetwork": ["a"],
         "runtimeConfig": {"portMappings": [{"hostPort": 80}], "deviceID": "0", "ipRanges": [[]],
@@ -394,7 +395,6 @@ fn what_is_not_done_here_is_refused_by_name_all_at_once() {
         "vlanTrunk",
         "enabledad",
         "disableContainerInterface",
-        "portIsolation",
         "mode",
         "multiTenancy",
         "enableSnatOnHost",

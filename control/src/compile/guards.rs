@@ -78,8 +78,12 @@ impl Guards {
     fn of_pod(&self, pod: &PodPort) -> PortGuard {
         let mine = |more: &&More| pod.called.contains(&more.pod);
         let more = self.more.iter().find(mine);
+        let stations = more.filter(|_| !pod.mac_checked);
         PortGuard {
-            stations: self.spoof,
+            stations: match pod.mac_checked {
+                true => Mode::Enforce,
+                false => self.spoof,
+            },
             addresses: self.spoof,
             routers: self.routers,
             loops: self.loops,
@@ -88,7 +92,7 @@ impl Guards {
             learned_max: self.learned_max,
             storms: self.storms,
             rates: self.rates,
-            more_stations: more.map_or_else(Vec::new, |more| more.stations.clone()),
+            more_stations: stations.map_or_else(Vec::new, |more| more.stations.clone()),
             more_addresses: more.map_or_else(Vec::new, |more| more.addresses.clone()),
         }
     }

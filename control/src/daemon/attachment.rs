@@ -50,10 +50,10 @@ pub struct Attachment {
     /// May it reach itself through the switch?
     #[serde(default)]
     pub hairpin: bool,
-    /// May it reach other isolated ports?
+    /// Is it kept from other isolated ports?
     #[serde(default)]
     pub isolated: bool,
-    /// Are its frames checked for its own source address?
+    /// May it send from its own hardware address only, whatever the node's guards say?
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mac_spoof_check: Option<bool>,
     /// Does the node masquerade what it sends beyond its link?
@@ -86,6 +86,8 @@ impl Attachment {
     pub fn pod_port(&self) -> Option<PodPort> {
         Some(PodPort {
             hairpin: self.hairpin,
+            isolated: self.isolated,
+            mac_checked: self.mac_spoof_check == Some(true),
             mtu: Some(self.mtu),
             called: vec![self.name(), self.key.container_id.clone()],
             ..PodPort::new(

@@ -142,6 +142,7 @@ impl Core {
                     _ => Vec::new(),
                 },
                 hairpin: false,
+                isolated: false,
                 traffic: traffic(&ledger.port(port)),
             });
         }
@@ -170,6 +171,7 @@ impl Core {
                 pod_end: Some(pod_end),
                 addresses: one.addresses.iter().map(|held| held.address).collect(),
                 hairpin: one.hairpin,
+                isolated: one.isolated,
                 traffic: traffic(&ledger.port(port)),
             })
         }));

@@ -92,8 +92,7 @@ fn obey(
             }
         }
         Verdict::Flood => {
-            let floods = world.tables.floods().iter().copied();
-            let others: Vec<PortId> = floods.filter(|egress| *egress != ingress).collect();
+            let others: Vec<PortId> = world.tables.floods_from(ingress).collect();
             if others.is_empty() {
                 Fate::Drop(DropReason::NoEgress)
             } else {

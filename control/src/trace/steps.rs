@@ -73,17 +73,13 @@ pub fn tell(board: &dyn Board, step: Step, segments: bool) -> StepRow {
                 json!({"mac": mac.to_string(), "unknown": label}),
             )
         }
-        Step::Hairpin { port: id, allowed } => {
-            let may = if allowed { "may" } else { "may not" };
+        Step::Hairpin { port, allowed } => hairpin_row(board, port, allowed),
+        Step::Isolated { egress } => {
             let text = format!(
-                "the way out is the way in, {}, and a frame {may} go back",
-                port(id)
+                "port {} is isolated, and so is the way in: such ports do not reach each other",
+                port(egress)
             );
-            row(
-                "hairpin",
-                text,
-                json!({"port": port(id), "allowed": allowed}),
-            )
+            row("isolated", text, json!({"egress": port(egress)}))
         }
         Step::Owner { address, owner } => owner_row(board, address, owner),
         Step::Policy { egress } => {
@@ -107,6 +103,13 @@ fn guard(reason: DropReason, mode: Mode) -> StepRow {
     let text = format!("a guard of the port {what}: {}", reason.meaning());
     let facts = json!({"reason": reason.label(), "mode": label});
     row("guard", text, facts)
+}
+
+fn hairpin_row(board: &dyn Board, id: PortId, allowed: bool) -> StepRow {
+    let port = board.port_name(id);
+    let may = if allowed { "may" } else { "may not" };
+    let text = format!("the way out is the way in, {port}, and a frame {may} go back");
+    row("hairpin", text, json!({"port": port, "allowed": allowed}))
 }
 
 fn owner_row(board: &dyn Board, address: IpAddr, owner: Option<Owner>) -> StepRow {

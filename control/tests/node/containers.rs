@@ -15,15 +15,19 @@ use std::time::Duration;
 
 use control::api::server::{Bound, Limits, Server};
 use control::compile::NodeSpec;
+use control::daemon::node::PodAddresses;
 use control::daemon::store::Store;
 use control::daemon::systemd::Heirlooms;
 use control::daemon::{Core, Daemon, Settings};
 use control::devices::netlink::link::VethEnd;
 use control::devices::{DeviceName, Netlink, Netns};
+use control::ipam::Pool;
 use control::lab::placement;
 use control::lab::privilege::PrivateNet;
 use control::lab::probe::ping::{PingSpec, ping};
 use control::plan::{self, LoadOptions, Plugin};
+use dataplane::addr::Mac;
+use dataplane::tables::guard::Mode;
 use serde_json::{Value, json};
 
 use crate::runtime::{Called, call};
@@ -317,4 +321,77 @@ pub(crate) fn what_a_configuration_asks_for_is_on_the_devices(_: PrivateNet) {
     assert_eq!(differs.error().0, 102, "{differs:?}");
     node.call("DEL", &a, &conf).nothing();
     node.nothing_is_left();
+}
+
+/// As the flag of a Linux bridge's port: from one such pod to another nothing passes, to the node and
+/// to other pods all does.
+pub(crate) fn isolated_containers_reach_the_node_and_others_and_not_each_other(_: PrivateNet) {
+    let node = Node::new(Plugin::Kubenet);
+    let [a, b, c] = ["a", "b", "c"].map(Container::new);
+    let apart = node.conf(json!({"portIsolation": true}));
+    let [of_a, of_b] = [&a, &b].map(|pod| node.call("ADD", pod, &apart).result());
+    let of_c = node.add(&c);
+    a.reaches(address(&of_c));
+    c.reaches(address(&of_b));
+    a.reaches("10.244.0.1".parse().expect("the gateway"));
+    for (pod, to) in [(&a, address(&of_b)), (&b, address(&of_a))] {
+        let spec = PingSpec {
+            count: 1,
+            timeout: Duration::from_millis(300),
+            ..PingSpec::to(to)
+        };
+        assert_eq!(ping(&pod.netns, &spec).expect("a socket").received(), 0);
+    }
+    let isolated = |core: &mut Core| {
+        let ports = core.ports().expect("a view").into_iter();
+        let drops = core
+            .drop_rows()
+            .into_iter()
+            .find(|row| row.reason == "isolated");
+        (
+            ports.filter(|row| row.isolated).count(),
+            drops.expect("seen").frames,
+        )
+    };
+    let (ports, frames) = node.daemon.with(isolated).expect("it serves");
+    assert!(ports == 2 && frames >= 2, "{ports} ports, {frames} frames");
+}
+
+/// Where the node's guards are off, a pod whose network asks for it is still held to its own MAC.
+pub(crate) fn macspoofchk_holds_a_pod_to_its_own_mac_whatever_the_guards_say(_: PrivateNet) {
+    let node = Node::new(Plugin::Kubenet);
+    let [a, b] = ["a", "b"].map(Container::new);
+    let checked = node.conf(json!({"macspoofchk": true}));
+    let of_a = node.call("ADD", &a, &checked).result();
+    let of_b = node.add(&b);
+    let off = |core: &mut Core| {
+        let mut spec = core.spec().clone();
+        spec.guards.spoof = Mode::Off;
+        let (settings, pods) = (core.settings().clone(), PodAddresses::Cidrs(Vec::new()));
+        let pool = Pool::of_pod_cidrs(&[("10.244.0.0/24".parse().expect("a prefix"), None)]);
+        core.reload(spec, settings, &pods, pool.expect("a pool"))
+    };
+    node.daemon.with(off).expect("it serves").expect("it holds");
+    for (pod, to, last) in [(&a, &of_b, 1), (&b, &of_a, 2)] {
+        let net = Netlink::open(&pod.netns).expect("opened");
+        let mac = Mac::new([2, 0, 0, 0, 0, last]);
+        net.set_mac(&device("eth0"), mac)
+            .expect("a pod may do that");
+        let spec = PingSpec {
+            count: 1,
+            timeout: Duration::from_millis(300),
+            ..PingSpec::to(address(to))
+        };
+        ping(&pod.netns, &spec).expect("a socket");
+    }
+    let rows = node
+        .daemon
+        .with(|core| core.guard_rows())
+        .expect("it serves");
+    let of = |port: usize| {
+        let mut rows = rows.iter().filter(|row| row.port == port);
+        let row = rows.find(|row| row.guard == "stations").expect("a guard");
+        (row.mode.as_str(), row.refused > 0)
+    };
+    assert_eq!([of(2), of(3)], [("on", true), ("off", false)]);
 }

@@ -81,6 +81,8 @@ tests! {
     containers::containers_come_reach_each_other_are_checked_and_go_in_both_modes,
     containers::an_add_that_fails_leaves_nothing_and_gc_takes_what_the_runtime_forgot,
     containers::what_a_configuration_asks_for_is_on_the_devices,
+    containers::isolated_containers_reach_the_node_and_others_and_not_each_other,
+    containers::macspoofchk_holds_a_pod_to_its_own_mac_whatever_the_guards_say,
     cni::two_hundred_and_fifty_containers_come_and_go_at_once,
     cni::a_runtime_sees_nothing_of_kills_between_its_adds_and_dels,
     truth::an_azure_node_serves_no_add_until_the_wireserver_has_spoken,

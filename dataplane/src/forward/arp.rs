@@ -10,7 +10,7 @@
 //! `ebtables.SetDnatForArpReplies`, which floods where we unicast).
 
 use super::witness::note;
-use super::{Known, Step, Witness, conflict, guard, owner, told_to};
+use super::{Known, Step, Witness, conflict, guard, is_isolated, owner, told_to};
 use crate::addr::Station;
 use crate::frame::arp::{ArpView, Operation};
 use crate::frame::{FrameView, Network};
@@ -62,6 +62,9 @@ fn request<W: Witness>(
     match owner(packet.target.into(), tables, witness) {
         // The asker's own address, as a probe before use: silence says that it is free.
         Some(owner) if owner.port == ingress.id => Verdict::Drop(DropReason::ArpUnanswered),
+        Some(owner) if is_isolated(ingress, owner.port, tables, witness) => {
+            Verdict::Drop(DropReason::Isolated)
+        }
         Some(owner) => Verdict::Punt(Punt::AnswerArp {
             mac: told_to(ingress, owner),
         }),
@@ -140,6 +143,9 @@ fn reply_among_us<W: Witness>(
         let allowed = false;
         note!(witness, Step::Hairpin { port, allowed });
         return Verdict::Drop(DropReason::SamePort);
+    }
+    if is_isolated(ingress, port, tables, witness) {
+        return Verdict::Drop(DropReason::Isolated);
     }
     Verdict::Forward {
         egress: port,

@@ -4,7 +4,7 @@
 //! Never: the uplink: its frames have the NIC's address, whoever they are for.
 
 use super::witness::note;
-use super::{Known, Step, Witness, World, host, route};
+use super::{Known, Step, Witness, World, host, is_isolated, route};
 use crate::addr::Mac;
 use crate::addr::PortId;
 use crate::frame::FrameView;
@@ -43,6 +43,9 @@ pub(super) fn decide<W: Witness>(
     match station {
         Some(egress) if egress == ingress.id && !ingress.hairpin => {
             Verdict::Drop(DropReason::SamePort)
+        }
+        Some(egress) if is_isolated(ingress, egress, world.tables, witness) => {
+            Verdict::Drop(DropReason::Isolated)
         }
         Some(egress) if comes_by_host(view, ingress, egress, world, witness) => {
             route::to_host(ingress, world.tables, witness)

@@ -14,6 +14,9 @@
 //! | any other frame | [`bridge`]: by MAC address |
 //! | does it simply go from one known station to another? | [`straight`], which is asked before the rest |
 //! | is it the kernel's business first? | [`host`]: by policy, or since it answers what came that way |
+//!
+//! Between two isolated ports nothing passes, by whichever of these; what the kernel sends on, it
+//! sends by the host port, which is none of them.
 
 mod arp;
 mod bridge;
@@ -140,6 +143,26 @@ fn group(target: Mac, ingress: &PortRow, tables: &Tables) -> Verdict {
 #[inline(always)]
 fn is_kept_apart(ingress: &PortRow, tables: &Tables) -> bool {
     tables.policy() == Policy::ViaHost && ingress.role == PortRole::Pod
+}
+
+/// True if nothing may pass from `ingress` to `egress`.
+#[inline(always)]
+fn is_isolated<W: Witness>(
+    ingress: &PortRow,
+    egress: PortId,
+    tables: &Tables,
+    witness: &mut W,
+) -> bool {
+    let egress = if ingress.isolated {
+        tables.port(egress)
+    } else {
+        None
+    };
+    let Some(egress) = egress.filter(|egress| ingress.is_isolated_from(egress)) else {
+        return false;
+    };
+    note!(witness, Step::Isolated { egress: egress.id });
+    true
 }
 
 /// Who holds `address`, told to the witness.

@@ -11,7 +11,10 @@
 use std::net::Ipv6Addr;
 
 use super::witness::note;
-use super::{Step, Witness, World, bridge, conflict, group, guard, is_kept_apart, owner, told_to};
+use super::{
+    Step, Witness, World, bridge, conflict, group, guard, is_isolated, is_kept_apart, owner,
+    told_to,
+};
 use crate::frame::FrameView;
 use crate::frame::nd::{Message, NdView};
 use crate::frame::offload::Offload;
@@ -78,13 +81,16 @@ fn solicited<W: Witness>(
     witness: &mut W,
 ) -> Option<Verdict> {
     let owner = owner(packet.target.into(), tables, witness)?;
-    let other = owner.port != ingress.id;
-    other.then(|| {
-        Verdict::Punt(Punt::AnswerSolicitation {
-            mac: told_to(ingress, owner),
-            router: tables.is_router(owner.mac),
-        })
-    })
+    if owner.port == ingress.id {
+        return None;
+    }
+    if is_isolated(ingress, owner.port, tables, witness) {
+        return Some(Verdict::Drop(DropReason::Isolated));
+    }
+    Some(Verdict::Punt(Punt::AnswerSolicitation {
+        mac: told_to(ingress, owner),
+        router: tables.is_router(owner.mac),
+    }))
 }
 
 /// For this node, or on an azure node for the pod that asked in its own name.

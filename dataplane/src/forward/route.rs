@@ -11,7 +11,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::witness::note;
-use super::{Step, Witness, World, host};
+use super::{Step, Witness, World, host, is_isolated};
 use crate::addr::{Mac, PortId};
 use crate::frame::flow::Flow;
 use crate::frame::ipv4::{self, Ipv4View};
@@ -56,6 +56,9 @@ pub(super) fn decide<W: Witness>(
     };
     match looked_up {
         Ok((hop, packet)) => match egress_of(hop, world.tables) {
+            Some(egress) if is_isolated(ingress, egress.id, world.tables, witness) => {
+                Verdict::Drop(DropReason::Isolated)
+            }
             Some(egress) if host::comes_first(view, ingress, egress, world, witness) => {
                 to_host(ingress, world.tables, witness)
             }

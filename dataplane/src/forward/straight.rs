@@ -24,12 +24,13 @@ pub(crate) struct Entrance<'a> {
 
 impl<'a> Entrance<'a> {
     /// That of `ingress`; none for the uplink, for whose frames the IP address decides, and for
-    /// pods that speak to no other but through the host.
+    /// pods that speak to no other but through the host, or not to all.
     #[inline]
     pub(crate) fn of(ingress: PortId, tables: &'a Tables) -> Option<Entrance<'a>> {
         let port = tables.port(ingress)?;
         let guard = tables.guard(ingress);
-        let asks = port.role == PortRole::Uplink || super::is_kept_apart(port, tables);
+        let asks =
+            port.role == PortRole::Uplink || port.isolated || super::is_kept_apart(port, tables);
         (!asks).then_some(Entrance { port, guard })
     }
 

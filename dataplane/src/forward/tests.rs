@@ -38,6 +38,7 @@ fn spec(routed: bool) -> TablesSpec {
         mac: Station::new(mac).expect("a station"),
         mtu: 1500,
         hairpin: false,
+        isolated: false,
     };
     let net = |text: &str| text.parse().expect("a prefix");
     let pod = NextHop::Station {
@@ -249,7 +250,7 @@ proptest! {
     #[test]
     fn listening_changes_nothing(
         source in prop::sample::select(vec![POD, ROUTER, LEARNED, STRANGER, NIC]),
-        guard in 0_usize..4, policy in any::<bool>(),
+        guard in 0_usize..4, policy in any::<bool>(), apart in any::<bool>(),
         target in prop::sample::select(vec![ROUTER, POD, LEARNED, STRANGER, NIC, Mac::BROADCAST]),
         ether_type in prop::sample::select(vec![0x0800u16, 0x0806, 0x86dd, 0x8100]),
         head in prop::sample::select(vec![vec![0x45u8], vec![0x60], vec![0, 1, 8, 0, 6, 4, 0, 1], vec![0, 1, 8, 0, 6, 4, 0, 2]]),
@@ -257,6 +258,8 @@ proptest! {
         ingress in 0usize..4, routed in any::<bool>(),
     ) {
         let mut spec = spec(routed);
+        spec.ports[HOST].isolated = apart;
+        spec.ports[A].isolated = apart;
         let open = PortGuard { stations: Mode::Off, addresses: Mode::Off, ..PortGuard::pod(Mode::Enforce) };
         let guards = [PortGuard::default(), PortGuard::pod(Mode::Enforce), open, PortGuard::host(Mode::Enforce)];
         spec.guards = [HOST, A].map(|at| (port(at), guards[guard].clone())).into();

@@ -60,6 +60,11 @@ pub enum Step {
         /// Its row says that frames may go back.
         allowed: bool,
     },
+    /// Way in and way out are both isolated.
+    Isolated {
+        /// The port that it would leave by.
+        egress: PortId,
+    },
     /// Who holds an address that an ARP packet or a neighbour solicitation names.
     Owner {
         /// The address.

@@ -55,6 +55,18 @@ pub struct PortSpec {
     pub mtu: u16,
     /// May a frame leave by the port it came in by?
     pub hairpin: bool,
+    /// Isolated ports reach no isolated port, themselves included, and every other one: as the
+    /// flag of that name of a Linux bridge's port (`br_skb_isolated`, net/bridge/br_private.h).
+    pub isolated: bool,
+}
+
+impl PortSpec {
+    /// True if nothing may pass from here to `egress`.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_isolated_from(&self, egress: &PortSpec) -> bool {
+        self.isolated && egress.isolated
+    }
 }
 
 /// An address that somebody on this switch holds, so that the switch may answer for it.
@@ -334,6 +346,19 @@ impl Tables {
         &self.floods
     }
 
+    /// Of these, the ports that take what comes in by `ingress`.
+    #[inline]
+    pub fn floods_from(&self, ingress: PortId) -> impl Iterator<Item = PortId> + '_ {
+        let from = self.port(ingress).filter(|row| row.isolated);
+        let apart = move |egress: PortId| {
+            let egress = self.port(egress);
+            from.zip(egress)
+                .is_some_and(|(from, egress)| from.is_isolated_from(egress))
+        };
+        let floods = self.floods.iter().copied();
+        floods.filter(move |egress| *egress != ingress && !apart(*egress))
+    }
+
     /// The port of the node's own kernel.
     #[inline]
     #[must_use]
@@ -585,6 +610,7 @@ mod tests {
             mac: Station::new(Mac::new([2, 0, 0, 0, 0, last])).expect("a station"),
             mtu: 1500,
             hairpin: false,
+            isolated: false,
         }
     }
 

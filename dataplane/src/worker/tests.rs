@@ -22,6 +22,7 @@ mod errors;
 mod finish;
 mod fragments;
 mod guards;
+mod isolated;
 mod law;
 mod legacy;
 mod neighbours;
@@ -54,6 +55,7 @@ fn row(id: usize, role: PortRole, mac: Mac) -> PortSpec {
         mac,
         mtu: 1500,
         hairpin: false,
+        isolated: false,
     }
 }
 

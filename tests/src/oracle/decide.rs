@@ -104,6 +104,7 @@ impl Oracle {
             (Some(egress), _) if egress == port.id && !port.hairpin => {
                 Fate::Dead(DropReason::SamePort)
             }
+            (Some(egress), _) if self.apart(port.id, egress) => Fate::Dead(DropReason::Isolated),
             (Some(egress), _) if by_host(egress) => self.to_host(port),
             (Some(egress), _) => Fate::To(egress, Edits::default()),
             (None, Unknown::Flood) => Fate::ToAll,
@@ -175,6 +176,7 @@ impl Oracle {
             Operation::Reply => match self.station(packet.target_mac) {
                 None => Fate::Dead(DropReason::UnknownUnicast),
                 Some(egress) if egress == port.id => Fate::Dead(DropReason::SamePort),
+                Some(egress) if self.apart(port.id, egress) => Fate::Dead(DropReason::Isolated),
                 Some(egress) => Fate::To(egress, Edits::default()),
             },
             Operation::Request if announces && port.role == PortRole::Uplink => {
@@ -183,6 +185,9 @@ impl Oracle {
             Operation::Request if announces => Fate::ToAll,
             Operation::Request => match self.holder(packet.target.into()) {
                 Some(holder) if holder.port == port.id => Fate::Dead(DropReason::ArpUnanswered),
+                Some(holder) if self.apart(port.id, holder.port) => {
+                    Fate::Dead(DropReason::Isolated)
+                }
                 Some(holder) => {
                     let (asker, mac) = (packet.sender_mac, self.told_at(port, holder.mac));
                     let (told, to) = ((mac, packet.target), (asker, packet.sender));
@@ -266,6 +271,9 @@ impl Oracle {
             && let Some(holder) = self.holder(packet.target.into())
             && holder.port != port.id
         {
+            if self.apart(port.id, holder.port) {
+                return Fate::Dead(DropReason::Isolated);
+            }
             let mac = self.told_at(port, holder.mac);
             let router = self.is_router(holder.mac);
             let told = (packet.target, mac);
@@ -334,6 +342,9 @@ impl Oracle {
                     _ => None,
                 };
                 match egress {
+                    Some(egress) if self.apart(port.id, egress.id) => {
+                        Fate::Dead(DropReason::Isolated)
+                    }
                     Some(egress) if self.is_for_host(view, port, &egress) => self.to_host(port),
                     _ => self.onwards(hop, &measures, port),
                 }

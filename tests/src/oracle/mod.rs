@@ -206,6 +206,12 @@ impl Oracle {
         row.map(|row| row.id)
     }
 
+    /// Two isolated ports, or one and itself: nothing passes.
+    fn apart(&self, ingress: PortId, egress: PortId) -> bool {
+        let isolated = |port| self.row(port).is_some_and(|row| row.isolated);
+        isolated(ingress) && isolated(egress)
+    }
+
     fn is_router(&self, mac: Mac) -> bool {
         self.spec.router_macs.contains(&mac)
     }
@@ -336,7 +342,7 @@ impl Oracle {
 
     fn flood(&mut self, arrival: Arrival) {
         let mut ports = self.floods();
-        ports.retain(|port| *port != arrival.ingress);
+        ports.retain(|port| *port != arrival.ingress && !self.apart(arrival.ingress, *port));
         if ports.is_empty() {
             return self.books.drop(arrival.ingress, DropReason::NoEgress);
         }

@@ -76,6 +76,8 @@ pub struct Universe {
     unknown: Unknown,
     policy: Policy,
     hairpin: bool,
+    /// The pods that do not reach each other.
+    isolated: [bool; PODS],
     mtu: u16,
 }
 
@@ -99,6 +101,7 @@ impl Universe {
                 Policy::None
             },
             hairpin: rng.u8(..4) == 0,
+            isolated: [rng.u8(..3) == 0; PODS],
             mtu: one(&mut rng, &[1500, 1500, 1400, 576, 9000]),
             seeds: seeds.to_vec(),
             rng,
@@ -124,6 +127,7 @@ impl Universe {
                 1500
             },
             hairpin,
+            isolated: index >= 2 && self.isolated[index - 2],
         };
         let mut spec = TablesSpec {
             ports: vec![
@@ -236,6 +240,7 @@ impl Universe {
             0 => self.turn = self.rng.usize(..PODS),
             1 => self.unknown = Unknown::Drop,
             2 => self.unknown = Unknown::Flood,
+            5 => self.isolated[pod] = !self.isolated[pod],
             3 => self.mtu = one(&mut self.rng, &[1500, 1400, 576, 9000]),
             _ => self.pods[pod] = !self.pods[pod],
         }

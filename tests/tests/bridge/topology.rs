@@ -256,6 +256,7 @@ fn spec() -> TablesSpec {
         mac: Station::new(pod(at)).expect("neither group nor zero"),
         mtu: MTU,
         hairpin: false,
+        isolated: false,
     };
     TablesSpec {
         ports: (0..PORTS).map(row).collect(),

@@ -499,6 +499,7 @@ pub(crate) fn tables(here: Side, there: Side, between: u16) -> TablesSpec {
         mac: station(mac),
         mtu,
         hairpin: false,
+        isolated: false,
     };
     let to_host = NextHop::Station {
         port: port(POD),

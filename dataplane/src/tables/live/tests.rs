@@ -52,6 +52,7 @@ fn spec() -> TablesSpec {
         mac: Station::new(mac(id as u8 + 1)).expect("a station"),
         mtu: 1500,
         hairpin: false,
+        isolated: false,
     };
     let owner = |id: usize| Owner {
         port: port(id),
