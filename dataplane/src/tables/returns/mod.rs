@@ -385,7 +385,7 @@ impl Returns {
     fn put(&self, key: &Key, carrier: Carrier, stage: Stage, port: PortId, now: Tick) {
         let (window, hash) = self.home(key);
         match self.seek(window, hash) {
-            Some((slot, word)) => {
+            Some((slot, word)) if word.left(now).is_some() => {
                 let stage = stage_after(word.stage(), stage);
                 let fresh = Word::new(hash, carrier, stage, word.port(), now);
                 // What is known already is left alone: a busy flow must not dirty a shared line.
@@ -393,7 +393,14 @@ impl Returns {
                     self.swap(slot, word, fresh);
                 }
             }
-            None => self.add(window, Word::new(hash, carrier, stage, port, now), key, now),
+            found => {
+                // What has run out and still stands there was another conversation, perhaps of
+                // another pod.
+                if let Some((slot, word)) = found {
+                    self.remove(slot, word);
+                }
+                self.add(window, Word::new(hash, carrier, stage, port, now), key, now);
+            }
         }
     }
 

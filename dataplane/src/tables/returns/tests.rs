@@ -126,6 +126,26 @@ fn the_end_of_tcp_is_an_end_until_a_syn() {
 }
 
 #[test]
+fn what_has_run_out_gives_nothing_to_the_next_of_the_same_tuple() {
+    let returns = Returns::new(64, 7);
+    let later = Tick(200 * SECOND);
+    returns.carried(&tuple(1), Carrier::Host, Stage::Closing, port(2), Tick(0));
+    returns.carried(&tuple(1), Carrier::Host, Stage::Open, port(3), later);
+    let left = returns
+        .entries(later)
+        .map(|entry| (entry.port, entry.stage));
+    assert_eq!(left.collect::<Vec<_>>(), [(port(3), Stage::Open)]);
+    returns.forget_port(port(2));
+    let kept = Totals {
+        live: 1,
+        added: 2,
+        expired: 1,
+        ..Totals::default()
+    };
+    assert_eq!(returns.totals(), kept);
+}
+
+#[test]
 fn a_detached_port_is_forgotten_whole() {
     let returns = Returns::new(64, 7);
     for n in 0..6 {
