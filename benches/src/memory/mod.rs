@@ -1,7 +1,7 @@
 //! The shipped worker without a kernel around it, beside DPDK.
 //!
 //! In: a scenario and a time. Out: frames forwarded a second by one core, or cycles a look-up.
-//! Never: a worker other than the shipped one: it learns, ages, counts and checks its books.
+//! Never: a worker other than the shipped one: it learns, ages, guards, counts and checks its books.
 //!
 //! Frames come from a [`NullPort`], which copies 64 bytes in and 64 bytes out and does nothing
 //! else, as DPDK's `net_null` with `copy=1`. Beside it the same through the dataplane's memory
@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dataplane::addr::{Mac, PortId};
+use dataplane::bucket::Rate;
 use dataplane::buffer::{FRAME_MAX, Frame, Pool};
 use dataplane::clock::Monotonic;
 use dataplane::frame::offload::Offload;
@@ -23,6 +24,7 @@ use dataplane::port::{BURST_FRAMES, Port, Ready, Taken, memory};
 use dataplane::snapshot::Publisher;
 use dataplane::tables::fdb::{CAPACITY_DEFAULT, Fdb};
 use dataplane::tables::fib::NextHop;
+use dataplane::tables::guard::{Mode, PortGuard, Rates};
 use dataplane::tables::{
     Addresses, Crossing, Policy, PortRole, PortSpec, Tables, TablesSpec, Unknown,
 };
@@ -73,7 +75,8 @@ struct Workload {
 }
 
 fn forward(work: &Workload, time: Duration) -> Result<Found, Unbuilt> {
-    let settings = |ports: &str| format!("one core, {FRAME} bytes, {}, {ports}", work.says);
+    let settings =
+        |ports: &str| format!("one core, {FRAME} bytes, guards on, {}, {ports}", work.says);
     let null = null_ports(work, time)?;
     let queued = memory_ports(work, time / 2)?;
     Ok(vec![
@@ -302,8 +305,27 @@ fn spec(second: PortRole, routes: Vec<(IpNet, NextHop)>, crossing: Crossing) -> 
         crossing,
         policy: Policy::None,
         unknown: Unknown::Flood,
-        guards: Vec::new(),
+        guards: guards(second),
     }
+}
+
+/// All guards of a pod behind which a network of stations is, of whatever addresses.
+fn guards(second: PortRole) -> Vec<(PortId, PortGuard)> {
+    let network = PortGuard {
+        stations: Mode::Off,
+        addresses: Mode::Off,
+        // Of 65,536 stations a few find no place in the FDB. That is seen, and they are not refused.
+        quota: Mode::Observe,
+        learned_max: u32::MAX,
+        // Before all stations are heard, most frames are for unknown ones.
+        rates: Rates {
+            unknown: Rate::per_second(1 << 20),
+            ..Rates::default()
+        },
+        ..PortGuard::pod(Mode::Enforce)
+    };
+    let pods = 1 + usize::from(second == PortRole::Pod);
+    (0..pods).map(|at| (port(at), network.clone())).collect()
 }
 
 /// Ethernet and IPv4 of a frame of 64 bytes to UDP, with a good checksum.
