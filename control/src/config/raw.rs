@@ -200,8 +200,8 @@ pub(crate) struct RawTruth {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 10, max = 60000))]
     pub(crate) timeout_ms: Option<u32>,
-    /// How often the sources are asked again, in seconds, 1 to 86400. Default: 10 while no truth
-    /// is known or pods lack addresses, and this otherwise: 300.
+    /// How often the sources of a known node are asked again, in seconds, 1 to 86400: it may have
+    /// been given more addresses. Default: 300. Until it is known they are asked each second.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 86400))]
     pub(crate) refresh_s: Option<u32>,

@@ -102,24 +102,26 @@ struct Asking {
 impl Asking {
     /// Without a store there is a core already, which knows.
     fn new(store: Option<Store>) -> Asking {
+        let known = store.is_none();
         Asking {
-            known: store.is_none(),
+            known,
             store,
             answer: None,
-            asked: None,
+            asked: known.then(Instant::now),
             late: false,
         }
     }
 
     /// What is answered by now; nothing where there is nothing new. A source may take its time, so it
-    /// is asked on a thread of its own.
+    /// is asked on a thread of its own. A node that is known is asked again now and then: it may have
+    /// been given more addresses.
     fn ask(&mut self, config: &NodeConfig, node: &Netns) -> Option<Result<Known, String>> {
-        if self.known {
-            return None;
-        }
-        let due = self
-            .asked
-            .is_none_or(|asked| asked.elapsed() >= TRUTH_AGAIN);
+        let again = if self.known {
+            config.truth.refresh
+        } else {
+            TRUTH_AGAIN
+        };
+        let due = self.asked.is_none_or(|asked| asked.elapsed() >= again);
         if self.answer.is_none() && due {
             let (told, answer) = mpsc::channel();
             let (config, node) = (config.clone(), node.clone());
@@ -135,14 +137,11 @@ impl Asking {
             }
             (self.answer, self.asked) = (Some(answer), Some(Instant::now()));
         }
-        let wait = if self.late {
-            Duration::ZERO
-        } else {
-            TRUTH_AT_ONCE
-        };
+        let waits = !self.late && !self.known;
+        let wait = if waits { TRUTH_AT_ONCE } else { Duration::ZERO };
         let answer = match self.answer.as_ref()?.recv_timeout(wait) {
             Ok(answer) => answer,
-            Err(RecvTimeoutError::Timeout) if self.late => return None,
+            Err(RecvTimeoutError::Timeout) if !waits => return None,
             Err(RecvTimeoutError::Timeout) => {
                 self.late = true;
                 return Some(Err(
@@ -415,6 +414,11 @@ impl Process {
         let fitting = answer.and_then(|known| Ok((self.fit(&config, &known)?, known.truth)));
         let ((spec, pool), truth) = match fitting {
             Ok(known) => known,
+            // What it said before holds.
+            Err(why) if asking.known => {
+                tracing::warn!("the node was asked again: {why}");
+                return Ok(());
+            }
             Err(why) => return self.serve_those_attached(why, asking),
         };
         let settings = self.settings(&config);
@@ -425,7 +429,14 @@ impl Process {
             let told = self
                 .daemon
                 .with(|core| core.reload(spec, settings, &truth.pods, pool));
-            if let Err(error) = told.and_then(|told| told.map_err(ApiError::from)) {
+            let told = told.and_then(|told| told.map_err(ApiError::from));
+            if asking.known {
+                if let Err(error) = told {
+                    tracing::warn!("what the node says now is refused: {error}");
+                }
+                return Ok(());
+            }
+            if let Err(error) = told {
                 return self.serve_those_attached(error.to_string(), asking);
             }
         }

@@ -88,6 +88,7 @@ tests! {
     truth::an_azure_node_serves_no_add_until_the_wireserver_has_spoken,
     truth::pods_attached_before_are_served_before_the_node_has_spoken,
     truth::a_wireserver_that_is_slow_keeps_no_pod_waiting,
+    truth::a_known_node_is_asked_again_and_may_have_more_addresses,
     truth::a_kubenet_node_carries_on_by_what_its_pods_have,
     dhcp::the_node_renews_its_lease_under_pod_load_under_azure,
     dhcp::the_node_renews_its_lease_under_pod_load_under_kubenet,

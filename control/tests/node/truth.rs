@@ -194,6 +194,39 @@ pub(crate) fn a_wireserver_that_is_slow_keeps_no_pod_waiting(_: PrivateNet) {
     served_before_it_has_spoken(&world, || Some(world.wireserver(Manners::Slow)));
 }
 
+pub(crate) fn a_known_node_is_asked_again_and_may_have_more_addresses(_: PrivateNet) {
+    let mut world = World::azure();
+    let config = world.azure_config("");
+    let asked_often = config.replace(
+        r#""timeout_ms": 2000"#,
+        r#""timeout_ms": 2000, "refresh_s": 1"#,
+    );
+    assert_ne!(config, asked_often);
+    world.configure(&asked_often);
+    let all = world.plan.nodes[0].pod_ips.clone();
+    let pod_ips = world.plan.nodes[0].pod_ips.as_mut().expect("azure's pods");
+    pod_ips.last = pod_ips.first;
+    let wireserver = world.wireserver(Manners::Good);
+    let running = world.start();
+    let (a, b) = (Pod::new("pod-a"), Pod::new("pod-b"));
+    let to_a = address(&a.added(&running));
+    let total = || running.status().ok()?.addresses.map(|pool| pool.total);
+    assert_eq!(total(), Some(1));
+    assert!(running.client.add(&b.request()).is_err());
+    // A source that is silent for a while takes nothing away.
+    world.silence(wireserver);
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(total(), Some(1));
+    assert_eq!(a.pings(world.other.into()).received(), 3);
+    world.plan.nodes[0].pod_ips = all;
+    let _wireserver = world.wireserver(Manners::Good);
+    let given = world.secondary().len() as u64;
+    until("the new addresses are given", || total() == Some(given));
+    assert_ne!(address(&b.added(&running)), to_a);
+    assert_eq!(b.pings(to_a).received(), 3);
+    assert_eq!(running.stop(), Some(0));
+}
+
 pub(crate) fn a_kubenet_node_carries_on_by_what_its_pods_have(_: PrivateNet) {
     let world = World::kubenet();
     let object = world.path("node.json");
