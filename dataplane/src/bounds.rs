@@ -61,15 +61,20 @@ pub fn at_limit(options: &Options) -> Vec<Bound> {
     bounds
 }
 
-/// What each worker has for itself.
-fn of_workers(workers: usize) -> [Bound; 4] {
-    let each = |what, limit, bytes: usize, because| Bound {
+/// Makes rows of what each worker has one of.
+fn row_of(workers: usize) -> impl Fn(&'static str, usize, usize, &'static str) -> Bound {
+    move |what, limit, bytes, because| Bound {
         what,
         limit,
         count: workers,
         bytes: workers * bytes,
         because,
-    };
+    }
+}
+
+/// What each worker has for itself.
+fn of_workers(workers: usize) -> [Bound; 4] {
+    let each = row_of(workers);
     [
         each(
             "buffers for frames",
@@ -100,13 +105,7 @@ fn of_workers(workers: usize) -> [Bound; 4] {
 
 /// What each worker remembers of others.
 fn of_memories(workers: usize) -> [Bound; 7] {
-    let each = |what, limit, bytes: usize, because| Bound {
-        what,
-        limit,
-        count: workers,
-        bytes: workers * bytes,
-        because,
-    };
+    let each = row_of(workers);
     [
         each(
             "buckets against storms",
