@@ -395,6 +395,8 @@ impl Door {
         http.timer(TokioTimer::new())
             .header_read_timeout(limits.patience)
             .max_buf_size(limits.head)
+            // A client may close its writing side once it has asked, and is answered all the same.
+            .half_close(true)
             .keep_alive(false);
         let _ = http
             .serve_connection(TokioIo::new(&mut stream), service)

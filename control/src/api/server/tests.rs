@@ -123,6 +123,21 @@ fn a_request_is_answered_and_an_error_keeps_kind_and_code() {
     assert!(matches!(wrong, Err(ClientError::Refused(e)) if e.kind == ErrorKind::BadMethod));
 }
 
+/// As `nc -N` and `socat` do it. Without an answer to it, whether one came was a race of the end of
+/// the stream with the handler.
+#[test]
+fn a_client_that_has_said_all_and_closed_that_side_is_answered() {
+    let socket = Socket::open(Limits::default(), own());
+    let body = r#"{"container_id": "c1", "ifname": "wait", "netns": "/n", "network": "net"}"#;
+    let head = format!(
+        "POST /v1/attachments HTTP/1.1\r\nhost: t\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    let answer = socket.raw(format!("{head}{body}").as_bytes());
+    assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer:?}");
+    assert_eq!(socket.calls(), 1);
+}
+
 #[test]
 fn a_socket_without_a_name_is_found_by_who_is_told_and_leaves_nothing() {
     let bound = Bound::nameless().unwrap();
