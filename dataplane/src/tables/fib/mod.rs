@@ -159,9 +159,7 @@ impl Fib {
     /// Looks up as many addresses as both slices have room for.
     #[inline]
     pub fn find_batch_v4(&self, addresses: &[Ipv4Addr], found: &mut [HopId]) {
-        for (address, found) in addresses.iter().zip(found) {
-            *found = HopId(v4::find(&self.v4, address.to_bits()));
-        }
+        v4::find_batch(&self.v4, addresses, found);
     }
 
     /// Looks up as many addresses as both slices have room for.

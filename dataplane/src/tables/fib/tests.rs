@@ -46,6 +46,27 @@ fn find(fib: &Fib, address: IpAddr) -> Option<NextHop> {
     single
 }
 
+/// The same for many at once, which take the passes of a batch side by side.
+fn find_all(fib: &Fib, addresses: &[IpAddr]) -> Vec<Option<NextHop>> {
+    let (mut v4, mut v6) = (Vec::new(), Vec::new());
+    for address in addresses {
+        match address {
+            IpAddr::V4(a) => v4.push(*a),
+            IpAddr::V6(a) => v6.push(*a),
+        }
+    }
+    let (mut found_v4, mut found_v6) = (vec![HopId::NONE; v4.len()], vec![HopId::NONE; v6.len()]);
+    fib.find_batch_v4(&v4, &mut found_v4);
+    fib.find_batch_v6(&v6, &mut found_v6);
+    let (mut found_v4, mut found_v6) = (found_v4.into_iter(), found_v6.into_iter());
+    let next = |address: &IpAddr| match address {
+        IpAddr::V4(_) => found_v4.next(),
+        IpAddr::V6(_) => found_v6.next(),
+    };
+    let ids: Vec<HopId> = addresses.iter().filter_map(next).collect();
+    ids.into_iter().map(|id| fib.hop(id)).collect()
+}
+
 fn hop(n: u8) -> NextHop {
     NextHop::Neighbour(Ipv4Addr::new(192, 0, 2, n).into())
 }
@@ -248,12 +269,21 @@ fn a_slot_full_of_host_routes_is_right_at_every_address() {
         (IpAddr::from([10, 7, high, low]).into(), hop(low % 200))
     }));
     let fib = build(&routes);
+    // Beside them in each batch: slots without a chunk, of which one has a next hop and one has none.
+    let (mut addresses, mut hops) = (Vec::new(), Vec::new());
     for low in 0..=u16::MAX {
         let [high, low] = low.to_be_bytes();
         let address = IpAddr::from([10, 7, high, low]);
-        let exact = routes.get(&address.into()).copied();
-        assert_eq!(find(&fib, address), exact.or(Some(hop(255))), "{address}");
+        let exact = routes.get(&address.into()).copied().or(Some(hop(255)));
+        assert_eq!(find(&fib, address), exact, "{address}");
+        addresses.extend([
+            address,
+            [11, 7, high, low].into(),
+            [10, 8, high, low].into(),
+        ]);
+        hops.extend([exact, None, Some(hop(255))]);
     }
+    assert_eq!(find_all(&fib, &addresses), hops);
 }
 
 #[test]

@@ -7,11 +7,11 @@
 //! routes seldom has more than one line, so most lookups read a root entry and one cache line.
 //! The tree is at most four deep, since 16 to the fourth is more than a slot has addresses.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use super::islands::{Key, Limits};
 use super::paint::{Painter, Range, Span, rank, signed};
-use super::{Entry, Family, LINE, Shape};
+use super::{Entry, Family, HopId, LINE, Shape};
 
 /// How many ranges a line holds.
 const FAN: usize = 16;
@@ -41,6 +41,138 @@ pub(super) struct Line {
     meanings: [u16; FAN],
 }
 
+/// How many addresses [`find_batch`] takes through its passes together.
+const BATCH: usize = 32;
+
+/// The numbers of the next hops for `addresses`, as many as both slices have room for.
+///
+/// In a large table a lookup's time is that of guessing wrong whether its slot has no line, one or
+/// a tree of them. So each question is asked of all addresses of a batch, and those that need a
+/// next step are put on a list without a branch.
+#[inline]
+pub(super) fn find_batch(table: &Shape<Line>, addresses: &[Ipv4Addr], found: &mut [HopId]) {
+    let batches = addresses.chunks(BATCH).zip(found.chunks_mut(BATCH));
+    for (addresses, found) in batches {
+        find_together(table, addresses, found);
+    }
+}
+
+#[inline]
+fn find_together(table: &Shape<Line>, addresses: &[Ipv4Addr], found: &mut [HopId]) {
+    let mut steps = [Step::default(); BATCH];
+    let mut chunks = List::new();
+    for (nth, (address, found)) in addresses.iter().zip(&mut *found).enumerate() {
+        let address = address.to_bits();
+        let entry = table.root.get(V4::slot(address)).copied().unwrap_or(0);
+        *found = HopId(entry as u16);
+        steps[nth % BATCH] = Step::into(entry, address);
+        chunks.add_if(nth, entry >= LINE);
+    }
+    // Reads a word of every first line, so that the processor fetches them side by side.
+    let mut trees = List::new();
+    for &nth in chunks.get() {
+        let step = &mut steps[usize::from(nth) % BATCH];
+        step.below = step.line(table).map_or(0, |line| line.meanings[0]);
+        trees.add_if(nth.into(), step.levels > 0);
+    }
+    while !trees.get().is_empty() {
+        let mut taller = List::new();
+        for &nth in trees.get() {
+            let step = &mut steps[usize::from(nth) % BATCH];
+            let branch = step.line(table).map_or(0, |line| line.rank(step.address));
+            step.at = step.start + u32::from(step.below) + branch as u32;
+            step.below = step.line(table).map_or(0, |line| line.meanings[0]);
+            step.levels -= 1;
+            taller.add_if(nth.into(), step.levels > 0);
+        }
+        trees = taller;
+    }
+    let mut covered = List::new();
+    for &nth in chunks.get() {
+        let step = &steps[usize::from(nth) % BATCH];
+        let hop = step.line(table).map_or(0, |line| line.hop(step.address));
+        found[usize::from(nth)] = HopId(hop);
+        covered.add_if(nth.into(), hop == 0);
+    }
+    for &nth in covered.get() {
+        let slot = V4::slot(steps[usize::from(nth) % BATCH].address);
+        found[usize::from(nth)] = HopId(table.cover.get(slot).copied().unwrap_or(0));
+    }
+}
+
+/// How far the lookup of one address of a batch has come.
+#[derive(Clone, Copy, Debug, Default)]
+struct Step {
+    address: u32,
+    /// The chunk's first line, and the one to look at next.
+    start: u32,
+    at: u32,
+    /// How many levels are above the leaves from there.
+    levels: u32,
+    /// Where the lines below that line begin, if it is no leaf.
+    below: u16,
+}
+
+impl Step {
+    #[inline]
+    fn into(entry: u32, address: u32) -> Step {
+        Step {
+            address,
+            start: entry & START,
+            at: entry & START,
+            levels: (entry & !LINE) >> LEVELS_SHIFT,
+            below: 0,
+        }
+    }
+
+    #[inline]
+    fn line<'a>(&self, table: &'a Shape<Line>) -> Option<&'a Line> {
+        let lines = table.pieces.get((self.address >> 24) as usize)?;
+        lines.get(self.at as usize)
+    }
+}
+
+impl Line {
+    /// In which of the ranges an address of the slot lies.
+    #[inline]
+    fn rank(&self, address: u32) -> usize {
+        let low = address as u16 & (u16::MAX >> (16 - LOW_BITS));
+        rank(&self.ends, signed(low))
+    }
+
+    /// A leaf's number of the next hop for an address of the slot.
+    #[inline]
+    fn hop(&self, address: u32) -> u16 {
+        self.meanings[self.rank(address) % FAN]
+    }
+}
+
+/// Places of a batch, in order.
+struct List {
+    places: [u8; BATCH],
+    len: usize,
+}
+
+impl List {
+    fn new() -> List {
+        List {
+            places: [0; BATCH],
+            len: 0,
+        }
+    }
+
+    #[inline]
+    fn add_if(&mut self, nth: usize, wanted: bool) {
+        self.places[self.len % BATCH] = nth as u8;
+        self.len += usize::from(wanted);
+    }
+
+    #[inline]
+    fn get(&self) -> &[u8] {
+        self.places.get(..self.len).unwrap_or(&self.places)
+    }
+}
+
 /// The number of the next hop for `address`, 0 for none.
 #[inline]
 pub(super) fn find(table: &Shape<Line>, address: u32) -> u16 {
@@ -60,22 +192,15 @@ pub(super) fn find(table: &Shape<Line>, address: u32) -> u16 {
 
 #[inline]
 fn find_in_chunk(table: &Shape<Line>, entry: u32, address: u32) -> u16 {
-    let Some(lines) = table.pieces.get((address >> 24) as usize) else {
-        return 0;
-    };
-    let value = signed(address as u16 & (u16::MAX >> (16 - LOW_BITS)));
-    let start = (entry & START) as usize;
-    let mut at = start;
-    for _ in 0..(entry & !LINE) >> LEVELS_SHIFT {
-        let Some(line) = lines.get(at) else {
+    let mut step = Step::into(entry, address);
+    while step.levels > 0 {
+        let Some(line) = step.line(table) else {
             return 0;
         };
-        at = start + usize::from(line.meanings[0]) + rank(&line.ends, value);
+        step.at = step.start + u32::from(line.meanings[0]) + line.rank(address) as u32;
+        step.levels -= 1;
     }
-    match lines.get(at) {
-        Some(line) => line.meanings[rank(&line.ends, value) % FAN],
-        None => 0,
-    }
+    step.line(table).map_or(0, |line| line.hop(address))
 }
 
 impl Family for V4 {

@@ -93,6 +93,7 @@ struct Tally {
 fn compare(fib: &Fib, scanned: &Scanned, near: u128, random: &mut Random, tally: &mut Tally) {
     let list = scanned.list();
     let all = low_bits(scanned.width);
+    let (mut addresses, mut hops) = (Vec::new(), Vec::new());
     for nth in 0..ADDRESSES {
         let (len, prefix) = match list.len() {
             0 => (0, 0),
@@ -115,12 +116,15 @@ fn compare(fib: &Fib, scanned: &Scanned, near: u128, random: &mut Random, tally:
         let expected = list.iter().find(holds);
         let found = find(fib, address);
         assert_eq!(found, expected.map(|route| route.3), "{address}");
+        addresses.push(address);
+        hops.push(found);
         tally.asked += 1;
         match expected {
             Some(route) => drop(tally.lengths.insert(route.2)),
             None => tally.missed += 1,
         }
     }
+    assert_eq!(find_all(fib, &addresses), hops, "one by one and together");
 }
 
 fn family(width: u8) -> Tally {
