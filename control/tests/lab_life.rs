@@ -271,6 +271,29 @@ fn bad_input_is_refused_with_its_place_and_nothing_is_created() {
 }
 
 #[test]
+fn a_model_whose_pods_cannot_be_walked_is_refused_and_not_found_in_order() {
+    let _turn = one_at_a_time();
+    let home = Home::new();
+    let text = r#"{
+  "apiVersion": "vlabs",
+  "properties": {
+    "featureFlags": { "enableIPv6Only": true },
+    "orchestratorProfile": { "orchestratorType": "Kubernetes", "orchestratorRelease": "1.18",
+      "kubernetesConfig": { "networkPlugin": "kubenet" } },
+    "masterProfile": { "count": 1, "dnsPrefix": "x", "vmSize": "Standard_D2_v3" },
+    "agentPoolProfiles": [ { "name": "agents", "count": 2, "vmSize": "Standard_D2_v3" } ]
+  }
+}"#;
+    let run = home.run(&["lab", "--model", &home.file("only.json", text)]);
+    assert_eq!((run.status, run.stdout.as_str()), (Some(2), ""));
+    for part in ["nothing to walk", "note: IPv6 alone"] {
+        assert!(run.stderr.contains(part), "{}", run.stderr);
+    }
+    assert!(!run.stderr.contains("[kubenet]"), "no stage began");
+    assert_eq!((home.processes(), home.state_files()), (vec![], vec![]));
+}
+
+#[test]
 fn every_fault_of_a_model_is_told_at_once() {
     let _turn = one_at_a_time();
     let home = Home::new();

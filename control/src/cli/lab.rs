@@ -3,6 +3,7 @@
 //! In: the arguments. Out: a report on standard output, a line for each stage on standard error.
 //! Never: starts a thread before the process has left the machine's network.
 
+use std::collections::BTreeMap;
 use std::io::{self, IsTerminal, Write};
 use std::num::NonZeroU16;
 use std::os::unix::process::CommandExt;
@@ -20,7 +21,7 @@ use crate::lab::prereq::{self, Check};
 use crate::lab::privilege::{self, EnterError, PrivateNet};
 use crate::lab::reaper::Reaper;
 use crate::lab::report::Report;
-use crate::lab::{print, registry, walk};
+use crate::lab::{placement, print, registry, walk};
 use crate::plan::{self, Plan, Plugin};
 
 const EXAMPLES: &str = "Examples:
@@ -174,10 +175,32 @@ fn plans(args: &LabArgs) -> Result<Vec<Plan>, String> {
             let plan = plan::load(&cluster.options(mode)).map_err(|f| f.to_string())?;
             match plan.plugin {
                 Plugin::Azure if cluster.dual_stack => Err(NO_DUAL_STACK_UNDER_AZURE.to_owned()),
-                _ => Ok(plan),
+                _ => worth_a_walk(plan),
             }
         })
         .collect()
+}
+
+/// The plan, if some node of it can have pods here: a lab without any would check nothing, and say
+/// that all of it held.
+fn worth_a_walk(plan: Plan) -> Result<Plan, String> {
+    let (chosen, left_out) = placement::choose(&plan);
+    if !placement::place(&plan, &chosen, &BTreeMap::new()).is_empty() {
+        return Ok(plan);
+    }
+    let mut text =
+        "tapline lab: nothing to walk: no node of this model has IPv4 addresses for pods \
+        that Tapline serves; `tapline plan` shows what each has"
+            .to_owned();
+    for reason in plan
+        .warnings
+        .iter()
+        .map(ToString::to_string)
+        .chain(left_out)
+    {
+        text = format!("{text}\nnote: {reason}");
+    }
+    Err(text)
 }
 
 fn wishes(args: &LabArgs, plan: &Plan) -> Wishes {
