@@ -33,6 +33,10 @@ impl Deaths {
         }
     }
 
+    fn drops(&self) -> Drops {
+        Drops(std::array::from_fn(|at| self.0[at].get()))
+    }
+
     fn begin_anew(&self) {
         for counter in &self.0 {
             counter.set(0);
@@ -49,6 +53,41 @@ struct PortBoard {
     transmitted_bytes: Counter,
     dropped: Deaths,
     observed: Deaths,
+}
+
+impl PortBoard {
+    fn counts(&self) -> PortCounts {
+        PortCounts {
+            received: self.received.get(),
+            received_bytes: self.received_bytes.get(),
+            transmitted: self.transmitted.get(),
+            transmitted_bytes: self.transmitted_bytes.get(),
+            dropped: self.dropped.drops(),
+            observed: self.observed.drops(),
+        }
+    }
+
+    fn add(&self, more: &PortCounts) {
+        self.received.add(more.received);
+        self.received_bytes.add(more.received_bytes);
+        self.transmitted.add(more.transmitted);
+        self.transmitted_bytes.add(more.transmitted_bytes);
+        self.dropped.add(&more.dropped);
+        self.observed.add(&more.observed);
+    }
+
+    fn begin_anew(&self) {
+        for counter in [
+            &self.received,
+            &self.received_bytes,
+            &self.transmitted,
+            &self.transmitted_bytes,
+        ] {
+            counter.set(0);
+        }
+        self.dropped.begin_anew();
+        self.observed.begin_anew();
+    }
 }
 
 /// Bytes of a worker's counters.
@@ -69,6 +108,8 @@ pub struct Board {
     dropped: Deaths,
     observed: Deaths,
     ports: Box<[CachePadded<PortBoard>]>,
+    /// Of ports whose number another has now.
+    gone: PortBoard,
 }
 
 impl Default for Board {
@@ -87,6 +128,7 @@ impl Default for Board {
             ports: (0..PortId::COUNT_MAX)
                 .map(|_| CachePadded::default())
                 .collect(),
+            gone: PortBoard::default(),
         }
     }
 }
@@ -108,18 +150,19 @@ impl Board {
         }
         self.dropped.begin_anew();
         self.observed.begin_anew();
-        for port in &self.ports[..ports] {
-            for counter in [
-                &port.received,
-                &port.received_bytes,
-                &port.transmitted,
-                &port.transmitted_bytes,
-            ] {
-                counter.set(0);
-            }
-            port.dropped.begin_anew();
-            port.observed.begin_anew();
-        }
+        self.ports[..ports]
+            .iter()
+            .for_each(|port| port.begin_anew());
+        self.gone.begin_anew();
+    }
+
+    /// Port `port` begins at nought: what stands there was counted by one that had its number before.
+    /// The totals stay as they are.
+    #[cold]
+    pub(crate) fn begin_port(&self, port: PortId) {
+        let board = &self.ports[port.index()];
+        self.gone.add(&board.counts());
+        board.begin_anew();
     }
 
     #[inline]
@@ -191,7 +234,7 @@ impl Board {
             transmitted: self.transmitted.get(),
             punted: self.punted.get(),
             queued: self.queued.get(),
-            dropped: Drops(std::array::from_fn(|at| self.dropped.0[at].get())),
+            dropped: self.dropped.drops(),
         }
     }
 
@@ -199,7 +242,7 @@ impl Board {
     /// which they would have died.
     #[must_use]
     pub fn observed(&self) -> Drops {
-        Drops(std::array::from_fn(|at| self.observed.0[at].get()))
+        self.observed.drops()
     }
 
     /// Frames received that stood for several segments.
@@ -217,15 +260,7 @@ impl Board {
     /// The counters of one port.
     #[must_use]
     pub fn port(&self, port: PortId) -> PortCounts {
-        let board = &self.ports[port.index()];
-        PortCounts {
-            received: board.received.get(),
-            received_bytes: board.received_bytes.get(),
-            transmitted: board.transmitted.get(),
-            transmitted_bytes: board.transmitted_bytes.get(),
-            dropped: Drops(std::array::from_fn(|at| board.dropped.0[at].get())),
-            observed: Drops(std::array::from_fn(|at| board.observed.0[at].get())),
-        }
+        self.ports[port.index()].counts()
     }
 
     /// All there is to read, for another board to go on from.
@@ -240,6 +275,7 @@ impl Board {
             ports: ports
                 .filter(|(_, counts)| *counts != PortCounts::default())
                 .collect(),
+            gone: self.gone.counts(),
         }
     }
 
@@ -256,15 +292,10 @@ impl Board {
         self.errors_suppressed.add(ledger.errors_suppressed);
         self.dropped.add(&counts.dropped);
         for (port, counts) in &ledger.ports {
-            let board = &self.ports[port.index()];
-            board.received.add(counts.received);
-            board.received_bytes.add(counts.received_bytes);
-            board.transmitted.add(counts.transmitted);
-            board.transmitted_bytes.add(counts.transmitted_bytes);
-            board.dropped.add(&counts.dropped);
-            board.observed.add(&counts.observed);
-            self.observed.add(&counts.observed);
+            self.ports[port.index()].add(counts);
         }
+        self.gone.add(&ledger.gone);
+        self.observed.add(&ledger.observed());
     }
 
     /// Nothing is created or lost: every frame that came in, was made, or was copied has left by
@@ -276,7 +307,8 @@ impl Board {
 }
 
 /// The counters of a worker, or of several, to be looked at, or handed to one that goes on in its place.
-/// Read between two breaths the law holds in them, and what ports count adds up to the totals.
+/// Read between two breaths the law holds in them, and what ports count, with those that are gone, adds
+/// up to the totals.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ledger {
     /// The totals.
@@ -287,6 +319,8 @@ pub struct Ledger {
     pub errors_suppressed: u64,
     /// Of each port that has any.
     pub ports: Vec<(PortId, PortCounts)>,
+    /// Of all ports whose number another has now.
+    pub gone: PortCounts,
 }
 
 impl Ledger {
@@ -302,7 +336,9 @@ impl Ledger {
     #[must_use]
     pub fn observed(&self) -> Drops {
         let ports = self.ports.iter();
-        ports.fold(Drops::NONE, |all, (_, counts)| all.plus(&counts.observed))
+        ports.fold(self.gone.observed, |all, (_, counts)| {
+            all.plus(&counts.observed)
+        })
     }
 
     /// The ledgers of two workers.
@@ -317,6 +353,7 @@ impl Ledger {
                 None => self.ports.push((*port, *counts)),
             }
         }
+        self.gone = self.gone.plus(other.gone);
         self
     }
 
@@ -325,11 +362,13 @@ impl Ledger {
         self.counts.received -= 1;
         self.counts.queued -= 1;
         self.super_frames -= u64::from(frame.offload.is_super_frame());
+        let bytes = frame.len() as u64;
         let mut ports = self.ports.iter_mut();
-        if let Some((_, port)) = ports.find(|(port, _)| *port == ingress) {
-            port.received -= 1;
-            port.received_bytes -= frame.len() as u64;
-        }
+        // Where the number has changed hands since, the one before may have received it.
+        let book = ports.find(|(port, counts)| *port == ingress && counts.received_bytes >= bytes);
+        let book = book.map_or(&mut self.gone, |(_, counts)| counts);
+        book.received -= 1;
+        book.received_bytes -= bytes;
     }
 }
 

@@ -210,13 +210,19 @@ impl<P: Port> Worker<P> {
         self.gossip = gossip;
     }
 
-    /// Puts `port` in place `id`, and returns the one that was there.
+    /// Puts `port` in place `id`, and returns the one that was there, whose counters go on. One that
+    /// takes nobody's place is another's port, and counts from nought.
     pub fn attach(&mut self, id: PortId, port: P) -> Option<P> {
+        let before = self.detach(id);
+        if before.is_none() {
+            self.board.begin_port(id);
+        }
         if self.ports.len() <= id.index() {
             self.ports.resize_with(id.index() + 1, || None);
         }
+        self.ports[id.index()] = Some(port);
         self.ready.insert(id);
-        self.ports[id.index()].replace(port)
+        before
     }
 
     /// Takes the port out of place `id`, and forgets the stations and conversations heard there.

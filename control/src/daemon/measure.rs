@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use dataplane::bounds;
+use dataplane::tables::PortRole;
 use dataplane::tables::guard::Guard;
 
 use super::core::{Core, options};
@@ -19,8 +20,14 @@ impl Core {
         let tables = self.switch().tables();
         let mut roles = Roles::default();
         for row in tables.ports() {
-            roles.add(row.role, &ledger.port(row.id));
+            roles.has(row.role);
         }
+        for (id, counts) in &ledger.ports {
+            // Whose row is gone was a pod: the others stay.
+            let role = tables.port(*id).map_or(PortRole::Pod, |row| row.role);
+            roles.add(role, counts);
+        }
+        roles.add(PortRole::Pod, &ledger.gone);
         let mut guards = BTreeMap::new();
         for port in tables.ports() {
             if let Some(guarded) = tables.guard(port.id) {

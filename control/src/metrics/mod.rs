@@ -67,7 +67,8 @@ pub struct Sample {
     pub reloads_refused: u64,
 }
 
-/// Ports of one role.
+/// Ports of one role. What they counted includes those that are gone: a sum that fell would look like
+/// a restart to Prometheus.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Role {
     /// How many.
@@ -94,14 +95,22 @@ pub struct Roles {
 }
 
 impl Roles {
-    /// Counts one port in.
-    pub fn add(&mut self, role: PortRole, counts: &PortCounts) {
-        let sum = match role {
+    fn of(&mut self, role: PortRole) -> &mut Role {
+        match role {
             PortRole::Host => &mut self.host,
             PortRole::Uplink => &mut self.uplink,
             PortRole::Pod => &mut self.pod,
-        };
-        sum.ports += 1;
+        }
+    }
+
+    /// Counts one port in that is there now.
+    pub fn has(&mut self, role: PortRole) {
+        self.of(role).ports += 1;
+    }
+
+    /// Adds what a port counted, whether it is still there or not.
+    pub fn add(&mut self, role: PortRole, counts: &PortCounts) {
+        let sum = self.of(role);
         sum.received += counts.received;
         sum.received_bytes += counts.received_bytes;
         sum.transmitted += counts.transmitted;

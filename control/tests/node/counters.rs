@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use control::api::views::{DropRow, PortRow, WorkerRow};
+use control::api::views::{DropRow, PortRow, Traffic, WorkerRow};
 use control::lab::privilege::PrivateNet;
 
+use crate::upgrade::{Orphans, upgraded};
 use crate::world::{Pod, Running, World, address, until};
 
 /// Questions under traffic, each of them to every view.
@@ -32,6 +33,14 @@ impl Exported {
         let of = |name: &str| name.split('{').next() == Some(family);
         let rows = self.0.iter().filter(|(name, _)| of(name));
         rows.map(|(_, value)| value).sum()
+    }
+
+    /// No counter has fallen since `before`: to Prometheus that would be a restart.
+    fn fell_since(&self, before: &Exported) -> Vec<String> {
+        let counters = before.0.iter().filter(|(name, _)| name.contains("_total"));
+        let fell = counters.filter(|(name, was)| self.0.get(*name).is_none_or(|now| now < was));
+        fell.map(|(name, was)| format!("{name}: {was} to {:?}", self.0.get(name)))
+            .collect()
     }
 
     fn frames(&self, what: &str) -> u64 {
@@ -198,4 +207,48 @@ pub(crate) fn so_does_every_answer_of_two_workers(_: PrivateNet) {
     let config = world.config();
     world.configure(&config.replace(r#""policy""#, r#""workers": 2, "policy""#));
     agree(&world, 2);
+}
+
+/// The counters of the one port that has this number.
+fn counted(running: &Running, pod: &Pod) -> (usize, Traffic) {
+    let rows: Vec<PortRow> = running.client.get("/v1/ports").expect("it answers");
+    let mut rows = rows.into_iter();
+    let row = rows.find(|row| row.container_id.as_deref() == Some(pod.id.as_str()));
+    let row = row.expect("it is attached");
+    (row.port, row.traffic)
+}
+
+pub(crate) fn a_pod_has_no_counters_of_the_one_before_and_no_sum_falls(_: PrivateNet) {
+    let _orphans = Orphans::adopted();
+    let world = World::kubenet();
+    let running = world.start();
+    let (a, b) = (Pod::new("pod-a"), Pod::new("pod-b"));
+    a.added(&running);
+    let to_b = address(&b.added(&running));
+    for _ in 0..20 {
+        assert_eq!(a.pings(to_b).received(), 3);
+    }
+    let (number, of_a) = counted(&running, &a);
+    assert!(of_a.received >= 60 && of_a.transmitted >= 60, "{of_a:?}");
+    let mut before = Exported::of(&running);
+    let mut since = |what: &str| {
+        let now = Exported::of(&running);
+        assert_eq!(now.fell_since(&before), Vec::<String>::new(), "{what}");
+        now.keeps_the_law();
+        before = now;
+    };
+    running.client.del(&a.del()).expect("it goes");
+    since("a pod has gone");
+    // Who goes on gives numbers from the lowest again.
+    upgraded(&running.client);
+    until("it serves", || running.status().is_ok());
+    since("another daemon counts on");
+    let heir = Pod::new("heir");
+    heir.added(&running);
+    let (port, heir) = counted(&running, &heir);
+    assert_eq!(port, number);
+    // What a kernel says of itself when a device comes up is little.
+    assert!(heir.received < 10 && heir.transmitted < 30, "{heir:?}");
+    assert_eq!(heir.received_bytes / 1000, 0, "{heir:?}");
+    since("another has its number");
 }

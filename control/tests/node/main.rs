@@ -21,6 +21,7 @@ mod look;
 #[allow(dead_code, reason = "other tests use the rest")]
 #[path = "../devices/nft.rs"]
 mod nft;
+mod numbers;
 #[path = "../page/mod.rs"]
 mod page;
 mod policy;
@@ -58,6 +59,7 @@ tests! {
     look::a_capture_tells_where_each_frame_went_and_why,
     counters::every_answer_keeps_the_law_while_frames_move,
     counters::so_does_every_answer_of_two_workers,
+    counters::a_pod_has_no_counters_of_the_one_before_and_no_sum_falls,
     listen::a_listener_sees_both_directions_and_the_host_none,
     listen::a_listener_sees_no_broadcast_where_a_tap_has_one_queue,
     listen::no_copy_reaches_the_host_whoever_takes_the_filter_or_kills_the_daemon,

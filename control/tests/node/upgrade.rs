@@ -1,15 +1,13 @@
 //! One daemon takes the place of another, under traffic, again and again; and what becomes of a node
 //! whose upgrade fails, or whose daemons die in the middle of one.
 
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use control::api::types::{UpgradeReply, UpgradeRequest};
 use control::api::views::{FdbRow, NeighbourRow, WorkerRow};
@@ -18,11 +16,11 @@ use control::daemon::handover::line::Line;
 use control::daemon::handover::{Hello, Message};
 use control::lab::privilege::PrivateNet;
 use nix::sys::signal::{Signal, kill};
-use nix::sys::socket::{setsockopt, sockopt};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use crate::life::{Load, Stream};
+use crate::numbers::Numbers;
 use crate::systemd::Systemd;
 use crate::world::{Pod, Running, World, address, until};
 
@@ -38,10 +36,10 @@ const RATE: u64 = 5_000;
 const KILLS: u32 = 16;
 
 /// Whoever loses its parent becomes this process's child, and is ended with the test.
-struct Orphans;
+pub(crate) struct Orphans;
 
 impl Orphans {
-    fn adopted() -> Orphans {
+    pub(crate) fn adopted() -> Orphans {
         nix::sys::prctl::set_child_subreaper(true).expect("anybody may");
         Orphans
     }
@@ -76,7 +74,7 @@ fn upgrade(client: &Client, binary: Option<PathBuf>) -> Result<UpgradeReply, Cli
     client.post("/v1/upgrade", &UpgradeRequest { binary })
 }
 
-fn upgraded(client: &Client) -> UpgradeReply {
+pub(crate) fn upgraded(client: &Client) -> UpgradeReply {
     upgrade(client, None).unwrap_or_else(|error| panic!("not upgraded: {error}"))
 }
 
@@ -98,94 +96,6 @@ fn two(running: &Running) -> (Pod, Pod, IpAddr) {
     (a, b, to_b)
 }
 
-/// Numbered datagrams at a rate, each of which is to arrive once.
-struct Numbers {
-    done: Arc<AtomicBool>,
-    sender: JoinHandle<u64>,
-    receiver: JoinHandle<Vec<u8>>,
-}
-
-/// What became of them.
-#[derive(Debug)]
-struct Arrived {
-    sent: u64,
-    lost: u64,
-    twice: usize,
-    rate: u64,
-}
-
-impl Numbers {
-    fn start(from: &Pod, to: &Pod, at: IpAddr, rate: u64) -> Numbers {
-        let done = Arc::new(AtomicBool::new(false));
-        let receiver = to.netns.run(|| UdpSocket::bind(SocketAddr::new(at, 0)));
-        let receiver = receiver.expect("a socket");
-        // What waited in a ring comes all at once: what is lost here, no switch could help.
-        setsockopt(&receiver.as_fd(), sockopt::RcvBufForce, &(64 << 20)).expect("this is a root");
-        let second = Duration::from_secs(1);
-        receiver.set_read_timeout(Some(second)).expect("settable");
-        let target = receiver.local_addr().expect("bound");
-        let sender = from.netns.run(|| UdpSocket::bind("0.0.0.0:0"));
-        let sender = sender.expect("a socket");
-        sender.connect(target).expect("a route");
-        let stopped = Arc::clone(&done);
-        let sending = std::thread::spawn(move || {
-            let (begun, mut sent) = (Instant::now(), 0_u64);
-            while !stopped.load(Ordering::Relaxed) {
-                let due = (begun.elapsed().as_secs_f64() * rate as f64) as u64;
-                // One that was not let run for long does not catch up in one burst.
-                let due = due.min(sent + 64);
-                for number in sent..due {
-                    let mut bytes = [0; 18];
-                    bytes[..8].copy_from_slice(&number.to_be_bytes());
-                    let told = sender.send(&bytes);
-                    told.expect("nobody says that the pod is gone");
-                }
-                sent = due.max(sent);
-                std::thread::sleep(Duration::from_micros(50));
-            }
-            sent
-        });
-        let stopped = Arc::clone(&done);
-        let receiving = std::thread::spawn(move || {
-            let mut times = Vec::new();
-            let mut buffer = [0; 64];
-            loop {
-                match receiver.recv(&mut buffer) {
-                    Ok(_) => {
-                        let number = u64::from_be_bytes(buffer[..8].try_into().expect("eight"));
-                        let at = usize::try_from(number).expect("not so many");
-                        if times.len() <= at {
-                            times.resize(at + 1, 0_u8);
-                        }
-                        times[at] += 1;
-                    }
-                    Err(_) if stopped.load(Ordering::Relaxed) => return times,
-                    Err(_) => {}
-                }
-            }
-        });
-        Numbers {
-            done,
-            sender: sending,
-            receiver: receiving,
-        }
-    }
-
-    fn stop(self, since: Instant) -> Arrived {
-        self.done.store(true, Ordering::Relaxed);
-        let sent = self.sender.join().expect("it sends");
-        let rate = sent as f64 / since.elapsed().as_secs_f64();
-        let times = self.receiver.join().expect("it receives");
-        let arrived = times.iter().filter(|times| **times > 0).count();
-        Arrived {
-            sent,
-            lost: sent - arrived as u64,
-            twice: times.iter().filter(|times| **times > 1).count(),
-            rate: rate as u64,
-        }
-    }
-}
-
 fn received(client: &Client) -> u64 {
     let workers: Vec<WorkerRow> = client.get("/v1/workers").expect("a view");
     workers.iter().map(|row| row.received).sum()
@@ -200,7 +110,6 @@ pub(crate) fn ten_upgrades_under_traffic_lose_no_frame(_: PrivateNet) {
     a.pings("10.244.0.7".parse().expect("an address"));
     let rate = std::env::var("TAPLINE_UPGRADE_RATE").map_or(Ok(RATE), |text| text.parse());
     let client = running.client.clone();
-    let begun = Instant::now();
     let numbers = Numbers::start(&a, &b, to_b, rate.expect("a number"));
     let mut gaps = Vec::new();
     let mut served_by = running.child.id();
@@ -217,7 +126,7 @@ pub(crate) fn ten_upgrades_under_traffic_lose_no_frame(_: PrivateNet) {
         assert!(received(&client) >= before, "the counters go on");
     }
     std::thread::sleep(Duration::from_millis(100));
-    let arrived = numbers.stop(begun);
+    let arrived = numbers.stop();
     gaps.sort();
     let rate = arrived.rate;
     println!("{arrived:?}: {rate} frames a second, gaps {gaps:?}");

@@ -471,21 +471,26 @@ impl<P: Port> Runner<P> {
     }
 
     fn attach(&mut self, id: PortId, port: P) -> io::Result<()> {
-        self.detach(id);
         if let Some(descriptor) = port.descriptor() {
             self.register(descriptor, id)?;
         }
-        self.worker.attach(id, port);
+        if let Some(before) = self.worker.attach(id, port) {
+            self.deregister(&before);
+        }
         Ok(())
     }
 
     fn detach(&mut self, id: PortId) -> Option<P> {
         let port = self.worker.detach(id)?;
+        self.deregister(&port);
+        Some(port)
+    }
+
+    fn deregister(&self, port: &P) {
         if let Some(descriptor) = port.descriptor() {
             // A descriptor that is already gone has left the queue by itself.
             let _ = self.poll.registry().deregister(&mut SourceFd(&descriptor));
         }
-        Some(port)
     }
 
     fn register(&self, descriptor: RawFd, id: PortId) -> io::Result<()> {

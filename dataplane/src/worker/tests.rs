@@ -22,6 +22,7 @@ mod errors;
 mod finish;
 mod fragments;
 mod guards;
+mod hands;
 mod isolated;
 mod law;
 mod legacy;

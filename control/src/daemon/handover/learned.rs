@@ -116,6 +116,8 @@ pub struct LedgerRow {
     pub errors_suppressed: u64,
     /// Of each port.
     pub ports: Vec<PortLedgerRow>,
+    /// Of all ports whose number another has now.
+    pub gone: PortCountsRow,
 }
 
 /// The counters of a port.
@@ -124,6 +126,15 @@ pub struct LedgerRow {
 pub struct PortLedgerRow {
     /// Which.
     pub port: u16,
+    /// What it counted.
+    #[serde(flatten)]
+    pub counts: PortCountsRow,
+}
+
+/// What a port counted, or several.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PortCountsRow {
     /// Frames received, their bytes, frames transmitted, their bytes.
     pub totals: [u64; 4],
     /// Deaths by reason.
@@ -316,14 +327,7 @@ impl LedgerRow {
         let counts = &ledger.counts;
         let ports = ledger.ports.iter().map(|(port, counts)| PortLedgerRow {
             port: number(*port),
-            totals: [
-                counts.received,
-                counts.received_bytes,
-                counts.transmitted,
-                counts.transmitted_bytes,
-            ],
-            dropped: by_label(&counts.dropped),
-            observed: by_label(&counts.observed),
+            counts: PortCountsRow::of(counts),
         });
         LedgerRow {
             totals: [
@@ -337,6 +341,7 @@ impl LedgerRow {
             super_frames: ledger.super_frames,
             errors_suppressed: ledger.errors_suppressed,
             ports: ports.collect(),
+            gone: PortCountsRow::of(&ledger.gone),
         }
     }
 
@@ -345,18 +350,8 @@ impl LedgerRow {
     #[must_use]
     pub fn ledger(&self) -> Option<Ledger> {
         let [received, originated, copied, transmitted, punted] = self.totals;
-        let ports = self.ports.iter().map(|row| {
-            let [received, received_bytes, transmitted, transmitted_bytes] = row.totals;
-            let counts = PortCounts {
-                received,
-                received_bytes,
-                transmitted,
-                transmitted_bytes,
-                dropped: by_reason(&row.dropped)?,
-                observed: by_reason(&row.observed)?,
-            };
-            Some((port_of(row.port)?, counts))
-        });
+        let ports = self.ports.iter();
+        let ports = ports.map(|row| Some((port_of(row.port)?, row.counts.counts()?)));
         Some(Ledger {
             counts: Counts {
                 received,
@@ -370,6 +365,34 @@ impl LedgerRow {
             super_frames: self.super_frames,
             errors_suppressed: self.errors_suppressed,
             ports: ports.collect::<Option<_>>()?,
+            gone: self.gone.counts()?,
+        })
+    }
+}
+
+impl PortCountsRow {
+    fn of(counts: &PortCounts) -> PortCountsRow {
+        PortCountsRow {
+            totals: [
+                counts.received,
+                counts.received_bytes,
+                counts.transmitted,
+                counts.transmitted_bytes,
+            ],
+            dropped: by_label(&counts.dropped),
+            observed: by_label(&counts.observed),
+        }
+    }
+
+    fn counts(&self) -> Option<PortCounts> {
+        let [received, received_bytes, transmitted, transmitted_bytes] = self.totals;
+        Some(PortCounts {
+            received,
+            received_bytes,
+            transmitted,
+            transmitted_bytes,
+            dropped: by_reason(&self.dropped)?,
+            observed: by_reason(&self.observed)?,
         })
     }
 }
@@ -460,6 +483,14 @@ mod tests {
     #[test]
     fn counters_come_back_as_they_were_and_not_at_all_where_a_reason_is_unknown() {
         let drops: Drops = [(DropReason::TooShort, 3)].into_iter().collect();
+        let of_a_port = PortCounts {
+            received: 10,
+            received_bytes: 600,
+            transmitted: 8,
+            transmitted_bytes: 500,
+            dropped: drops,
+            observed: drops,
+        };
         let ledger = Ledger {
             counts: Counts {
                 received: 10,
@@ -472,17 +503,11 @@ mod tests {
             },
             super_frames: 4,
             errors_suppressed: 5,
-            ports: vec![(
-                PortId::new(7).unwrap(),
-                PortCounts {
-                    received: 10,
-                    received_bytes: 600,
-                    transmitted: 8,
-                    transmitted_bytes: 500,
-                    dropped: drops,
-                    observed: drops,
-                },
-            )],
+            ports: vec![(PortId::new(7).unwrap(), of_a_port)],
+            gone: PortCounts {
+                received: 11,
+                ..of_a_port
+            },
         };
         let mut row = through_json(&LedgerRow::of(&ledger));
         assert_eq!(row.ledger(), Some(ledger));

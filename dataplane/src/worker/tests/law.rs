@@ -31,16 +31,22 @@ proptest! {
     fn no_frame_stops_the_switch_or_breaks_the_law(
         frames in prop::collection::vec((0usize..4, likely_frame(), any::<[u8; 10]>(), any::<bool>(), 0u64..2000), 1..60),
         routed in any::<bool>(),
+        // A port whose number changes hands before each of its frames, or none.
+        changes in 0usize..8,
     ) {
         let mut rig = Rig::new(&if routed { kubenet() } else { azure() });
         for (at, frame, header, offloaded, pause) in frames {
             rig.now += pause;
+            if changes == at {
+                let end = rig.worker.detach(port(at)).expect("attached");
+                rig.worker.attach(port(at), end);
+            }
             let offload = if offloaded { Offload::read(&header).expect("ten bytes") } else { Offload::NONE };
             let (_, out) = rig.put_with(at, &frame, offload);
             let ledger = rig.worker.board().ledger();
             prop_assert!(ledger.counts.is_balanced());
             let ports = (0..4).map(|at| ledger.port(port(at)));
-            let ports = ports.fold(PortCounts::default(), PortCounts::plus);
+            let ports = ports.fold(ledger.gone, PortCounts::plus);
             prop_assert_eq!(ports.received, ledger.counts.received);
             prop_assert_eq!(ports.transmitted, ledger.counts.transmitted);
             prop_assert_eq!(ports.dropped, ledger.counts.dropped);
