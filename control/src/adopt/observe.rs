@@ -6,11 +6,13 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use dataplane::addr::Mac;
 use ipnet::IpNet;
 
+use super::steps::Neighbour;
 use crate::devices::error::DeviceError;
 use crate::devices::name::DeviceName;
 use crate::devices::netlink::Netlink;
@@ -38,6 +40,9 @@ pub struct Observed {
     pub addresses: Vec<IpNet>,
     /// Routes over it, without those that its addresses bring along.
     pub routes: Vec<FoundRoute>,
+    /// Whom it was told of by somebody as a neighbour, by address; an interface that goes down forgets
+    /// them.
+    pub neighbours: Vec<(IpAddr, Mac)>,
     /// The port that is no pod's: the node's NIC, under azure.
     pub uplink: Option<DeviceName>,
     /// Its pods, by the name of the host end.
@@ -131,6 +136,7 @@ pub fn observe(
         facts,
         addresses: Vec::new(),
         routes: Vec::new(),
+        neighbours: Vec::new(),
         uplink: None,
         pods: Vec::new(),
         stations: Vec::new(),
@@ -210,6 +216,7 @@ fn fill(net: &Netlink, link: &Link, observed: &mut Observed) -> Result<(), Devic
     observed
         .routes
         .retain(|route| route.device == link.index && route.protocol != ROUTE_BY_KERNEL);
+    observed.neighbours = net.permanent_neighbours(link.index)?;
     observed.stations = net.stations_of(link.index)?;
     Ok(())
 }
@@ -250,10 +257,37 @@ fn pod(net: &Netlink, port: &Link, rooms: &mut Rooms<'_>) -> Result<BridgedPod, 
     }
 }
 
+impl Observed {
+    /// The node was told which pod has the pod's address.
+    #[must_use]
+    pub fn is_told_of(&self, pod: &BridgedPod) -> bool {
+        let is_its = |(address, mac): &(IpAddr, Mac)| *mac == pod.mac && has(pod, *address);
+        self.neighbours.iter().any(is_its)
+    }
+
+    /// The neighbours that are no pods.
+    #[must_use]
+    pub fn other_neighbours(&self) -> Vec<Neighbour> {
+        let is_a_pods = |address| self.pods.iter().any(|pod| has(pod, address));
+        let others = self.neighbours.iter();
+        let others = others.filter(|(address, _)| !is_a_pods(*address));
+        others
+            .map(|(address, mac)| Neighbour {
+                address: *address,
+                mac: *mac,
+            })
+            .collect()
+    }
+}
+
+fn has(pod: &BridgedPod, address: IpAddr) -> bool {
+    pod.addresses.iter().any(|net| net.addr() == address)
+}
+
 fn is_link_local(net: &IpNet) -> bool {
     match net.addr() {
-        std::net::IpAddr::V4(v4) => v4.is_link_local(),
-        std::net::IpAddr::V6(v6) => v6.is_unicast_link_local(),
+        IpAddr::V4(v4) => v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_unicast_link_local(),
     }
 }
 

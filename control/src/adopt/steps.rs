@@ -60,6 +60,20 @@ pub struct BridgeShape {
     pub addresses: Vec<IpNet>,
     /// Routes over it that its addresses do not bring along.
     pub routes: Vec<FoundRoute>,
+    /// Whom it was told of as neighbours, without pods.
+    #[serde(default)]
+    pub neighbours: Vec<Neighbour>,
+}
+
+/// Somebody whom a device was told of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Neighbour {
+    /// Its protocol address.
+    pub address: IpAddr,
+    /// Its hardware address.
+    #[serde(with = "mac")]
+    pub mac: Mac,
 }
 
 /// A pod between bridge and switch.
@@ -85,6 +99,9 @@ pub struct PodShape {
     pub mtu: u32,
     /// The node's end spoke IPv6 of its own while it was a port of the bridge.
     pub ipv6: bool,
+    /// The node was told that the pod is a neighbour on the bridge, as azure-vnet does.
+    #[serde(default)]
+    pub neighbour: bool,
     /// As a port of the bridge: frames may go back to their sender.
     pub hairpin: bool,
     /// As a port of the bridge: it talks to no other isolated port.
@@ -326,6 +343,7 @@ mod tests {
             addresses: vec![format!("10.244.1.{ordinal}/24").parse().expect("one")],
             mtu: 1500,
             ipv6: false,
+            neighbour: false,
             hairpin: false,
             isolated: false,
         }
@@ -341,6 +359,7 @@ mod tests {
                 ageing: 30_000,
                 addresses: vec!["10.244.1.1/24".parse().expect("one")],
                 routes: Vec::new(),
+                neighbours: Vec::new(),
             },
             bridge_aside: name("cbr0-aside"),
             host_aside: name("cbr0-tap"),

@@ -244,6 +244,10 @@ fn join(net: &Netlink, pod: &PodShape, bridge: &DeviceName) -> Result<(), Device
     // Else what is for a pod that keeps silent is flooded, under azure to the fabric and back.
     net.add_station(&pod.host_end, pod.mac)?;
     net.set_no_arp(&pod.host_end, false)?;
+    // The bridge was down in between, and had forgotten it.
+    for address in pod.addresses.iter().filter(|_| pod.neighbour) {
+        net.add_neighbour(bridge, address.addr(), pod.mac)?;
+    }
     if pod.ipv6 {
         let setting = Setting::DisableIpv6(Conf::Device(&pod.host_end));
         sysctl::set(net.namespace(), setting, "0")?;
@@ -251,7 +255,7 @@ fn join(net: &Netlink, pod: &PodShape, bridge: &DeviceName) -> Result<(), Device
     Ok(())
 }
 
-/// Carries the bridge's addresses and routes from one device to another. Each is on the new one
+/// Carries the bridge's addresses, routes and neighbours from one device to another. Each is on the new one
 /// before it leaves the old, so the node always has it.
 fn carry(
     net: &Netlink,
@@ -266,16 +270,22 @@ fn carry(
     for route in &bridge.routes {
         net.put_route(to, route)?;
     }
+    for known in &bridge.neighbours {
+        net.add_neighbour(to, known.address, known.mac)?;
+    }
     if net.find_link(from)?.is_some() {
         for address in addresses {
             net.remove_address(from, *address)?;
+        }
+        for known in &bridge.neighbours {
+            net.remove_neighbour(from, known.address)?;
         }
     }
     Ok(())
 }
 
 /// Gives a device that is up another name. Kernels before 6.2 want it down for that, which costs
-/// it its routes, so those are put back.
+/// it its routes and neighbours, so those are put back.
 fn rename_up(net: &Netlink, from: &DeviceName, to: &DeviceName) -> Result<(), DeviceError> {
     match net.rename(from, to) {
         Err(refused) if refused.errno() == Some(nix::libc::EBUSY) => {}
@@ -285,6 +295,7 @@ fn rename_up(net: &Netlink, from: &DeviceName, to: &DeviceName) -> Result<(), De
     let mut routes = net.routes()?;
     routes.retain(|route| route.device == index);
     let addresses = net.addresses(from)?;
+    let neighbours = net.permanent_neighbours(index)?;
     net.set_up(from, false)?;
     let renamed = net.rename(from, to);
     let name = if renamed.is_ok() { to } else { from };
@@ -294,6 +305,9 @@ fn rename_up(net: &Netlink, from: &DeviceName, to: &DeviceName) -> Result<(), De
     }
     for route in &routes {
         net.put_route(name, route)?;
+    }
+    for (address, mac) in neighbours {
+        net.add_neighbour(name, address, mac)?;
     }
     renamed
 }

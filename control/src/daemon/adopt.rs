@@ -280,6 +280,7 @@ impl Core {
             let host = self.beside.as_ref().unwrap_or(&self.settings.host);
             let mut shape = shape_of(&one, host);
             (shape.ipv6, shape.inside) = (pod.ipv6, pod.inside.clone());
+            shape.neighbour = observed.is_told_of(pod);
             found.push((shape, one));
         }
         Ok(found)
@@ -401,6 +402,7 @@ impl Core {
             ageing: AGEING_DEFAULT,
             addresses: self.spec.gateways.clone(),
             routes: Vec::new(),
+            neighbours: Vec::new(),
         };
         let steered = (
             self.settings.uplink.clone(),
@@ -448,6 +450,7 @@ fn shape(observed: &Observed) -> BridgeShape {
         ageing: observed.facts.ageing,
         addresses: observed.addresses.clone(),
         routes: observed.routes.clone(),
+        neighbours: observed.other_neighbours(),
     }
 }
 
@@ -477,6 +480,7 @@ fn shape_of(one: &Attachment, host: &DeviceName) -> PodShape {
         addresses: one.addresses.iter().map(|held| held.address).collect(),
         mtu: one.mtu.into(),
         ipv6: false,
+        neighbour: false,
         hairpin: one.hairpin,
         isolated: one.isolated,
     }

@@ -139,11 +139,14 @@ impl Node {
             addresses: pod.addresses.clone(),
             mtu: pod.mtu,
             ipv6: pod.ipv6,
+            neighbour: observed.is_told_of(pod),
             hairpin: pod.hairpin,
             isolated: pod.isolated,
         });
+        let pods = pods.collect();
+        let neighbours = observed.other_neighbours();
         Handover {
-            pods: pods.collect(),
+            pods,
             bridge: BridgeShape {
                 name: observed.name,
                 mac: observed.mac,
@@ -151,6 +154,7 @@ impl Node {
                 ageing: observed.facts.ageing,
                 addresses: observed.addresses,
                 routes: observed.routes,
+                neighbours,
             },
             bridge_aside: name("tl-bridge"),
             host_aside: name("tl-host"),

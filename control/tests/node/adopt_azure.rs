@@ -26,6 +26,12 @@ use crate::world::{Pod, Running, World, address, name, until};
 
 const PODS: usize = 20;
 
+/// Somebody beside the nodes whom an operator has told the node of.
+const TOLD_OF: (&str, Mac) = ("10.20.0.77", Mac::new([2, 0, 0, 0, 0, 77]));
+
+/// `NUD_PERMANENT`, linux/neighbour.h.
+const PERMANENT: u16 = 0x80;
+
 /// Lines of `resolvectl`: it tells and sets what it keeps in a file for each device.
 const RESOLVECTL: &str = r#"#!/bin/sh
 cd "$(dirname "$0")" || exit 1
@@ -70,6 +76,8 @@ impl Bridged {
             source: None,
         };
         net.add_route(&bridge, &default).expect("it moves");
+        let (told_of, mac) = (TOLD_OF.0.parse().expect("one"), TOLD_OF.1);
+        net.add_neighbour(&bridge, told_of, mac).expect("told");
         let mut bridged = Bridged {
             world,
             pods: Vec::new(),
@@ -289,6 +297,13 @@ impl Bridged {
         for found in net.routes().expect("routes") {
             lines.push(format!("{:?} by {:?}", found.route, by_name(found.device)));
         }
+        for found in net.neighbours().expect("neighbours") {
+            // What the kernel has asked for, or would, is its own affair.
+            if found.state & PERMANENT != 0 {
+                let by = by_name(found.device);
+                lines.push(format!("{} is {:?} by {by:?}", found.address, found.mac));
+            }
+        }
         lines.sort();
         lines
     }
@@ -328,6 +343,12 @@ fn is_the_nics(bridged: &Bridged, servers: &[Option<String>; 2]) {
     let by_nic = default.is_some_and(|line| line.ends_with("by Some(\"eth0\")"));
     assert!(by_nic, "{shape:?}");
     assert_eq!(names_by(bridged, "eth0"), *servers);
+    let (address, mac) = TOLD_OF;
+    let told_of = format!("{address} is {:?} by {:?}", Some(mac), Some("eth0"));
+    assert!(shape.contains(&told_of), "{shape:?}");
+    // The node's way to a pod is the host port, and it asks there.
+    let by_bridge = shape.iter().filter(|line| line.contains(" is Some"));
+    assert_eq!(by_bridge.count(), 1, "{shape:?}");
     assert_eq!(names_by(bridged, "azure0"), [None, None]);
 }
 

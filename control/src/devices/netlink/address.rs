@@ -65,9 +65,14 @@ pub struct FoundRoute {
     pub metric: u32,
 }
 
+/// `NUD_PERMANENT`, linux/neighbour.h.
+const NUD_PERMANENT: u16 = 0x80;
+
 /// A neighbour as the kernel holds it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FoundNeighbour {
+    /// The index of the device that it is behind.
+    pub device: u32,
     /// Its address.
     pub address: IpAddr,
     /// Its hardware address, if known.
@@ -79,11 +84,12 @@ pub struct FoundNeighbour {
 impl FoundNeighbour {
     /// Reads a `struct ndmsg` and its attributes.
     fn read(answer: &Answer) -> Option<FoundNeighbour> {
-        let [_, _, _, _, _, _, _, _, s0, s1, _, _] = answer.fixed::<12>();
+        let [_, _, _, _, i0, i1, i2, i3, s0, s1, _, _] = answer.fixed::<12>();
         let found = answer.attributes(12);
         let octets = found.find(number::LINK_LAYER);
         let octets = octets.and_then(|octets| <[u8; 6]>::try_from(octets).ok());
         Some(FoundNeighbour {
+            device: u32::from_ne_bytes([i0, i1, i2, i3]),
             address: address(found.find(number::DESTINATION)?)?,
             mac: octets.map(Mac::new),
             state: u16::from_ne_bytes([s0, s1]),
@@ -256,6 +262,19 @@ impl Netlink {
         let message = RouteNetlinkMessage::GetNeighbour(NeighbourMessage::default());
         let answers = self.list("list the neighbours", &message)?;
         Ok(answers.iter().filter_map(FoundNeighbour::read).collect())
+    }
+
+    /// What the device with index `device` was told of its neighbours by somebody, and does not forget:
+    /// less what its kernel asked for.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn permanent_neighbours(&self, device: u32) -> Result<Vec<(IpAddr, Mac)>, DeviceError> {
+        let told = self.neighbours()?.into_iter();
+        let told = told.filter(|one| one.device == device && one.state & NUD_PERMANENT != 0);
+        Ok(told
+            .filter_map(|one| Some((one.address, one.mac?)))
+            .collect())
     }
 
     /// Gives a device a permanent neighbour.
