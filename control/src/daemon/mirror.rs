@@ -199,14 +199,7 @@ impl Looker {
     }
 
     fn begin(&self, index: u32) -> Result<Showing, DaemonError> {
-        let open = |broadcasts| Copies::open(&self.net, &self.host, broadcasts);
-        let way = match open(self.broadcasts) {
-            // A kernel that has one queue to a TAP.
-            Err(refused) if self.broadcasts && refused.errno() == Some(nix::libc::EINVAL) => {
-                open(false)?
-            }
-            other => other?,
-        };
+        let way = Copies::open_as_allowed(&self.net, &self.host, self.broadcasts)?;
         let wanted = Wanted {
             except: Some(HOST_PORT),
             ..Wanted::default()

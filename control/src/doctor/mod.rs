@@ -9,11 +9,13 @@
 //! | `finding` | a finding, and how it is printed |
 //! | `host` | the kernel, its settings, the process's rights |
 //! | `network` | the uplink, MTUs, what is left over |
+//! | `listeners` | what `tcpdump` at the host device will show |
 //! | `files` | CNI configurations, policy agents, other programs' state |
 
 mod files;
 mod finding;
 mod host;
+mod listeners;
 mod network;
 
 use std::path::{Path, PathBuf};
@@ -56,6 +58,7 @@ pub fn examine(patient: &Patient<'_>) -> Vec<Finding> {
             found.extend(host::settings(patient.namespace, config));
             found.extend(truth(patient, &net));
             found.extend(network::leftovers(config, &net, is_running));
+            found.push(listeners::finding(config, &net));
         }
         Err(why) => {
             let advice = "run the doctor on the node itself, as root";

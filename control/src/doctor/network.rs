@@ -136,7 +136,7 @@ pub(super) fn leftovers(config: &NodeConfig, net: &Netlink, is_running: bool) ->
     found
 }
 
-fn is_ours(link: &Link) -> bool {
+pub(super) fn is_ours(link: &Link) -> bool {
     link.alias
         .as_deref()
         .is_some_and(|alias| alias.starts_with(ALIAS))

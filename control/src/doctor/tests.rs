@@ -135,6 +135,7 @@ fn a_node_that_is_ready_has_nothing_bad_and_every_other_finding_a_next_step() {
         "ip_forward",
         "rights",
         "leftovers",
+        "tcpdump",
     ] {
         assert_eq!(
             states(&found, good),
@@ -183,7 +184,7 @@ fn every_ill_is_found_and_named() {
         "10.244.0.9",
     );
     root.file("run/systemd/netif/leases/2", "");
-    let more = r#", "policy": "none", "pods": {"mtu": 9000}, "plan": {"pods": ["10.244.7.0/24"]}"#;
+    let more = r#", "policy": "none", "workers": 2, "pods": {"mtu": 9000}, "plan": {"pods": ["10.244.7.0/24"]}"#;
     let found = diagnose(&root, config(Plugin::Kubenet, more), |net| {
         eth0(net);
         crate::devices::sysctl::set_ip_forward(net.namespace(), false).unwrap();
@@ -208,6 +209,7 @@ fn every_ill_is_found_and_named() {
         ("leftovers", &[State::Warning]),
         ("filters", &[State::Warning]),
         ("plan", &[State::Warning, State::Warning]),
+        ("tcpdump", &[State::Warning]),
     ] {
         assert_eq!(states(&found, name), wanted, "{name}\n{text}");
     }
@@ -217,6 +219,7 @@ fn every_ill_is_found_and_named() {
         "10-azure.conflist",
         "azure-npm",
         "10.244.7.0/24",
+        "-i cbr0 shows no broadcasts: there are several workers",
     ] {
         assert!(text.contains(words), "{words}\n{text}");
     }
@@ -236,4 +239,28 @@ fn without_an_uplink_or_a_truth_nothing_can_be_attached() {
     let found = diagnose(&root, config(Plugin::Azure, ""), eth0);
     assert_eq!(states(&found, "truth"), [State::Bad]);
     assert_eq!(states(&found, "route_table"), [State::Good]);
+}
+
+/// Where copies cannot be shown, `tcpdump` still runs, and shows less.
+#[test]
+fn what_a_listener_is_not_shown_is_said_with_what_shows_it() {
+    let root = Root::new("listener");
+    let one_queue = config(Plugin::Azure, r#", "policy": "none""#);
+    let found = diagnose(&root, one_queue, |net| {
+        eth0(net);
+        tap::ensure(net, &TapSpec::new(name("copies0"), 1500)).unwrap();
+    });
+    let mut of_it = found.iter().filter(|finding| finding.name == "tcpdump");
+    let finding = of_it.next().unwrap();
+    assert_eq!(
+        (&*finding.found, finding.next.as_deref(), of_it.next()),
+        (
+            "-i azure0 shows only what goes to the node's kernel: copies0 is somebody else's device",
+            Some(
+                "give copies0 another name; meanwhile tapline capture shows every frame, with where \
+                 it went and why"
+            ),
+            None
+        )
+    );
 }

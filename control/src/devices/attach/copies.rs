@@ -27,7 +27,6 @@ use crate::devices::name::DeviceName;
 use crate::devices::netlink::Netlink;
 use crate::devices::netlink::filter::{Deed, Match, Rule};
 
-/// The TAP that copies come in by.
 const TAP: &str = "copies0";
 /// The queue of it by which they do.
 const QUEUE: u16 = 1;
@@ -42,6 +41,24 @@ pub struct Copies {
 }
 
 impl Copies {
+    /// Opens the way to `host`, with broadcasts if they are wanted and this kernel's TAPs can tell them.
+    ///
+    /// # Errors
+    /// As [`Copies::open`].
+    pub fn open_as_allowed(
+        node: &Netlink,
+        host: &DeviceName,
+        broadcasts: bool,
+    ) -> Result<Copies, DeviceError> {
+        match Copies::open(node, host, broadcasts) {
+            // A kernel that has one queue to a TAP.
+            Err(refused) if broadcasts && refused.errno() == Some(nix::libc::EINVAL) => {
+                Copies::open(node, host, false)
+            }
+            other => other,
+        }
+    }
+
     /// Opens the way to `host`; with `broadcasts` only if that has a single queue and TAPs can have
     /// two.
     ///
@@ -170,6 +187,8 @@ fn clear(node: &Netlink, host: &DeviceName, clsact: bool) -> Result<(), DeviceEr
     Ok(())
 }
 
-fn tap() -> DeviceName {
+/// The TAP that copies come in by.
+#[must_use]
+pub fn tap() -> DeviceName {
     DeviceName::new(TAP).expect("our own names are device names")
 }
