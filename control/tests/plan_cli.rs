@@ -234,22 +234,7 @@ fn dual_stack_with_a_model_that_does_not_enable_it_is_refused() {
 }
 
 /// What `az network route-table show` prints of the cluster's table, as far as it matters.
-const ROUTE_TABLE: &str = r#"{
-  "disableBgpRoutePropagation": false,
-  "name": "k8s-master-37464322-routetable",
-  "routes": [
-    {
-      "addressPrefix": "10.0.0.0/8",
-      "name": "rest",
-      "nextHopIpAddress": null,
-      "nextHopType": "None"
-    }
-  ],
-  "subnets": [
-    { "id": "/subscriptions/s/resourceGroups/g/providers/Microsoft.Network/virtualNetworks/aks-vnet/subnets/agent-subnet" }
-  ],
-  "type": "Microsoft.Network/routeTables"
-}"#;
+const ROUTE_TABLE: &str = include_str!("program/route-table.json");
 
 /// The effective routes of node-0 under [`ROUTE_TABLE`].
 fn with_table(more: &[&str]) -> Output {

@@ -2,8 +2,8 @@
 //!
 //! In: the page. Each line of a `console` block that starts with `$ ` is a command, the lines below
 //! are its output: in this order, white space not counted, where `...` stands for anything, and a
-//! line of `...` alone for any lines. Two blanks and `#` begin a remark, and `# exit status N` says
-//! how a command fails.
+//! line of `...` alone for any lines. Two blanks and `#` begin a remark, and `exit status N` at its end
+//! says how a command fails.
 //! Out: [`Step`]s, and a verdict on each one's output.
 //! Never: runs anything.
 #![allow(dead_code, reason = "each test program uses its own part")]
@@ -40,7 +40,7 @@ pub(crate) fn steps(page: &str) -> Vec<Step> {
                 Some((command, remark)) => (command, remark.trim()),
                 None => (command, ""),
             };
-            let status = remark.strip_prefix("exit status ");
+            let status = remark.rsplit_once("exit status ").map(|(_, status)| status);
             steps.push(Step {
                 line: at + 1,
                 section: section.clone(),
