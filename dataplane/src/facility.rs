@@ -21,11 +21,13 @@ pub enum Facility {
     IoUring,
     /// Super-frames of UDP (`TUN_F_USO4`, Linux 6.2).
     Uso,
+    /// A program on a device's ingress without a queueing discipline (TCX, Linux 6.6).
+    Tcx,
 }
 
 impl Facility {
     /// All of them.
-    pub const ALL: [Facility; 3] = [Facility::MultiQueue, Facility::IoUring, Facility::Uso];
+    pub const ALL: [Facility; 4] = [Facility::MultiQueue, Facility::IoUring, Facility::Uso, Facility::Tcx];
 
     /// Its name in configurations.
     #[must_use]
@@ -34,6 +36,7 @@ impl Facility {
             Facility::MultiQueue => "multi_queue",
             Facility::IoUring => "io_uring",
             Facility::Uso => "uso",
+            Facility::Tcx => "tcx",
         }
     }
 

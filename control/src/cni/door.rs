@@ -21,6 +21,9 @@ use crate::api::{Client, ClientError};
 
 /// How often it is looked for.
 const LOOK: Duration = Duration::from_millis(20);
+/// How many times as long as it may be away a daemon is asked in all, whose answers break off: that
+/// comes to a minute, and a runtime waits longer.
+const ABSENCES_MAX: u32 = 12;
 
 /// Of what `GET /v1/status` answers, what stands in the way of an ADD.
 #[derive(Deserialize)]
@@ -36,7 +39,7 @@ pub(super) struct Door {
 }
 
 impl Door {
-    /// Of the daemon that listens there, and may be away for so long.
+    /// Of the daemon that listens there, and may be away for so long at a stretch.
     pub(super) fn new(socket: &Path, patience: Duration) -> Door {
         Door {
             client: Client::new(socket),
@@ -96,15 +99,22 @@ impl Door {
         Err(CniError::of_daemon(refused))
     }
 
-    /// Asks again while nobody answers.
+    /// Asks again while nobody answers. A daemon that broke off was there until then, so it may be away
+    /// for as long once more; one whose every answer breaks off is given up all the same.
     fn until_back<T>(
         &self,
         mut ask: impl FnMut() -> Result<T, ClientError>,
     ) -> Result<T, CniError> {
-        let end = Instant::now() + self.patience;
+        let begun = Instant::now();
+        let mut end = begun + self.patience;
         loop {
-            match ask() {
-                Err(error) if is_away(&error) && Instant::now() < end => thread::sleep(LOOK),
+            let answer = ask();
+            let now = Instant::now();
+            if matches!(answer, Err(ClientError::Garbled { .. })) {
+                end = (now + self.patience).min(begun + self.patience * ABSENCES_MAX);
+            }
+            match answer {
+                Err(error) if is_away(&error) && now < end => thread::sleep(LOOK),
                 answer => return answer.map_err(CniError::of_daemon),
             }
         }
@@ -117,5 +127,71 @@ fn is_away(error: &ClientError) -> bool {
         ClientError::Unreachable { .. } | ClientError::Garbled { .. } => true,
         ClientError::Refused(refused) => refused.kind == ErrorKind::NotReady,
         ClientError::Slow { .. } => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+    use crate::api::types::Key;
+
+    /// How long a daemon holds a request before it breaks off: three times that is longer than it may
+    /// be away.
+    const HOLD: Duration = Duration::from_millis(200);
+    const PATIENCE: Duration = Duration::from_millis(500);
+
+    /// What comes of a DEL where a daemon breaks off so many times, and answers then.
+    fn asked(
+        broken_off: usize,
+        hold: Duration,
+        patience: Duration,
+    ) -> (Result<(), CniError>, Duration) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("tapline.sock");
+        let listener = UnixListener::bind(&path).expect("a fresh path");
+        let daemon = thread::spawn(move || {
+            for connection in 0..=broken_off {
+                let (mut stream, _) = listener.accept().expect("somebody asks");
+                let _ = stream.read(&mut [0; 1024]);
+                if connection < broken_off {
+                    thread::sleep(hold);
+                    continue;
+                }
+                let answer = "HTTP/1.1 200 OK\r\ncontent-length: 14\r\n\r\n{\"removed\":[]}";
+                let _ = stream.write_all(answer.as_bytes());
+            }
+        });
+        let request = DelRequest {
+            key: Key {
+                network: "kubenet".into(),
+                container_id: "a".into(),
+                ifname: "eth0".into(),
+            },
+            netns: None,
+        };
+        let begun = Instant::now();
+        let answer = Door::new(&path, patience).del(&request);
+        let took = begun.elapsed();
+        if answer.is_ok() {
+            daemon.join().expect("it answered");
+        }
+        (answer, took)
+    }
+
+    #[test]
+    fn a_daemon_that_dies_again_and_again_is_asked_until_it_answers() {
+        let (answer, took) = asked(3, HOLD, PATIENCE);
+        assert_eq!(answer, Ok(()));
+        assert!(took > PATIENCE, "{took:?}");
+    }
+
+    #[test]
+    fn one_whose_every_answer_breaks_off_is_given_up() {
+        let (answer, took) = asked(usize::MAX, Duration::ZERO, Duration::from_millis(20));
+        assert_eq!(answer.expect_err("no answer").code, Code::TryAgainLater);
+        assert!(took >= Duration::from_millis(20) * ABSENCES_MAX, "{took:?}");
     }
 }

@@ -46,7 +46,7 @@ use plugin::Plugin;
 /// A configuration carries the results of a chain; a megabyte of it is no configuration.
 const CONFIGURATION_MAX: u64 = 1 << 20;
 
-/// How long a daemon may be away. systemd waits 100 ms before it starts one again, which then takes
+/// How long a daemon may be away at a stretch. systemd waits 100 ms before it starts one again, which then takes
 /// a few hundred more; a runtime waits minutes for a plugin.
 const AWAY_MAX: Duration = Duration::from_secs(5);
 

@@ -176,9 +176,14 @@ impl Core {
         let wanted = request.is_gateway && self.spec.plugin == Plugin::Kubenet;
         match named.filter(|_| wanted).find(|gateway| !held(gateway)) {
             None => Ok(()),
+            Some(gateway) if request.force_address => Err(invalid(format!(
+                "forceAddress: {gateway} cannot take the place of what {:?} has, which is the gateway \
+                 of every pod on this node; give the node a pod CIDR that begins with it",
+                self.settings.host.as_str()
+            ))),
             Some(gateway) => Err(invalid(format!(
                 "{:?} already has an IP address different from {gateway}: it follows from the \
-                 node's pod CIDR, and forceAddress does not change that",
+                 node's pod CIDR",
                 self.settings.host.as_str()
             ))),
         }

@@ -31,11 +31,14 @@ pub enum Feature {
     IoUring,
     /// Super-frames of UDP on TAPs. Without it pods send each datagram by itself.
     Uso,
+    /// Steering by a program on the uplink, where no queueing discipline stands on its ingress. Without
+    /// it one is added, for which the kernel takes the transmit queue away for a moment.
+    Tcx,
 }
 
 impl Feature {
     /// All of them.
-    pub const ALL: [Feature; 3] = [Feature::MultiQueue, Feature::IoUring, Feature::Uso];
+    pub const ALL: [Feature; 4] = [Feature::MultiQueue, Feature::IoUring, Feature::Uso, Feature::Tcx];
 
     /// Its name in the configuration.
     #[must_use]
@@ -50,6 +53,7 @@ impl Feature {
             Feature::MultiQueue => "Linux 3.8, IFF_MULTI_QUEUE",
             Feature::IoUring => "Linux 6.4, FMODE_NOWAIT of TAPs",
             Feature::Uso => "Linux 6.2, TUN_F_USO4",
+            Feature::Tcx => "Linux 6.6, BPF_TCX_INGRESS",
         }
     }
 
@@ -58,6 +62,7 @@ impl Feature {
             Feature::MultiQueue => Facility::MultiQueue,
             Feature::IoUring => Facility::IoUring,
             Feature::Uso => Facility::Uso,
+            Feature::Tcx => Facility::Tcx,
         }
     }
 }
@@ -109,7 +114,8 @@ pub fn probe() -> Result<Vec<Finding>, DeviceError> {
     };
     let namespace = Netns::create("probe").map_err(within)?;
     let net = Netlink::open(&namespace)?;
-    let plain = open(&net, "probe1", NonZeroU16::MIN)?;
+    let tap = DeviceName::new("probe1").expect("our own names are names");
+    let plain = open(&net, tap.as_str(), NonZeroU16::MIN)?;
     let two = NonZeroU16::new(2).expect("two is not zero");
     let several = || open(&net, "probe2", two).is_ok();
     let find = |feature: Feature, has: &dyn Fn() -> bool| {
@@ -124,6 +130,7 @@ pub fn probe() -> Result<Vec<Finding>, DeviceError> {
         find(Feature::MultiQueue, &several),
         find(Feature::IoUring, &|| plain.batches()),
         find(Feature::Uso, &|| plain.offloads() & USO4 != 0),
+        find(Feature::Tcx, &|| net.set_program_rules(&tap, &[]).is_ok()),
     ])
 }
 

@@ -265,13 +265,26 @@ pub(crate) fn an_add_that_fails_leaves_nothing_and_gc_takes_what_the_runtime_for
         assert_eq!(called.error().0, code, "{called:?}");
         node.nothing_is_left();
     }
-    let elsewhere = json!({"isGateway": true, "ipam": node.fixed_ipam("10.99.0")});
-    let called = node.call("ADD", &a, &node.conf(elsewhere));
-    let (code, message) = called.error();
-    assert_eq!(code, 7);
-    let expected = "\"cbr0\" already has an IP address different from 10.99.0.1";
-    assert!(message.starts_with(expected), "{message}");
-    node.nothing_is_left();
+    for (force, expected) in [
+        (
+            false,
+            "\"cbr0\" already has an IP address different from 10.99.0.1",
+        ),
+        (
+            true,
+            "forceAddress: 10.99.0.1 cannot take the place of what \"cbr0\" has",
+        ),
+    ] {
+        let mut elsewhere = json!({"isGateway": true, "ipam": node.fixed_ipam("10.99.0")});
+        elsewhere["forceAddress"] = force.into();
+        let called = node.call("ADD", &a, &node.conf(elsewhere));
+        let (code, message) = called.error();
+        assert!(
+            code == 7 && message.starts_with(expected),
+            "{code} {message}"
+        );
+        node.nothing_is_left();
+    }
     let here = json!({"isGateway": true, "ipam": node.fixed_ipam("10.244.0")});
     let of_c = node.call("ADD", &a, &node.conf(here)).result();
     assert_eq!(address(&of_c).to_string(), "10.244.0.200");

@@ -5,6 +5,7 @@
 
 #![allow(unsafe_code)]
 
+pub mod bpf;
 pub(crate) mod packet;
 pub(crate) mod tun;
 pub(crate) mod uring;
