@@ -27,7 +27,12 @@ pub enum Facility {
 
 impl Facility {
     /// All of them.
-    pub const ALL: [Facility; 4] = [Facility::MultiQueue, Facility::IoUring, Facility::Uso, Facility::Tcx];
+    pub const ALL: [Facility; 4] = [
+        Facility::MultiQueue,
+        Facility::IoUring,
+        Facility::Uso,
+        Facility::Tcx,
+    ];
 
     /// Its name in configurations.
     #[must_use]
@@ -90,6 +95,6 @@ mod tests {
             Facility::Uso.bit() | Facility::IoUring.bit()
         );
         let all = Facility::ALL.iter().fold(0, |bits, f| bits | f.bit());
-        assert_eq!((named("all"), all), (all, 0b111));
+        assert_eq!((named("all"), all), (all, 0b1111));
     }
 }

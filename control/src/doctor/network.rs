@@ -119,6 +119,17 @@ pub(super) fn leftovers(config: &NodeConfig, net: &Netlink, is_running: bool) ->
         ),
     }];
     let filters = net.filters(&config.uplink.device).unwrap_or_default();
+    let programs = net.programs(&config.uplink.device).unwrap_or_default();
+    if !is_running && programs > 0 {
+        found.push(Finding::warn(
+            "filters",
+            format!(
+                "{}'s ingress has a program of Tapline's, and no daemon",
+                config.uplink.device
+            ),
+            "start the daemon, which takes it over; if it is not to come back: tapline rescue",
+        ));
+    }
     if !is_running && !filters.is_empty() {
         found.push(Finding::warn(
             "filters",

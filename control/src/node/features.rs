@@ -38,7 +38,12 @@ pub enum Feature {
 
 impl Feature {
     /// All of them.
-    pub const ALL: [Feature; 4] = [Feature::MultiQueue, Feature::IoUring, Feature::Uso, Feature::Tcx];
+    pub const ALL: [Feature; 4] = [
+        Feature::MultiQueue,
+        Feature::IoUring,
+        Feature::Uso,
+        Feature::Tcx,
+    ];
 
     /// Its name in the configuration.
     #[must_use]

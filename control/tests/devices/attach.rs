@@ -450,6 +450,8 @@ pub(crate) fn mirrored_advertisements_arrive_at_the_switch_and_at_the_kernel() {
 pub(crate) fn steering_changes_in_place_and_leaves_others_filters_alone() {
     let (node, _nic) = node_with_nic();
     let eth0 = name("eth0");
+    // Among those of others, since there is a clsact.
+    node.ensure_clsact(&eth0).expect("made");
     let before = snapshot(&node);
     let mut port = uplink(ArpSteering::MirrorReplies);
     port.attach(&node).expect("attached");
@@ -476,17 +478,18 @@ pub(crate) fn steering_changes_in_place_and_leaves_others_filters_alone() {
 
     port.detach(&node).expect("detached");
     assert_eq!(snapshot(&node), before);
-    // Had the clsact stayed, it would not be new now.
     assert!(
-        node.ensure_clsact(&eth0).expect("made"),
-        "detach left its clsact"
-    );
-    port.attach(&node).expect("attached beside a clsact");
-    port.detach(&node).expect("detached");
-    assert!(
-        !node.ensure_clsact(&eth0).expect("looked"),
+        node.has_clsact(&eth0).expect("asked"),
         "detach took another's clsact"
     );
+    node.remove_clsact(&eth0).expect("removed");
+    port.attach(&node).expect("attached without one");
+    port.detach(&node).expect("detached");
+    assert!(
+        !node.has_clsact(&eth0).expect("asked"),
+        "detach left its clsact"
+    );
+    assert_eq!(snapshot(&node), before);
 }
 
 /// Another owner's filters are put there by `tc`, whose eyes also read ours. Without `tc` there is

@@ -30,7 +30,9 @@ pub(crate) fn snapshot(net: &Netlink) -> Vec<String> {
         let device = name(&link.name);
         lines.push(format!("{link:?}"));
         lines.push(format!("{:?}", net.addresses(&device).expect("addresses")));
-        lines.push(format!("{:?}", net.filters(&device).expect("filters")));
+        let filters = net.filters(&device).expect("filters");
+        let programs = net.programs(&device).expect("a number");
+        lines.push(format!("{filters:?} {programs}"));
     }
     lines.push(format!("{:?}", net.routes().expect("routes")));
     lines

@@ -2,8 +2,7 @@
 //!
 //! In: the page's commands, in a namespace that plays the node, over folders of the machine's that
 //! only this test can change. The test plays systemd and containerd, as far as the page asks for them.
-//! Out: pods that came by the page, a node that lost no ping but what its kernel threw away as a queue
-//! changed, and devices, addresses, routes, rules and files as before.
+//! Out: pods that came by the page, a node that lost none of its own pings, and devices, addresses, routes, rules and files as before.
 //! Never: changes a file of the machine: whatever is written goes to memory, and dies with the test.
 
 use std::cell::RefCell;
@@ -36,7 +35,7 @@ const UNIT: &str = "/lib/systemd/system/tapline.service";
 /// Where Azure answers, and the page's configuration asks.
 const AZURE: &str = "168.63.129.16";
 
-/// The clsact comes with the first start, and goes with the stop; each costs a ping at most.
+/// Without programs a clsact comes with the first start, and goes with the stop.
 const QUEUE_CHANGES: u64 = 2;
 
 /// A machine of its own, as far as files go.
@@ -353,18 +352,6 @@ fn dump(node: &Netns, protocol: isize, kind: u16, body: &[u8]) -> Vec<Vec<u8>> {
     }
 }
 
-/// Frames that the kernel threw away before `eth0` had them.
-fn dropped(node: &Netns) -> u64 {
-    let text = node.run(|| fs::read_to_string("/proc/thread-self/net/dev"));
-    let text = text.expect("readable");
-    let mut rows = text
-        .lines()
-        .filter_map(|line| line.trim().strip_prefix("eth0:"));
-    let counts = rows.next().expect("eth0 is counted");
-    let dropped = counts.split_whitespace().nth(11).expect("sixteen counters");
-    dropped.parse().expect("a number")
-}
-
 fn installed_run_and_taken_off(machine: &Machine, case: &str, back: &str, plugin: Plugin) {
     let other = |step: &Step| {
         let kubenet = step.command.contains("--plugin kubenet");
@@ -377,12 +364,9 @@ fn installed_run_and_taken_off(machine: &Machine, case: &str, back: &str, plugin
         ran + machine.follow(&[back, "In every case"], other)
     });
     assert!(ran >= 15, "only {ran} commands of the page ran");
-    // Whoever adds a clsact to a device that is up, or removes one, has the kernel take its transmit
-    // queue away for a moment, and it counts what was sent meanwhile. Nothing else may be lost.
     let lost = pings.sent - pings.replies.len() as u64;
-    let by_queue = dropped(&machine.world.node);
     assert!(
-        lost <= by_queue.min(QUEUE_CHANGES),
+        lost <= machine.world.lost_by_queues(QUEUE_CHANGES),
         "{lost} of {} sent",
         pings.sent
     );

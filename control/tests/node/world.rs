@@ -19,6 +19,7 @@ use control::devices::{DeviceName, Netlink, Netns};
 use control::lab::fabric::{Fabric, VIRTUAL_MAC};
 use control::lab::placement;
 use control::lab::probe::ping::{PingReport, PingSpec, ping};
+use control::node::features::{Feature, Finding};
 use control::node::standin::{Answers, Manners, StandIn, interfaces_of, metadata_of};
 use control::plan::{self, LoadOptions, Plan, Plugin};
 use nix::sys::signal::{Signal, kill};
@@ -279,6 +280,27 @@ impl World {
         })
     }
 
+    /// How many of the node's own packets `changes` of the clsact of `eth0` may have cost: none where the
+    /// kernel takes programs, else one each, if the kernel counts them as its own drops. Whoever adds a
+    /// clsact to a device that is up, or removes one, has the kernel take its transmit queue away.
+    pub(crate) fn lost_by_queues(&self, changes: u64) -> u64 {
+        let findings = control::node::features::probe().expect("a namespace to try in");
+        let tcx = |finding: &Finding| finding.feature == Feature::Tcx && finding.used;
+        if findings.iter().any(tcx) {
+            return 0;
+        }
+        let text = self
+            .node
+            .run(|| std::fs::read_to_string("/proc/thread-self/net/dev"));
+        let text = text.expect("readable");
+        let mut rows = text
+            .lines()
+            .filter_map(|line| line.trim().strip_prefix("eth0:"));
+        let counts = rows.next().expect("eth0 is counted");
+        let dropped = counts.split_whitespace().nth(11).expect("sixteen counters");
+        changes.min(dropped.parse().expect("a number"))
+    }
+
     /// The names of the node's devices that are ours.
     pub(crate) fn devices(&self) -> Vec<String> {
         let links = self.net().links().expect("links");
@@ -306,7 +328,9 @@ impl World {
             let device = name(&link.name);
             lines.push(format!("{link:?}"));
             lines.push(format!("{:?}", net.addresses(&device).expect("addresses")));
-            lines.push(format!("{:?}", net.filters(&device).expect("filters")));
+            let filters = net.filters(&device).expect("filters");
+            let programs = net.programs(&device).expect("a number");
+            lines.push(format!("{filters:?} {programs}"));
         }
         lines.push(format!("{:?}", net.routes().expect("routes")));
         lines

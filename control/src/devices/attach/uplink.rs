@@ -3,7 +3,12 @@
 //! In: the node's namespace, the device to share, and the prefixes of the node's pods.
 //! Out: a TAP: what the switch writes leaves by `eth0`; what arrives there for pods, it reads.
 //! Never: changes `eth0` itself, its addresses, or a filter that someone else put there.
+//!
+//! Where `eth0` has a clsact, ours are filters there, among those of others. Where it has none, they are
+//! a program, if the kernel takes one: to add a clsact, and to remove it, costs the node what it sends
+//! in that moment. Without programs that is the price of the first start and of a stop.
 
+use dataplane::facility::Facility;
 use ipnet::{Ipv4Net, Ipv6Net};
 
 use super::{ensure_alias, hush_and_raise};
@@ -63,12 +68,31 @@ impl Uplink {
         node.ensure_clsact(&self.tap.name)?;
         node.set_rules(&self.tap.name, &[out(device)])?;
         hush_and_raise(node, &self.tap.name)?;
+        let steering = self.rules(node.index(&self.tap.name)?);
+        if self.by_program(node)? && node.set_program_rules(&self.device, &steering).is_ok() {
+            return self.ensure_alias(node);
+        }
         if node.ensure_clsact(&self.device)? {
             ensure_alias(node, &self.tap.name, &self.alias(CLSACT_IS_OURS))?;
-        } else if node.link(&self.tap.name)?.alias.is_none() {
-            ensure_alias(node, &self.tap.name, &self.alias(""))?;
+        } else {
+            self.ensure_alias(node)?;
         }
-        node.set_rules(&self.device, &self.rules(node.index(&self.tap.name)?))
+        node.set_rules(&self.device, &steering)?;
+        // In this order, so that no frame is missed.
+        node.remove_programs(&self.device)
+    }
+
+    /// Whether a program is to be tried: there is no clsact to put filters on.
+    fn by_program(&self, node: &Netlink) -> Result<bool, DeviceError> {
+        Ok(Facility::Tcx.is_allowed() && !node.has_clsact(&self.device)?)
+    }
+
+    /// An alias that is there stays: it may say whose the clsact is.
+    fn ensure_alias(&self, node: &Netlink) -> Result<(), DeviceError> {
+        match node.link(&self.tap.name)?.alias {
+            None => ensure_alias(node, &self.tap.name, &self.alias("")),
+            Some(_) => Ok(()),
+        }
     }
 
     /// Puts back what is missing of the steering, and tells how many filters that was. What is there
@@ -80,8 +104,13 @@ impl Uplink {
     pub fn restore(&self, node: &Netlink) -> Result<usize, DeviceError> {
         let steering = self.rules(node.index(&self.tap.name)?);
         let out = [out(node.index(&self.device)?)];
-        let missing = node.missing_rules(&self.device, &steering)?
-            + node.missing_rules(&self.tap.name, &out)?;
+        let held = self.by_program(node)?
+            && matches!(node.has_program_rules(&self.device, &steering), Ok(true));
+        let on_device = match held {
+            true => 0,
+            false => node.missing_rules(&self.device, &steering)?,
+        };
+        let missing = on_device + node.missing_rules(&self.tap.name, &out)?;
         if missing > 0 {
             self.attach(node)?;
         }
@@ -107,6 +136,7 @@ impl Uplink {
         if node.find_link(&self.device)?.is_none() {
             return Ok(());
         }
+        node.remove_programs(&self.device)?;
         node.set_rules(&self.device, &[])?;
         let alias = node.find_link(&self.tap.name)?.and_then(|tap| tap.alias);
         let ours = alias.is_some_and(|alias| alias.ends_with(CLSACT_IS_OURS));

@@ -129,7 +129,7 @@ impl Match {
         }
     }
 
-    const fn protocol(&self) -> u16 {
+    pub(super) const fn protocol(&self) -> u16 {
         match self {
             Match::Every => EVERY_PROTOCOL,
             Match::Ipv4To(_) => 0x0800,
@@ -139,7 +139,7 @@ impl Match {
     }
 
     /// Offsets count from the network header: the IP header, or the ARP header.
-    fn keys(&self) -> Vec<TcU32Key> {
+    pub(super) fn keys(&self) -> Vec<TcU32Key> {
         match self {
             Match::Every => Vec::new(),
             Match::Ipv4To(net) => vec![ipv4_key(net, 16)],
@@ -301,6 +301,24 @@ impl Netlink {
         match self.change(&attempt, message, NLM_F_CREATE | NLM_F_EXCL) {
             Ok(()) => Ok(true),
             Err(refused) if refused.is(nix::libc::EEXIST) => Ok(false),
+            Err(refused) => Err(refused),
+        }
+    }
+
+    /// True if the device has a clsact or an ingress qdisc, whoever's.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn has_clsact(&self, device: &DeviceName) -> Result<bool, DeviceError> {
+        let mut message = TcMessage::with_index(self.index(device)? as i32);
+        message.header.parent = TcHandle::CLSACT;
+        message.header.handle = CLSACT_HANDLE;
+        let attempt = format!("look for a clsact of {device}");
+        match self.ask(&attempt, RouteNetlinkMessage::GetQueueDiscipline(message)) {
+            Ok(_) => Ok(true),
+            Err(refused) if refused.is(nix::libc::ENOENT) || refused.is(nix::libc::EINVAL) => {
+                Ok(false)
+            }
             Err(refused) => Err(refused),
         }
     }

@@ -13,6 +13,7 @@ pub mod bridge;
 pub mod filter;
 pub mod link;
 pub mod news;
+pub mod program;
 pub mod shape;
 
 use std::cell::Cell;
