@@ -225,14 +225,14 @@ impl<P: Port> Worker<P> {
         before
     }
 
-    /// Takes the port out of place `id`, and forgets the stations and conversations heard there.
+    /// Takes the port out of place `id`, if there is one, and forgets the stations and conversations
+    /// of that place: what the host sends to a port that is not there is remembered, too.
     pub fn detach(&mut self, id: PortId) -> Option<P> {
-        let port = self.ports.get_mut(id.index())?.take()?;
         self.fdb.forget_port(id);
         self.returns.forget_port(id);
         self.recent.remove(id);
         self.floods.remove(id);
-        Some(port)
+        self.ports.get_mut(id.index())?.take()
     }
 
     /// Says that frames may have come in at `id`.

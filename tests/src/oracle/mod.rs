@@ -42,6 +42,7 @@ pub use books::Books;
 use decide::Fate;
 use neighbours::{Neighbours, Waited};
 pub use speech::checksum;
+pub use ways::Told;
 
 /// A station that is silent this long is forgotten: IEEE 802.1D table 7-5.
 const AGE_SECONDS: u64 = 300;
@@ -134,6 +135,12 @@ impl Oracle {
     #[must_use]
     pub fn ways(&self) -> usize {
         self.ways.count()
+    }
+
+    /// Those of them that have not run out, and what is known of each.
+    #[must_use]
+    pub fn told(&self) -> Told {
+        self.ways.told(self.now)
     }
 
     /// What was counted.

@@ -19,7 +19,7 @@ use dataplane::tables::{Tables, TablesSpec};
 use dataplane::verdict::DropReason;
 use dataplane::worker::Worker;
 
-use super::{Arrival, Books, Deliveries, Oracle};
+use super::{Arrival, Books, Deliveries, Oracle, Told};
 
 /// Slots of the FDB. All are looked at in one round of chores, so that stations age on time; and
 /// they are ten times what a history names, so that no window of eight overflows.
@@ -218,6 +218,15 @@ impl Trial {
         if found != learned {
             return Err(format!("the switch learned {found:?}, and not {learned:?}"));
         }
+        let now = Tick(self.now);
+        let entries = self.worker.returns().entries(now);
+        let found: Told = entries
+            .map(|entry| (entry.about, (entry.carrier, entry.stage, entry.port)))
+            .collect();
+        let told = oracle.told();
+        if found != told {
+            return Err(unlike(&found, &told));
+        }
         let ways = (self.worker.returns().totals().live, oracle.ways() as u64);
         if ways.0 != ways.1 {
             return Err(format!(
@@ -255,6 +264,18 @@ impl Trial {
 
 fn built(spec: &TablesSpec) -> Tables {
     Tables::build(spec).unwrap_or_else(|faults| panic!("no table: {faults:?}"))
+}
+
+/// The conversations in which two sides differ.
+fn unlike(found: &Told, told: &Told) -> String {
+    let only = |some: &Told, other: &Told| {
+        let rows = some
+            .iter()
+            .filter(|(about, way)| other.get(about) != Some(way));
+        rows.map(|row| format!("\n  {row:?}")).collect::<String>()
+    };
+    let (real, model) = (only(found, told), only(told, found));
+    format!("known of conversations is{real}\nand not{model}")
 }
 
 /// What may explain a difference, one after the other: nothing; another order of next hops; a limit

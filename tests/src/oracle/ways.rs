@@ -4,12 +4,13 @@
 //! Never: a hash or a window: every conversation is a row of its own.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use dataplane::addr::PortId;
 use dataplane::frame::FrameView;
 use dataplane::frame::tuple::{Ports, Said, Stage, Tuple};
 use dataplane::tables::fib::NextHop;
+use dataplane::tables::returns::{About, Carrier};
 use dataplane::tables::{Policy, PortRole, PortSpec};
 
 use super::Oracle;
@@ -34,6 +35,33 @@ struct Way {
     port: PortId,
     heard: u64,
 }
+
+impl Way {
+    fn is_over(&self, now: u64) -> bool {
+        let silent = (now / UNIT_MS).saturating_sub(self.heard);
+        silent > life(self.stage) * 1000 / UNIT_MS
+    }
+}
+
+impl Key {
+    fn about(&self) -> About {
+        match *self {
+            Key::Tuple(tuple) => About::Tuple(tuple),
+            Key::Endpoint(source, protocol, port) => About::Endpoint(Tuple {
+                source,
+                target: match source {
+                    IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+                    IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+                },
+                protocol,
+                ports: port.map_or(Ports::Hidden, |port| Ports::Known(port, 0)),
+            }),
+        }
+    }
+}
+
+/// Of each conversation who carried it last, how far it has come, and the port it is kept for.
+pub type Told = BTreeMap<About, (Carrier, Stage, PortId)>;
 
 /// All rows.
 #[derive(Clone, Debug, Default)]
@@ -62,6 +90,20 @@ impl Ways {
         self.0.len()
     }
 
+    /// Every row that has not run out, as the switch's own views tell it.
+    pub(super) fn told(&self, now: u64) -> Told {
+        let alive = self.0.iter().filter(|(_, way)| !way.is_over(now));
+        alive
+            .map(|(key, way)| {
+                let carrier = match way.by_host {
+                    true => Carrier::Host,
+                    false => Carrier::Switch,
+                };
+                (key.about(), (carrier, way.stage, way.port))
+            })
+            .collect()
+    }
+
     fn concerns(&self, one: PortId, other: PortId) -> bool {
         self.0
             .values()
@@ -77,7 +119,11 @@ impl Ways {
         self.0.contains_key(&endpoint(tuple))
     }
 
-    fn note(&mut self, key: Key, fresh: Way) {
+    /// What has run out is another conversation, even before time has removed it.
+    fn note(&mut self, key: Key, fresh: Way, now: u64) {
+        if self.0.get(&key).is_some_and(|way| way.is_over(now)) {
+            self.0.remove(&key);
+        }
         let way = self.0.entry(key).or_insert(fresh);
         let ended = way.stage == Stage::Closing && fresh.stage == Stage::Open;
         *way = Way {
@@ -92,10 +138,7 @@ impl Ways {
     }
 
     pub(super) fn age(&mut self, now: u64) {
-        self.0.retain(|_, way| {
-            let silent = (now / UNIT_MS).saturating_sub(way.heard);
-            silent <= life(way.stage) * 1000 / UNIT_MS
-        });
+        self.0.retain(|_, way| !way.is_over(now));
     }
 }
 
@@ -150,9 +193,9 @@ impl Oracle {
             (PortRole::Host, PortRole::Pod) => {
                 let stage = if whole { said.stage } else { Stage::Datagram };
                 let (one, other) = (way(true, stage, to.id), way(true, Stage::Datagram, to.id));
-                self.ways.note(Key::Tuple(own), one);
+                self.ways.note(Key::Tuple(own), one, self.now);
                 if whole {
-                    self.ways.note(Key::Tuple(bare), other);
+                    self.ways.note(Key::Tuple(bare), other, self.now);
                 }
                 if said.stage == Stage::Opening {
                     self.ways.0.remove(&endpoint(&own.reversed()));
@@ -167,23 +210,23 @@ impl Oracle {
                 );
                 let end = way(true, said.stage, from.id);
                 if answers && said.stage == Stage::Closing {
-                    self.ways.note(Key::Tuple(said.answers), end);
+                    self.ways.note(Key::Tuple(said.answers), end, self.now);
                 }
                 if !answers || self.ways.has_spoken(&own) {
-                    self.ways.note(endpoint(&own), one);
+                    self.ways.note(endpoint(&own), one, self.now);
                     if whole {
-                        self.ways.note(endpoint(&bare), other);
+                        self.ways.note(endpoint(&bare), other, self.now);
                     }
                 }
             }
             (PortRole::Pod, PortRole::Host) => {}
             (PortRole::Pod, _) if whole && (self.ways.has_spoken(&own) || by_host) => {
                 let directly = way(false, said.stage, from.id);
-                self.ways.note(Key::Tuple(own), directly);
+                self.ways.note(Key::Tuple(own), directly, self.now);
             }
             (PortRole::Uplink, PortRole::Pod) if whole && by_host => {
                 let directly = way(false, said.stage, to.id);
-                self.ways.note(Key::Tuple(own), directly);
+                self.ways.note(Key::Tuple(own), directly, self.now);
             }
             _ => {}
         }

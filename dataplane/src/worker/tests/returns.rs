@@ -302,6 +302,32 @@ fn both_families_and_the_end_of_a_port() {
     assert_eq!(rig.worker.returns().totals(), totals);
 }
 
+/// The host may speak to a pod between its port's going and the tables that say so, or before the
+/// port has come. Whoever has the place next must not be taken for that pod.
+#[test]
+fn what_is_known_of_a_port_that_is_not_there_goes_with_it_too() {
+    for mode in modes() {
+        let mut rig = mode.rig();
+        assert!(rig.worker.detach(port(B)).is_some(), "it was attached");
+        let (from, to) = ((SERVICE, 80), (mode.b, 5000));
+        let frame = mode.packet(HOST, from, to, Kind::Udp);
+        rig.dies(HOST, &frame, DropReason::PortDown);
+        let noted = Totals {
+            live: 2,
+            added: 2,
+            ..Totals::default()
+        };
+        assert_eq!(rig.worker.returns().totals(), noted);
+        assert!(rig.worker.detach(port(B)).is_none());
+        let forgotten = Totals {
+            live: 0,
+            expired: 2,
+            ..noted
+        };
+        assert_eq!(rig.worker.returns().totals(), forgotten);
+    }
+}
+
 #[test]
 fn under_policy_pods_hear_from_nobody_but_the_host() {
     for mode in modes().map(Mode::under_policy) {
