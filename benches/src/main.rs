@@ -17,6 +17,7 @@ use benches::topo::Env;
 use clap::{Parser, Subcommand};
 use control::lab::privilege::{self, Means, PrivateNet};
 use control::lab::reaper::{self, Reaper};
+use dataplane::switch::Cpu;
 use indicatif::{ProgressBar, ProgressStyle};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
@@ -82,6 +83,11 @@ struct CompareArgs {
     #[arg(long, value_name = "N", default_value = "1", value_parser = workers)]
     workers: NonZeroU16,
 
+    /// Keep Tapline's workers on these processors, by the kernel's numbers, such as 1 or 0,1, in the
+    /// scenarios of one node.
+    #[arg(long, value_name = "N,...", value_delimiter = ',', value_parser = cpu)]
+    cpus: Vec<Cpu>,
+
     /// Receive packet steering: both settings at first and then the better one, or as given.
     #[arg(long, value_enum, default_value_t = Rps::Auto)]
     rps: Rps,
@@ -115,7 +121,7 @@ fn main() -> ExitCode {
         Err(error) => return refuse(&format!("cannot write the chart: {error}")),
     };
     let options = options(&args);
-    let mut env = enter(args.spin, args.workers);
+    let mut env = enter(args.spin, args.workers, &args.cpus);
     let bar = progress();
     let report = compare::run(&options, &mut env, &mut |part, what| tell(&bar, part, what));
     bar.finish_and_clear();
@@ -138,7 +144,7 @@ fn main() -> ExitCode {
 }
 
 fn resident(subject: Subject) -> ExitCode {
-    let mut env = enter(None, NonZeroU16::MIN);
+    let mut env = enter(None, NonZeroU16::MIN, &[]);
     let found = match &mut env {
         Ok(env) => compare::resident(env, subject).map_err(|error| error.to_string()),
         Err(why) => Err(why.clone()),
@@ -180,7 +186,7 @@ fn options(args: &CompareArgs) -> Options {
 }
 
 /// The reaper first, outside; then out of the machine's network, for good; then mounts of our own.
-fn enter(spin: Option<Duration>, workers: NonZeroU16) -> Result<Env, String> {
+fn enter(spin: Option<Duration>, workers: NonZeroU16, cpus: &[Cpu]) -> Result<Env, String> {
     let reaper = Reaper::spawn().map_err(|error| format!("cannot start the reaper: {error}"))?;
     let private = privilege::enter().map_err(|error| error.to_string())?;
     if let Means::UserNamespace { .. } = private.means() {
@@ -193,6 +199,7 @@ fn enter(spin: Option<Duration>, workers: NonZeroU16) -> Result<Env, String> {
         scratch,
         spin,
         workers,
+        cpus: cpus.to_vec(),
     })
 }
 
@@ -232,6 +239,12 @@ fn workers(text: &str) -> Result<NonZeroU16, String> {
         Ok(count @ 1..=64) => NonZeroU16::new(count).ok_or_else(String::new),
         _ => Err("from 1 to 64 workers".into()),
     }
+}
+
+fn cpu(text: &str) -> Result<Cpu, String> {
+    let number = text.parse().ok();
+    let cpu = number.and_then(Cpu::new);
+    cpu.ok_or_else(|| format!("a processor's number, below {}", Cpu::COUNT_MAX))
 }
 
 fn rounds(text: &str) -> Result<usize, String> {

@@ -22,6 +22,7 @@ use control::devices::{DeviceName, Netlink, Netns, sysctl};
 use control::lab::privilege::PrivateNet;
 use control::lab::reaper::Reaper;
 use dataplane::addr::{Mac, Station};
+use dataplane::switch::Cpu;
 use ipnet::{IpNet, Ipv4Net};
 
 use crate::cpu;
@@ -47,6 +48,8 @@ pub struct Env {
     pub spin: Option<Duration>,
     /// How many workers they have, each with a queue of every TAP.
     pub workers: NonZeroU16,
+    /// Where these stay; wherever the kernel puts them without.
+    pub cpus: Vec<Cpu>,
 }
 
 /// Who talks.

@@ -1,7 +1,8 @@
 //! Tapline itself: the shipped switch and the shipped attachments.
 //!
 //! In: pods, and how they are attached. Out: a [`Rig`] around a running switch.
-//! Never: sets anything that the program would not set on a node, but for `--spin` and `--workers`.
+//! Never: sets anything that the program would not set on a node, but for `--spin`, `--workers` and
+//! `--cpus`.
 //!
 //! The ways to attach differ in three places only: how a pod hangs on the node, which port the
 //! switch opens for it, and whose frames it is. A further kind of port is a further [`Way`].
@@ -59,6 +60,7 @@ pub fn build(env: &Env, subject: Subject, shape: Shape) -> Result<Rig, Unbuilt> 
     let mut options = Options::named(THREAD);
     options.spin = env.spin.unwrap_or(options.spin);
     options.workers = env.workers.get().into();
+    options.cpus.clone_from(&env.cpus);
     let tables = Tables::build(&tables(&pods)).map_err(|faults| format!("{faults:?}"))?;
     let switch = Switch::start(&options, tables)?;
     let host = host_port(env.workers);
@@ -96,7 +98,9 @@ pub fn build(env: &Env, subject: Subject, shape: Shape) -> Result<Rig, Unbuilt> 
 fn settings(options: &Options) -> Vec<String> {
     let workers = (options.workers > 1).then(|| format!("{} workers", options.workers));
     let spin = format!("spin {} us", options.spin.as_micros());
-    [spin].into_iter().chain(workers).collect()
+    let cpus: Vec<String> = options.cpus.iter().map(ToString::to_string).collect();
+    let kept = (!cpus.is_empty()).then(|| format!("kept on CPU {}", cpus.join(", ")));
+    [spin].into_iter().chain(workers).chain(kept).collect()
 }
 
 impl Way {

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use dataplane::addr::{Mac, Station};
 use dataplane::bucket::Rate;
+use dataplane::switch::Cpu;
 use dataplane::tables::guard::{MORE_MAX, Mode, Rates};
 use ipnet::IpNet;
 
@@ -62,6 +63,8 @@ pub struct NodeConfig {
     pub guards: Guards,
     /// Threads that move frames, 1 to 64.
     pub workers: NonZeroU16,
+    /// Where they stay, as many as they are, or none.
+    pub cpus: Vec<Cpu>,
     /// How long a worker looks again before it sleeps.
     pub spin: Duration,
     /// Facilities of newer kernels that are not to be used.
@@ -256,6 +259,7 @@ pub(super) fn check(shaped: &Shaped, report: &mut Report) -> Option<NodeConfig> 
         policy: raw.policy.unwrap_or(PolicyMode::Auto),
         guards: check.guards(raw.guards.as_ref()),
         workers: NonZeroU16::new(raw.workers.unwrap_or(1)).unwrap_or(NonZeroU16::MIN),
+        cpus: check.cpus(raw),
         spin: Duration::from_micros(raw.spin_us.unwrap_or(50).into()),
         features_off: raw.features_off.iter().flatten().copied().collect(),
         state_dir: check.path("state_dir", raw.state_dir.as_deref(), STATE_DIR),
@@ -601,6 +605,27 @@ impl Check<'_> {
             return None;
         };
         Some(address)
+    }
+
+    fn cpus(&mut self, raw: &RawConfig) -> Vec<Cpu> {
+        let mut cpus = Vec::new();
+        for (index, number) in raw.cpus.iter().flatten().enumerate() {
+            let path = format!("cpus[{index}]");
+            match Cpu::new(*number) {
+                Some(cpu) if cpus.contains(&cpu) => self.fault(&path, "comes twice"),
+                Some(cpu) => cpus.push(cpu),
+                None => {
+                    let message = format!("expected a whole number below {}", Cpu::COUNT_MAX);
+                    self.fault(&path, message);
+                }
+            }
+        }
+        let (named, workers) = (raw.cpus.iter().flatten().count(), raw.workers.unwrap_or(1));
+        if named != 0 && named != usize::from(workers) {
+            let message = format!("names {named} for {workers} workers: one for each, or none");
+            self.fault("cpus", message);
+        }
+        cpus
     }
 
     fn guards(&mut self, raw: Option<&RawGuards>) -> Guards {

@@ -62,6 +62,7 @@ fn what_is_left_out_has_the_default_that_its_description_names() {
         policy: PolicyMode::Auto,
         guards: Guards::default(),
         workers: 1.try_into().unwrap(),
+        cpus: Vec::new(),
         spin: Duration::from_micros(50),
         features_off: BTreeSet::new(),
         state_dir: STATE_DIR.into(),
@@ -178,7 +179,7 @@ fn every_fault_comes_at_once_each_with_its_line_and_path() {
   ],
   "truth": {"sources": ["wireserver", "node_object", "wireserver"], "wireserver": "https://x/", "timeout_ms": 1.5},
   "policy": "off",
-  "workers": 65,
+  "workers": 65, "cpus": [0, 1024, 0],
   "features_off": ["uso", "warp"],
   "state_dir": "var/lib/tapline",
   "metrics": {"listen": "localhost:9469"},
@@ -211,6 +212,9 @@ tapline.json:17:69: truth.wireserver: 'https://x/' does not begin with http://
 tapline.json:17:97: truth.timeout_ms: expected a whole number from 10 to 60000, found 1.5
 tapline.json:18:3: policy: 'off' is none of: auto, via-host, none
 tapline.json:19:3: workers: expected a whole number from 1 to 64, found 65
+tapline.json:19:18: cpus: names 3 for 1 workers: one for each, or none
+tapline.json:19:30: cpus[1]: expected a whole number below 1024
+tapline.json:19:36: cpus[2]: comes twice
 tapline.json:20:27: features_off[1]: 'warp' is none of: multi_queue, io_uring, uso
 tapline.json:21:3: state_dir: 'var/lib/tapline' is not an absolute path
 tapline.json:22:15: metrics.listen: 'localhost:9469' is no address and port such as 127.0.0.1:9469
@@ -384,6 +388,7 @@ fn any_json() -> impl Strategy<Value = serde_json::Value> {
         Just("listen"),
         Just("notes"),
         Just("features_off"),
+        Just("cpus"),
         Just("x"),
     ];
     leaf.prop_recursive(4, 40, 5, move |inner| {

@@ -21,7 +21,7 @@ use dataplane::bounds::{self, Bound};
 use dataplane::conflict::Conflict;
 use dataplane::port::tap::{Queues, TapPort};
 use dataplane::stats::Counts;
-use dataplane::switch::{Boards, Options, Switch};
+use dataplane::switch::{Boards, Cpu, Options, Switch};
 use dataplane::tables::{Fault, Tables};
 
 use super::adopt;
@@ -69,6 +69,8 @@ pub struct Settings {
     pub bandwidth: bool,
     /// Workers of the switch.
     pub workers: NonZeroU16,
+    /// Where they stay, or nothing.
+    pub cpus: Vec<Cpu>,
     /// How long a worker looks again before it sleeps.
     pub spin: Duration,
     /// What was said of policy, where pods' packets go through the kernel.
@@ -88,6 +90,7 @@ impl Settings {
             pods_max: 250,
             bandwidth: true,
             workers: NonZeroU16::MIN,
+            cpus: Vec::new(),
             spin: dataplane::switch::SPIN_DEFAULT,
             policy: PolicyMode::Auto,
         }
@@ -753,6 +756,7 @@ impl Core {
 pub(super) fn options(spec: &NodeSpec, settings: &Settings) -> Options {
     Options {
         workers: settings.workers.get().into(),
+        cpus: settings.cpus.clone(),
         spin: settings.spin,
         ..Options::named(&format!("tl-{}", spec.name))
     }

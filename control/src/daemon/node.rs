@@ -127,6 +127,7 @@ pub fn settings(config: &NodeConfig) -> Settings {
         pods_max: config.pods.max.into(),
         bandwidth: config.pods.bandwidth,
         workers: config.workers,
+        cpus: config.cpus.clone(),
         spin: config.spin,
         policy: config.policy,
     }

@@ -672,7 +672,7 @@ impl Process {
 }
 
 /// What only a restart can change, by its keys; whether another process could.
-fn fixed(config: &NodeConfig) -> [(&'static str, String, bool); 11] {
+fn fixed(config: &NodeConfig) -> [(&'static str, String, bool); 12] {
     let path = |path: &Path| path.display().to_string();
     [
         ("plugin", config.plugin.to_string(), false),
@@ -685,6 +685,7 @@ fn fixed(config: &NodeConfig) -> [(&'static str, String, bool); 11] {
             false,
         ),
         ("workers", config.workers.to_string(), false),
+        ("cpus", format!("{:?}", config.cpus), true),
         ("spin_us", config.spin.as_micros().to_string(), true),
         ("state_dir", path(&config.state_dir), false),
         ("socket", path(&config.socket), false),

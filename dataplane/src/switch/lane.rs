@@ -17,7 +17,7 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
 use std::convert::Infallible;
 
-use super::Options;
+use super::{Cpu, Options};
 use crate::addr::PortId;
 use crate::capture::Capture;
 use crate::clock::Monotonic;
@@ -174,7 +174,12 @@ impl<P: Port + Send + 'static> Lane<P> {
     }
 
     /// Starts the thread. `wakers` are those of all lanes, for news that cannot wait.
-    pub(super) fn start(&mut self, options: &Options, wakers: &[Arc<Waker>]) -> io::Result<()> {
+    pub(super) fn start(
+        &mut self,
+        options: &Options,
+        cpu: Option<Cpu>,
+        wakers: &[Arc<Waker>],
+    ) -> io::Result<()> {
         let Some((worker, poll, living)) = self.parts.take() else {
             return Ok(());
         };
@@ -191,7 +196,17 @@ impl<P: Port + Send + 'static> Lane<P> {
             clock: Monotonic::after(options.elapsed),
         };
         let named = std::thread::Builder::new().name(options.name.clone());
-        self.thread = Some(named.spawn(|| runner.run())?);
+        let (tell, told) = bounded(1);
+        let thread = named.spawn(move || {
+            let kept = cpu.map_or(Ok(()), Cpu::keep_here);
+            let runs = kept.is_ok();
+            let _ = tell.send(kept);
+            if runs {
+                runner.run();
+            }
+        })?;
+        told.recv().map_err(|_| gone())??;
+        self.thread = Some(thread);
         Ok(())
     }
 

@@ -10,6 +10,7 @@
 //!
 //! Each worker has a queue of every port, so a frame never changes threads.
 
+mod cpu;
 mod lane;
 
 use std::io;
@@ -30,6 +31,7 @@ use crate::tables::fdb::{CAPACITY_DEFAULT, Fdb};
 use crate::tables::neighbour::Entry;
 use crate::tables::returns::{self, Returns};
 use crate::worker::{Legacy, Stranded, Worker};
+pub use cpu::Cpu;
 use lane::{Door, Lane};
 
 /// How long a thread looks again before it sleeps: a round trip between two pods of one node is
@@ -43,6 +45,9 @@ pub struct Options {
     pub name: String,
     /// Workers. One is best on two cores, where each further one takes a core from the pods.
     pub workers: usize,
+    /// Where they are to stay: worker `n` on the `n`th of these, from the first again behind the
+    /// last. None: wherever the kernel puts them.
+    pub cpus: Vec<Cpu>,
     /// How long to look again before sleeping.
     pub spin: Duration,
     /// Stations for which the FDB has room.
@@ -63,6 +68,7 @@ impl Options {
         Options {
             name: name.to_owned(),
             workers: 1,
+            cpus: Vec::new(),
             spin: SPIN_DEFAULT,
             fdb_capacity: CAPACITY_DEFAULT,
             returns_capacity: returns::CAPACITY_DEFAULT,
@@ -136,8 +142,9 @@ impl<P: Port + Send + 'static> Switch<P> {
             lanes.push(Lane::open(worker)?);
         }
         let wakers: Vec<_> = lanes.iter().map(Lane::waker).collect();
+        let mut cpus = options.cpus.iter().copied().cycle();
         for lane in &mut lanes {
-            lane.start(options, &wakers)?;
+            lane.start(options, cpus.next(), &wakers)?;
         }
         Ok(Switch {
             lanes,
