@@ -620,9 +620,11 @@ impl Check<'_> {
                 }
             }
         }
+        // A number of workers that was refused is a fault already, and no measure.
+        let refused = raw.workers.is_none() && self.shaped.is_written("workers");
         let (named, workers) = (raw.cpus.iter().flatten().count(), raw.workers.unwrap_or(1));
-        if named != 0 && named != usize::from(workers) {
-            let message = format!("names {named} for {workers} workers: one for each, or none");
+        if named != 0 && named != usize::from(workers) && !refused {
+            let message = format!("names {named}, and there are {workers} workers: one for each");
             self.fault("cpus", message);
         }
         cpus

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use dataplane::addr::{Mac, PortId, Station};
 use dataplane::bucket::Rate;
+use dataplane::switch::Cpu;
 use dataplane::tables::guard::{Mode, PortGuard, Rates};
 use proptest::prelude::*;
 use serde_json::json;
@@ -212,10 +213,9 @@ tapline.json:17:69: truth.wireserver: 'https://x/' does not begin with http://
 tapline.json:17:97: truth.timeout_ms: expected a whole number from 10 to 60000, found 1.5
 tapline.json:18:3: policy: 'off' is none of: auto, via-host, none
 tapline.json:19:3: workers: expected a whole number from 1 to 64, found 65
-tapline.json:19:18: cpus: names 3 for 1 workers: one for each, or none
 tapline.json:19:30: cpus[1]: expected a whole number below 1024
 tapline.json:19:36: cpus[2]: comes twice
-tapline.json:20:27: features_off[1]: 'warp' is none of: multi_queue, io_uring, uso
+tapline.json:20:27: features_off[1]: 'warp' is none of: multi_queue, io_uring, uso, tcx
 tapline.json:21:3: state_dir: 'var/lib/tapline' is not an absolute path
 tapline.json:22:15: metrics.listen: 'localhost:9469' is no address and port such as 127.0.0.1:9469
 tapline.json:24:3: log: given twice";
@@ -226,6 +226,37 @@ tapline.json:24:3: log: given twice";
         "{found:#?}"
     );
     assert_eq!(found[..found.len() - 1].join("\n"), wanted);
+}
+
+/// What is typed of processors is where the workers stay.
+#[test]
+fn a_worker_has_one_processor_or_none_has() {
+    let parsed = |more: &str| {
+        let text = format!(r#"{{"plugin": "azure", "node": "node-0", {more}}}"#);
+        parse("tapline.json", text.as_bytes())
+    };
+    let two = parsed(r#""workers": 2, "cpus": [3, 1]"#).unwrap();
+    assert_eq!(two.cpus, [3, 1].map(|n| Cpu::new(n).unwrap()));
+    assert_eq!(crate::daemon::node::settings(&two).cpus, two.cpus);
+    for (more, wanted) in [
+        (
+            r#""workers": 2, "cpus": [3]"#,
+            "names 1, and there are 2 workers",
+        ),
+        (r#""cpus": [3, 1]"#, "names 2, and there are 1 workers"),
+    ] {
+        let found = parsed(more).unwrap_err().to_string();
+        assert!(
+            found.contains("cpus: ") && found.contains(wanted),
+            "{found}"
+        );
+    }
+    assert!(
+        parsed(r#""workers": 2, "cpus": []"#)
+            .unwrap()
+            .cpus
+            .is_empty()
+    );
 }
 
 #[test]

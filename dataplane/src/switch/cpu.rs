@@ -88,7 +88,7 @@ mod tests {
         let may = sched_getaffinity(None).expect("of this thread");
         let mut cpus = (0..Cpu::COUNT_MAX).filter(|n| may.is_set(usize::from(*n)));
         let first = cpus.next().expect("it runs somewhere");
-        let last = cpus.last().unwrap_or(first);
+        let last = cpus.next_back().unwrap_or(first);
         let told = [first, last]
             .map(|n| Cpu::new(n).expect("below the end"))
             .to_vec();
@@ -124,10 +124,6 @@ mod tests {
             text.ends_with(&format!("CPUs of this process: {may}")),
             "{text}"
         );
-        assert_eq!(
-            allowed("cpu-none"),
-            [String::new(); 0],
-            "its thread is gone"
-        );
+        assert!(allowed("cpu-none").is_empty(), "its thread is gone");
     }
 }
