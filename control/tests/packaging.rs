@@ -262,6 +262,11 @@ fn the_image_starts_a_program_that_it_holds() {
         .iter()
         .find(|(_, words)| words.contains("cargo build"));
     let built = &built.expect("a build").1;
+    let page = std::fs::read_to_string(folder().join("../../docs/install.md"));
+    assert!(
+        page.expect("the page is there").contains(built.as_str()),
+        "docs/install.md builds it otherwise than by {built}"
+    );
     for words in &copied {
         let from = words[1].strip_prefix("/tapline/").expect("what was built");
         match from.strip_prefix("target/") {

@@ -93,7 +93,7 @@ impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let how = match self.kernel {
             Some(true) => "used",
-            Some(false) => "the kernel has none; done without",
+            Some(false) => "the kernel has none, or forbids it here; done without",
             None => "switched off",
         };
         write!(f, "{}: {how}", self.feature)
