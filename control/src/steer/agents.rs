@@ -3,14 +3,15 @@
 //! In: a namespace. Out: [`Agents`]: the chains of agents that we know, and what could not be read.
 //! Never: changes a rule, runs a program, or takes what it could not read for nothing.
 //!
-//! nftables is asked over netlink, which serves `iptables-nft` as well. The older tables of
-//! `ip_tables` can only be read by a socket option that answers in a structure of each match and
-//! target; we see that they are there (`/proc/net/ip_tables_names`) and say that we cannot tell.
+//! nftables is asked over netlink, which serves `iptables-nft` as well; the older tables of `ip_tables`
+//! and `ip6_tables`, where `ip_tables_names` below `/proc/thread-self/net` says that they are, by their socket option.
 
 use std::io;
 
+use dataplane::port::sys::xtables::Family;
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 
+use super::legacy;
 use crate::devices::netlink::attributes;
 use crate::devices::netns::Netns;
 
@@ -65,16 +66,37 @@ pub fn look(namespace: &Netns) -> Agents {
         Err(error) if is_absent(&error) => {}
         Err(error) => agents.unsure.push(format!("nftables: {error}")),
     }
-    for names in ["ip_tables_names", "ip6_tables_names"] {
-        match namespace.run(|| std::fs::read_to_string(format!("/proc/net/{names}"))) {
-            Ok(tables) => agents.unsure.extend(tables.lines().map(|table| {
-                format!("the table {table} of {names}: only its own tools can read it")
-            })),
+    for (family, names) in [
+        (Family::Ipv4, "ip_tables_names"),
+        (Family::Ipv6, "ip6_tables_names"),
+    ] {
+        match namespace.run(|| std::fs::read_to_string(format!("/proc/thread-self/net/{names}"))) {
+            Ok(tables) => {
+                let tables = tables.lines();
+                tables.for_each(|table| agents.look_at_legacy(namespace, family, table));
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => agents.unsure.push(format!("{names}: {error}")),
         }
     }
     agents
+}
+
+impl Agents {
+    /// A table that is gone meanwhile holds nothing.
+    fn look_at_legacy(&mut self, namespace: &Netns, family: Family, table: &str) {
+        match namespace.run(|| legacy::chains(family, table)) {
+            Ok(chains) => {
+                let named = chains.into_iter().map(|chain| (table.to_owned(), chain));
+                self.found.extend(named.filter_map(known));
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => {
+                let what = format!("the table {table} of iptables-legacy ({family:?}): {error}");
+                self.unsure.push(what);
+            }
+        }
+    }
 }
 
 fn is_absent(error: &io::Error) -> bool {

@@ -10,13 +10,14 @@
 //! |---|---|
 //! | [`cover`] | few prefixes that hold all pods and none of the node's own addresses; pure |
 //! | [`keeper`] | the filters on the uplink: put there, put back, taken away |
-//! | [`agents`] | whose chains the kernel's packet filter holds |
+//! | [`agents`] | whose chains the kernel's packet filter holds; `legacy` reads those of `iptables-legacy` |
 //! | [`policy`] | whether pods' frames go through the kernel, and why; pure |
 //! | [`view`] | `GET /v1/steering` |
 
 pub mod agents;
 pub mod cover;
 pub mod keeper;
+mod legacy;
 pub mod policy;
 pub mod view;
 

@@ -70,6 +70,7 @@ tests! {
     steering::filters_that_are_taken_are_back_within_a_second_and_gone_at_the_end,
     steering::a_keeper_waits_for_a_device_that_is_gone_and_says_so,
     steering::chains_of_policy_agents_are_found,
+    steering::chains_of_policy_agents_are_found_in_the_older_tables_too,
     privilege::a_test_runs_outside_the_network_it_was_started_in,
     privilege::a_second_thread_is_refused,
     privilege::what_the_lab_needs_is_found_or_named,

@@ -3,6 +3,7 @@
 //! In: a node with an `eth0`. Out: what stands on it while somebody takes our filters away.
 //! Never: the frames themselves; `attach.rs` has them.
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use control::devices::attach::{ArpSteering, Uplink};
@@ -36,6 +37,17 @@ fn uplink() -> Uplink {
     }
 }
 
+/// What stands on `eth0`, for whoever has to find out why it is not what it should be.
+fn stands(node: &Netlink) -> String {
+    let eth0 = name("eth0");
+    format!(
+        "{:?} programs, clsact {:?}, filters {:?}",
+        node.programs(&eth0),
+        node.has_clsact(&eth0),
+        held(node)
+    )
+}
+
 /// Filters of ours and of others on `eth0`.
 fn held(node: &Netlink) -> (usize, usize) {
     let filters = node.filters(&name("eth0")).expect("listed");
@@ -67,7 +79,7 @@ fn steers(node: &Netlink, filters: usize) -> bool {
 fn steers_within_a_second(node: &Netlink, filters: usize) -> u128 {
     let start = Instant::now();
     while !steers(node, filters) {
-        assert!(start.elapsed() < Duration::from_secs(1), "{:?}", held(node));
+        assert!(start.elapsed() < Duration::from_secs(1), "{}", stands(node));
         std::thread::sleep(Duration::from_millis(2));
     }
     start.elapsed().as_millis()
@@ -115,11 +127,19 @@ pub(crate) fn filters_that_are_taken_are_back_within_a_second_and_gone_at_the_en
         ..uplink()
     };
     keeper.change(fewer).expect("changed");
-    assert!(steers(&node, 2), "{:?}", held(&node));
+    assert!(steers(&node, 2), "{}", stands(&node));
     // Where somebody adds a clsact, filters there take over, among those of others.
     node.ensure_clsact(&eth0).expect("made");
     within_a_second(&node, (2, 0));
-    assert_eq!(node.programs(&eth0).expect("a number"), 0);
+    // The program goes when the filters stand.
+    let start = Instant::now();
+    while node.programs(&eth0).expect("a number") != 0 {
+        assert!(
+            start.elapsed() < Duration::from_secs(1),
+            "{}",
+            stands(&node)
+        );
+    }
     keeper.stop().expect("stopped");
     assert_eq!(held(&node), (0, 0));
     std::thread::sleep(Duration::from_millis(600));
@@ -148,7 +168,7 @@ pub(crate) fn a_keeper_waits_for_a_device_that_is_gone_and_says_so() {
     assert_eq!(keeper.kept().failure, None);
     // Dropped, it leaves the filters, as for a restart.
     drop(keeper);
-    assert!(steers(&node, 12), "{:?}", held(&node));
+    assert!(steers(&node, 12), "{}", stands(&node));
 }
 
 pub(crate) fn chains_of_policy_agents_are_found() {
@@ -183,4 +203,33 @@ pub(crate) fn chains_of_policy_agents_are_found() {
     );
     nft::unload(node.namespace(), "filter");
     assert_eq!(agents::look(node.namespace()).found, []);
+}
+
+/// Chains that `iptables-legacy` made. Without it there is nobody to make them, and nothing to show.
+pub(crate) fn chains_of_policy_agents_are_found_in_the_older_tables_too() {
+    let node = fresh("node-0");
+    for (program, chain, agent) in [
+        ("iptables-legacy", "AZURE-NPM", "azure-npm"),
+        ("ip6tables-legacy", "cali-FORWARD", "calico"),
+    ] {
+        let run = |arguments: &str| {
+            let mut command = Command::new(program);
+            command.args(arguments.split(' '));
+            node.namespace().run(|| command.output())
+        };
+        if run("-N harmless").is_err() {
+            return eprintln!("no {program} here");
+        }
+        let before = agents::look(node.namespace());
+        let made = run(&format!("-N {chain}")).expect("it ran before");
+        assert!(made.status.success(), "{made:?}");
+        let mut found = agents::look(node.namespace());
+        assert_eq!(found.unsure, Vec::<String>::new());
+        let new = found.found.pop().expect("one more");
+        assert_eq!(
+            (new.agent, new.table.as_str(), new.chain.as_str()),
+            (agent, "filter", chain)
+        );
+        assert_eq!(found, before);
+    }
 }

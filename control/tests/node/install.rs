@@ -274,8 +274,10 @@ impl Machine {
         let [_, to_b] = pods
             .each_ref()
             .map(|pod| self.cni("ADD", pod).expect("an address"));
-        assert_eq!(pods[0].pings(to_b).received(), 3);
-        assert_eq!(pods[1].pings(self.world.other.into()).received(), 3);
+        for (pod, to) in [(&pods[0], to_b), (&pods[1], self.world.other.into())] {
+            let report = pod.pings(to);
+            assert_eq!(report.received(), 3, "{to}: {report:?}");
+        }
         for pod in &pods {
             self.cni("DEL", pod);
         }

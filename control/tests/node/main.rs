@@ -8,6 +8,7 @@ mod adopt;
 mod adopt_azure;
 #[path = "../alone/mod.rs"]
 mod alone;
+mod clock;
 mod cni;
 mod containers;
 mod counters;
@@ -99,6 +100,7 @@ tests! {
     install::the_page_installs_runs_and_takes_off_under_kubenet,
     install::the_page_installs_runs_and_takes_off_under_azure,
     readme::what_the_readme_does_on_a_node_is_done,
+    clock::clocks_that_jump_between_daemons_cost_no_pod_and_no_address,
     faults::a_state_that_cannot_be_written_is_named_and_costs_no_frame,
     faults::a_full_disk_is_named_and_costs_no_frame,
     faults::a_capture_to_a_full_disk_ends_and_costs_no_frame,

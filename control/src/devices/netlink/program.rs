@@ -188,9 +188,15 @@ fn name_of(program: &[u64]) -> String {
 
 /// Those of ours on a device. One that goes meanwhile is none.
 fn ours(device: u32) -> io::Result<Vec<(OwnedFd, String)>> {
-    let held = bpf::attached(device)?.into_iter();
-    let open = held.filter_map(|id| bpf::open(id).ok());
-    Ok(open.filter(|(_, name)| name.starts_with(NAME)).collect())
+    let mut found = Vec::new();
+    for id in bpf::attached(device)? {
+        match bpf::open(id) {
+            Ok((program, name)) if name.starts_with(NAME) => found.push((program, name)),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(found)
 }
 
 impl Netlink {

@@ -9,6 +9,7 @@ pub mod bpf;
 pub(crate) mod packet;
 pub(crate) mod tun;
 pub(crate) mod uring;
+pub mod xtables;
 
 use std::io;
 
