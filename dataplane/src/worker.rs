@@ -211,10 +211,12 @@ impl<P: Port> Worker<P> {
     }
 
     /// Puts `port` in place `id`, and returns the one that was there, whose counters go on. One that
-    /// takes nobody's place is another's port, and counts from nought.
+    /// takes nobody's place is another's port, and counts from nought; what is known of that place
+    /// stays, since a switch that follows another is told it before it has the ports.
     pub fn attach(&mut self, id: PortId, port: P) -> Option<P> {
-        let before = self.detach(id);
-        if before.is_none() {
+        let taken = self.ports.get(id.index()).is_some_and(Option::is_some);
+        let before = taken.then(|| self.detach(id)).flatten();
+        if !taken {
             self.board.begin_port(id);
         }
         if self.ports.len() <= id.index() {

@@ -212,18 +212,20 @@ impl Life {
     /// A port in place `id`, whose counts begin at what the board has of it.
     fn new_end(&mut self, id: usize, faults: u8) -> (Peer, Rc<Cell<Tally>>) {
         let (inner, peer) = pair(QUEUE_FRAMES);
-        let counts = self.worker.board().port(port(id));
-        let tally = Rc::new(Cell::new(Tally {
-            faults,
-            handed_in: counts.received,
-            taken: counts.transmitted,
-        }));
+        let tally = Rc::new(Cell::new(Tally::default()));
         let frail = FrailPort {
             inner,
             tally: Rc::clone(&tally),
             waiting: Vec::with_capacity(QUEUE_FRAMES),
         };
+        // One that takes another's place counts on; one that takes nobody's begins at nought.
         self.worker.attach(port(id), frail);
+        let counts = self.worker.board().port(port(id));
+        tally.set(Tally {
+            faults,
+            handed_in: counts.received,
+            taken: counts.transmitted,
+        });
         (peer, tally)
     }
 

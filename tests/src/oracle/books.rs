@@ -25,8 +25,10 @@ pub struct Books {
     pub queued: u64,
     /// ICMP errors that were due, and not sent.
     pub suppressed: u64,
-    /// Deaths, where and why.
+    /// Deaths, where and why, at the ports that are there, and at numbers that never had one.
     pub dropped: BTreeMap<(PortId, DropReason), u64>,
+    /// Deaths at numbers that another port has by now.
+    pub gone: u64,
 }
 
 impl Books {
@@ -40,6 +42,15 @@ impl Books {
     pub fn is_balanced(&self) -> bool {
         let deaths: u64 = self.dropped.values().sum();
         self.received + self.originated + self.copied
-            == self.transmitted + deaths + self.punted + self.queued
+            == self.transmitted + deaths + self.gone + self.punted + self.queued
+    }
+
+    /// A port takes a number that nobody has, and counts from nought.
+    pub(super) fn begin(&mut self, port: PortId) {
+        let (before, others) = std::mem::take(&mut self.dropped)
+            .into_iter()
+            .partition::<BTreeMap<_, _>, _>(|((at, _), _)| *at == port);
+        self.dropped = others;
+        self.gone += before.values().sum::<u64>();
     }
 }

@@ -107,7 +107,9 @@ impl Oracle {
 
     /// From now on `port` takes so many frames before it is emptied.
     pub fn attach(&mut self, port: PortId, frames: usize) {
-        self.room.insert(port, frames);
+        if self.room.insert(port, frames).is_none() {
+            self.books.begin(port);
+        }
     }
 
     /// The port is gone, and with it who was heard there.

@@ -250,9 +250,11 @@ impl Trial {
             queued: counts.queued,
             suppressed: board.errors_suppressed(),
             dropped: BTreeMap::new(),
+            gone: counts.dropped.total(),
         };
         for port in (0..super::universe::PORTS_MAX).filter_map(PortId::new) {
             let deaths = board.port(port).dropped;
+            books.gone -= deaths.total();
             let deaths: Vec<(DropReason, u64)> = deaths.iter().collect();
             books
                 .dropped
