@@ -80,7 +80,7 @@ fn of_workers(workers: usize) -> [Bound; 4] {
             "buffers for frames",
             POOL_SLOTS,
             Pool::bytes_of(POOL_SLOTS, FRAME_MAX),
-            "a burst, and every frame that may wait for a neighbour",
+            "two bursts, and every frame that may wait for a neighbour",
         ),
         each(
             "counters of ports",

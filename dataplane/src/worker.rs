@@ -45,12 +45,12 @@ use crate::tables::returns::strangers::Strangers;
 use crate::tables::{PortRow, Tables};
 use crate::verdict::{DropReason, Punt, Rewrite, Verdict};
 
-/// Slots of a worker's pool: one burst, every frame that may wait for a neighbour, and a few for
-/// what the switch makes itself in between.
-pub const POOL_SLOTS: usize = BURST_FRAMES + WAITING_TOTAL_MAX + 8;
+/// Slots of a worker's pool: the burst of a flood and one that comes in between, every frame that may
+/// wait for a neighbour, and a few for what the switch makes itself meanwhile.
+pub const POOL_SLOTS: usize = 2 * BURST_FRAMES + WAITING_TOTAL_MAX + 8;
 
 /// Bytes of the lists that a worker keeps frames and questions in while it turns to them.
-pub(crate) const LISTS_BYTES: usize = (BURST_FRAMES + POOL_SLOTS) * size_of::<Frame>()
+pub(crate) const LISTS_BYTES: usize = (2 * BURST_FRAMES + POOL_SLOTS) * size_of::<Frame>()
     + POOL_SLOTS * size_of::<Flushed>()
     + QUESTIONS_MAX * size_of::<Question>()
     + WAITING_TOTAL_MAX * size_of::<Waiting>();
@@ -60,6 +60,10 @@ const RECENT_MAX: usize = 4;
 
 /// So many frames at one turn, and more where they came from: the port floods.
 const FLOOD: usize = 16;
+
+/// So many frames of a flood go out between two looks at who had little to say lately: a write to a
+/// TAP runs its receiver's stack, some microseconds a frame.
+const PIECE: usize = 4;
 
 /// Between two looks at timers and ages.
 const CHORES_MS: u64 = 100;
@@ -98,10 +102,14 @@ pub struct Worker<P> {
     ready: PortSet,
     /// Ports that handed in frames since the worker was last told to forget.
     recent: PortSet,
+    /// Those that did in the period before.
+    lately: PortSet,
     /// Ports that had a crowd and more when they were last asked.
     floods: PortSet,
     pool: Pool,
     batch: Vec<Frame>,
+    /// Another such list, for who comes in between while the first is passed.
+    spare: Vec<Frame>,
     /// Frames that a port has taken for later: their buffers are in use until it is flushed.
     held: Vec<Frame>,
     /// Ports that have taken frames for later.
@@ -144,9 +152,11 @@ impl<P: Port> Worker<P> {
             ports: Vec::new(),
             ready: PortSet::default(),
             recent: PortSet::default(),
+            lately: PortSet::default(),
             floods: PortSet::default(),
             pool: Pool::new(POOL_SLOTS, frame_max.min(FRAME_MAX)),
             batch: Vec::with_capacity(BURST_FRAMES),
+            spare: Vec::with_capacity(BURST_FRAMES),
             held: Vec::with_capacity(POOL_SLOTS),
             unflushed: PortSet::default(),
             flushed: Vec::with_capacity(POOL_SLOTS),
@@ -233,6 +243,7 @@ impl<P: Port> Worker<P> {
         self.fdb.forget_port(id);
         self.returns.forget_port(id);
         self.recent.remove(id);
+        self.lately.remove(id);
         self.floods.remove(id);
         self.ports.get_mut(id.index())?.take()
     }
@@ -246,14 +257,22 @@ impl<P: Port> Worker<P> {
     /// Says that frames may have come in where some came in lately, if those are few: asking a
     /// handful of ports directly costs less than asking which of all has something.
     pub fn wake_recent(&mut self) {
-        if self.recent.len() <= RECENT_MAX {
-            self.ready.insert_all(self.recent);
+        let lately = self.heard_lately();
+        if lately.len() <= RECENT_MAX {
+            self.ready.insert_all(lately);
         }
     }
 
-    /// Begins a new account of where frames come in.
+    /// Begins a new account of where frames come in. Who was in the last one stays known for as long as
+    /// the new one lasts, so that a port that speaks in every period is never forgotten.
     pub fn forget_recent(&mut self) {
-        self.recent = PortSet::default();
+        self.lately = std::mem::take(&mut self.recent);
+    }
+
+    fn heard_lately(&self) -> PortSet {
+        let mut both = self.lately;
+        both.insert_all(self.recent);
+        both
     }
 
     /// Says that frames may have come in anywhere: for ports that cannot say so themselves.
@@ -275,40 +294,79 @@ impl<P: Port> Worker<P> {
     /// trusted.
     pub fn breathe(&mut self, now: Tick) -> Breath {
         let tables = self.refresh(now);
-        let (mut frames, mut more) = (0, false);
+        let mut breath = Breath {
+            frames: 0,
+            more: false,
+            told: false,
+        };
         while let Some(Heard { address, told }) = self.gossip.listen() {
             self.hear(address, told, &tables, now);
             self.flush();
         }
         if !self.announcements.is_empty() {
             self.announce(&tables);
-            more = !self.announcements.is_empty();
+            breath.more = !self.announcements.is_empty();
         }
         // Whoever is ready has one turn; who becomes ready meanwhile has the next. Those that have
         // little to say come first: they cost the others nothing, and would wait for all of them.
         let modest = self.ready.without(self.floods);
         let floods = self.ready.also_in(self.floods);
-        for ingress in modest.chain(floods) {
-            let (burst, ready) = self.receive(ingress);
-            self.note(ingress, burst, ready);
-            more |= ready == Ready::More;
-            frames += burst;
-            self.pass_all(ingress, &tables, now);
+        for ingress in modest {
+            self.turn(ingress, PortSet::default(), &tables, now, &mut breath);
+        }
+        for ingress in floods {
+            let beside = self.heard_lately().without(self.floods);
+            let few = beside.len() <= RECENT_MAX;
+            let beside = if few { beside } else { PortSet::default() };
+            self.turn(ingress, beside, &tables, now, &mut breath);
         }
         if now >= self.chores_due {
             self.chores(&tables, now);
             self.flush();
         }
         self.assert_nothing_lost();
-        let told = std::mem::take(&mut self.told);
-        Breath { frames, more, told }
+        breath.told = std::mem::take(&mut self.told);
+        breath
+    }
+
+    /// The turn of one port. Those `beside` it are asked between the pieces of its burst.
+    fn turn(
+        &mut self,
+        ingress: PortId,
+        beside: PortSet,
+        tables: &Tables,
+        now: Tick,
+        breath: &mut Breath,
+    ) {
+        let (burst, ready) = self.receive(ingress);
+        self.note(ingress, burst, ready);
+        breath.more |= ready == Ready::More;
+        breath.frames += burst;
+        // The other list takes in who comes in between, and has its place back afterwards.
+        let spare = std::mem::take(&mut self.spare);
+        let mut batch = std::mem::replace(&mut self.batch, spare);
+        self.board.received(ingress, &batch);
+        let piece = if beside.is_empty() {
+            BURST_FRAMES
+        } else {
+            PIECE
+        };
+        while !batch.is_empty() {
+            let frames = batch.drain(..piece.min(batch.len()));
+            self.pass_all(frames, ingress, tables, now);
+            for other in beside {
+                self.turn(other, PortSet::default(), tables, now, breath);
+            }
+        }
+        self.spare = std::mem::replace(&mut self.batch, batch);
     }
 
     /// What a turn tells of a port.
     #[inline]
     fn note(&mut self, ingress: PortId, burst: usize, ready: Ready) {
-        if ready != Ready::More {
-            self.ready.remove(ingress);
+        match ready {
+            Ready::More => self.ready.insert(ingress),
+            _ => self.ready.remove(ingress),
         }
         if burst > 0 {
             self.recent.insert(ingress);
@@ -356,18 +414,21 @@ impl<P: Port> Worker<P> {
         }
     }
 
-    /// Takes a burst through the other rooms, oldest first.
-    fn pass_all(&mut self, ingress: PortId, tables: &Tables, now: Tick) {
-        let mut batch = std::mem::take(&mut self.batch);
-        self.board.received(ingress, &batch);
+    /// Takes frames of a burst through the other rooms, oldest first.
+    fn pass_all(
+        &mut self,
+        frames: impl Iterator<Item = Frame>,
+        ingress: PortId,
+        tables: &Tables,
+        now: Tick,
+    ) {
         let entrance = Entrance::of(ingress, tables);
-        for frame in batch.drain(..) {
+        for frame in frames {
             match entrance.and_then(|entrance| self.straight(&frame, entrance, tables, now)) {
                 Some(straight) => self.pass_on(frame, straight, tables, now),
                 None => self.walk::<true>(frame, ingress, tables, now),
             }
         }
-        self.batch = batch;
         self.flush();
     }
 

@@ -27,9 +27,11 @@ impl<P: Port> Worker<P> {
             ports,
             ready,
             recent,
+            lately,
             floods,
             pool,
             batch,
+            spare,
             held,
             unflushed,
             flushed,
@@ -56,11 +58,11 @@ impl<P: Port> Worker<P> {
             captures,
             strangers,
         } = self;
-        for set in [&mut *ready, recent, floods, unflushed] {
+        for set in [&mut *ready, recent, lately, floods, unflushed] {
             *set = PortSet::default();
         }
         pool.take_all_back();
-        for frames in [batch, held] {
+        for frames in [batch, spare, held] {
             frames.clear();
         }
         flushed.clear();

@@ -53,3 +53,39 @@ fn a_port_that_was_a_flood_is_none_when_it_has_less_to_say_or_is_another() {
     while rig.breathe().0.received > 0 {}
     assert!(rig.worker.floods.is_empty());
 }
+
+#[test]
+fn a_frame_that_comes_while_a_flood_is_passed_waits_for_a_piece_of_it() {
+    let mut rig = Rig::new(&azure());
+    let modest = ping(POD_A, POD_B, "10.20.0.31", "10.20.0.32", 64);
+    rig.peers[A].send(&modest).expect("room");
+    breathe(&mut rig, &modest);
+    assert_eq!(rig.worker.floods.len(), 2);
+    for told_late in [true, false] {
+        flood(&rig);
+        if told_late {
+            rig.peers[A].send(&modest).expect("room");
+        }
+        // Nobody says that pod-a has a frame: it comes when the floods' turns have begun.
+        rig.worker.ready.remove(port(A));
+        let before = rig.worker.board().counts();
+        let breath = rig.worker.breathe(Tick(rig.now));
+        let counts = rig.worker.board().counts().since(&before);
+        let received = 2 * BURST_FRAMES + usize::from(told_late);
+        assert_eq!(
+            (breath.frames, counts.received),
+            (received, received as u64)
+        );
+        assert_eq!(counts.transmitted, counts.received);
+        let left: Vec<_> = std::iter::from_fn(|| rig.peers[B].receive()).collect();
+        let at = left.iter().position(|frame| frame.bytes == modest);
+        assert_eq!(at, told_late.then_some(PIECE));
+    }
+    // One of whom nothing was heard lately is not asked: that would cost a look at every port.
+    rig.worker.forget_recent();
+    rig.worker.forget_recent();
+    flood(&rig);
+    rig.peers[A].send(&modest).expect("room");
+    let breath = rig.worker.breathe(Tick(rig.now));
+    assert_eq!(breath.frames, 2 * BURST_FRAMES);
+}
