@@ -16,6 +16,7 @@ use sha1::{Digest, Sha1};
 
 use super::attachment::{ALIAS, Attachment, Held};
 use super::core::{CARRIER_WITHIN, Core, DaemonError};
+use super::gateway::first_of;
 use super::systemd;
 use crate::api::types::{
     AddReply, AddRequest, ApiError, CheckRequest, DelRequest, ErrorKind, GcRequest, Key, Removed,
@@ -90,17 +91,19 @@ impl Core {
             return Err(ApiError::new(ErrorKind::Exists, why));
         }
         let pool = self.pool.clone();
-        let made = self
-            .settle(request)
-            .and_then(|one| match self.make(&one, ifname, &pod) {
-                Ok(reply) => Ok(reply),
-                Err(error) => {
-                    if let Err(left) = self.unmake(&one) {
-                        tracing::error!("undoing the ADD of {key}: {left}");
-                    }
-                    Err(error)
+        let made = self.settle(request).and_then(|one| {
+            let before = self.force_gateways(request, &one.addresses)?;
+            let made = self.make(&one, ifname, &pod);
+            if made.is_err() {
+                if let Err(left) = self.unmake(&one) {
+                    tracing::error!("undoing the ADD of {key}: {left}");
                 }
-            });
+                if let Some(before) = before {
+                    self.put_back(before);
+                }
+            }
+            made
+        });
         if made.is_err() {
             // Nobody ever had the address: it need not rest.
             self.pool = pool;
@@ -126,9 +129,9 @@ impl Core {
     fn settle(&mut self, request: &AddRequest) -> Result<Attachment, ApiError> {
         let key = request.key.clone();
         let mtu = self.mtu_for(request.mtu)?;
-        self.check_gateways(request)?;
         let port = self.free_port()?;
         let addresses = self.addresses_for(request, &key)?;
+        self.check_gateways(request, &addresses)?;
         let v6 = addresses.iter().any(|held| held.address.addr().is_ipv6());
         if v6 && u32::from(mtu) < MTU_MIN_V6 {
             return Err(invalid(format!(
@@ -166,27 +169,6 @@ impl Core {
         }
         one.limits().map_err(|bad| invalid(bad.to_string()))?;
         Ok(one)
-    }
-
-    /// A gateway that an `ipam` plugin names and `isGateway` wants on the host port: under kubenet it
-    /// has to be the one that is there, which follows from the node's pod CIDR.
-    fn check_gateways(&self, request: &AddRequest) -> Result<(), ApiError> {
-        let held = |gateway: &IpAddr| self.spec.gateways.iter().any(|net| net.addr() == *gateway);
-        let named = request.assigned.iter().filter_map(|one| one.gateway);
-        let wanted = request.is_gateway && self.spec.plugin == Plugin::Kubenet;
-        match named.filter(|_| wanted).find(|gateway| !held(gateway)) {
-            None => Ok(()),
-            Some(gateway) if request.force_address => Err(invalid(format!(
-                "forceAddress: {gateway} cannot take the place of what {:?} has, which is the gateway \
-                 of every pod on this node; give the node a pod CIDR that begins with it",
-                self.settings.host.as_str()
-            ))),
-            Some(gateway) => Err(invalid(format!(
-                "{:?} already has an IP address different from {gateway}: it follows from the \
-                 node's pod CIDR",
-                self.settings.host.as_str()
-            ))),
-        }
     }
 
     fn mtu_for(&self, wanted: Option<u32>) -> Result<u16, ApiError> {
@@ -233,9 +215,10 @@ impl Core {
         for one in &request.assigned {
             self.pool.hold(one.address.addr(), key.clone())?;
         }
+        let first = |link| first_of(link).filter(|_| request.is_gateway);
         let held = request.assigned.iter().map(|one| Held {
             address: one.address,
-            gateway: one.gateway,
+            gateway: one.gateway.or_else(|| first(one.address)),
         });
         Ok(held.collect())
     }

@@ -23,10 +23,12 @@ use dataplane::port::tap::{Queues, TapPort};
 use dataplane::stats::Counts;
 use dataplane::switch::{Boards, Cpu, Options, Switch};
 use dataplane::tables::{Fault, Tables};
+use ipnet::IpNet;
 
 use super::adopt;
 use super::attachment::Attachment;
 use super::capture::Captures;
+use super::gateway;
 use super::mirror::Mirror;
 use super::node::PodAddresses;
 use super::restore::{self, Found};
@@ -185,6 +187,8 @@ pub struct Core {
     pub(super) heirlooms: Heirlooms,
     /// The ports that the switch has.
     pub(super) opened: BTreeSet<PortId>,
+    /// Gateways of the host port that took another's place for `forceAddress`.
+    pub(super) forced: Vec<IpNet>,
     /// What was to be kept and could not be, in words.
     unsaved: Option<String>,
     /// Those attached before are served, and the node has not spoken yet.
@@ -267,7 +271,10 @@ impl Core {
         // The clock of one that is followed goes on.
         let begun = Instant::now();
         let begun = begun.checked_sub(elapsed).unwrap_or(begun);
+        let forced = std::mem::take(&mut state.gateways);
         let found = Found::among(&net.links()?, state, &mut pool, begun.elapsed());
+        let living = found.living.values();
+        let forced = gateway::resume(&mut spec, &net, &settings.host, forced, living);
         let tables = build(&spec, found.living.values())?;
         let mut options = options(&spec, &settings);
         options.elapsed = begun.elapsed();
@@ -283,6 +290,7 @@ impl Core {
             store,
             heirlooms,
             opened: BTreeSet::new(),
+            forced,
             unsaved: None,
             provisional: None,
             captures: Captures::default(),
@@ -530,6 +538,9 @@ impl Core {
         if self.beside.is_some() || self.adoption.is_some() {
             spec.macs.host = self.spec.macs.host;
         }
+        for gateway in &self.forced {
+            gateway::replace(&mut spec, *gateway);
+        }
         let tables = build(&spec, self.attachments.values())?;
         let (old_spec, old_settings) = (self.spec.clone(), self.settings.clone());
         (self.spec, self.settings) = (spec, settings);
@@ -562,7 +573,10 @@ impl Core {
     /// Who is attached, as it is kept.
     pub(super) fn state(&self) -> State {
         let attachments = self.attachments.values().cloned().collect();
-        State::new(attachments, self.memory())
+        State {
+            gateways: self.forced.clone(),
+            ..State::new(attachments, self.memory())
+        }
     }
 
     /// Keeps who is attached.

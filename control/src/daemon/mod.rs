@@ -14,6 +14,7 @@
 //! | `attachment` | one pod's port, as it is remembered |
 //! | `look`, `measure`, `trace` | the views; the metrics; where a packet would go |
 //! | `capture` | those who look at frames |
+//! | `gateway` | which gateway the host port holds |
 //! | `handover` | one daemon takes the place of another |
 //! | `node`, `truth` | what the node is, and from whom that is known |
 //! | `process`, `log`, `systemd` | the daemon as a process: signals, reload, log lines, what systemd keeps |
@@ -28,6 +29,7 @@ mod attach;
 pub mod attachment;
 mod capture;
 mod core;
+mod gateway;
 pub mod handover;
 pub mod log;
 mod look;

@@ -9,6 +9,7 @@ use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::attachment::Attachment;
@@ -28,12 +29,15 @@ const FILE_MAX: u64 = 16 << 20;
 #[serde(deny_unknown_fields)]
 pub struct State {
     /// The shape.
-    version: u32,
+    pub(super) version: u32,
     /// Who is attached.
     pub attachments: Vec<Attachment>,
     /// What the IPAM knows besides.
     #[serde(default)]
     pub memory: Memory,
+    /// Gateways that the host port was forced to have.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gateways: Vec<IpNet>,
 }
 
 impl State {
@@ -44,6 +48,7 @@ impl State {
             version: VERSION,
             attachments,
             memory,
+            gateways: Vec::new(),
         }
     }
 

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use control::api::server::{Bound, Limits, Server};
+use control::api::types::Key;
 use control::compile::NodeSpec;
 use control::daemon::node::PodAddresses;
 use control::daemon::store::Store;
@@ -42,6 +43,8 @@ struct Node {
     netns: Netns,
     daemon: Arc<Daemon>,
     plugin: Plugin,
+    spec: NodeSpec,
+    pool: Pool<Key>,
     server: Option<Server>,
     /// What its `eth0` is joined to.
     _beyond: Netns,
@@ -55,6 +58,7 @@ impl Node {
         };
         let plan = plan::load(&options).expect("the seed's documents are good");
         let planned = &plan.nodes[0];
+        let pool = || placement::pool(&plan, planned).expect("planned");
         let netns = Netns::create("node").expect("namespaces can be made");
         let beyond = Netns::create("beyond").expect("namespaces can be made");
         let net = Netlink::open(&netns).expect("opened");
@@ -77,10 +81,11 @@ impl Node {
         net.add_address(&device("eth0"), own.into()).expect("added");
         let folder = tempfile::tempdir().expect("a folder");
         let store = Store::open(&folder.path().join("state")).expect("a fresh folder");
+        let spec = NodeSpec::planned(&plan, planned, macs);
         let core = Core::start(
-            NodeSpec::planned(&plan, planned, macs),
+            spec.clone(),
             Settings::of(plugin),
-            placement::pool(&plan, planned).expect("planned"),
+            pool(),
             Some(store),
             Heirlooms::default(),
             &netns,
@@ -95,6 +100,8 @@ impl Node {
             netns,
             daemon,
             plugin,
+            spec,
+            pool: pool(),
             server: Some(server.expect("a thread")),
             _beyond: beyond,
         }
@@ -133,6 +140,34 @@ impl Node {
 
     fn add(&self, container: &Container) -> Value {
         self.call("ADD", container, &self.conf(json!({}))).result()
+    }
+
+    /// The daemon ends, and another begins with what it kept.
+    fn begin_again(&self) {
+        let core = self.daemon.with(|_| ()).map(|()| self.daemon.end());
+        let core = core.expect("it serves").expect("it is not another's");
+        core.stop().expect("it stops");
+        let state = self.folder.path().join("state");
+        let core = Core::start(
+            self.spec.clone(),
+            Settings::of(self.plugin),
+            self.pool.clone(),
+            Some(Store::open(&state).expect("nobody holds it")),
+            Heirlooms::default(),
+            &self.netns,
+        );
+        self.daemon.serve(core.expect("it starts"));
+    }
+
+    /// The node says once more what it is.
+    fn tell_again(&self) {
+        let pods = PodAddresses::Cidrs(self.spec.gateways.clone());
+        let (spec, pool) = (self.spec.clone(), self.pool.clone());
+        let settings = Settings::of(self.plugin);
+        let told = self
+            .daemon
+            .with(|core| core.reload(spec, settings, &pods, pool));
+        told.expect("it serves").expect("it is taken");
     }
 
     /// An `ipam` plugin that always gives the same address of that network.
@@ -265,17 +300,18 @@ pub(crate) fn an_add_that_fails_leaves_nothing_and_gc_takes_what_the_runtime_for
         assert_eq!(called.error().0, code, "{called:?}");
         node.nothing_is_left();
     }
-    for (force, expected) in [
+    let own = node.net().addresses(&device("eth0")).expect("asked")[0].addr();
+    let own = own.to_string();
+    let (own, _) = own.rsplit_once('.').expect("IPv4");
+    for (network, force, expected) in [
         (
+            "10.99.0",
             false,
-            "\"cbr0\" already has an IP address different from 10.99.0.1",
+            "\"cbr0\" already has an IP address different from 10.99.0.1/24",
         ),
-        (
-            true,
-            "forceAddress: 10.99.0.1 cannot take the place of what \"cbr0\" has",
-        ),
+        (own, true, "forceAddress: "),
     ] {
-        let mut elsewhere = json!({"isGateway": true, "ipam": node.fixed_ipam("10.99.0")});
+        let mut elsewhere = json!({"isGateway": true, "ipam": node.fixed_ipam(network)});
         elsewhere["forceAddress"] = force.into();
         let called = node.call("ADD", &a, &node.conf(elsewhere));
         let (code, message) = called.error();
@@ -302,6 +338,64 @@ pub(crate) fn an_add_that_fails_leaves_nothing_and_gc_takes_what_the_runtime_for
     let inside = Netlink::open(&a.netns).expect("opened");
     assert!(inside.find_link(&device("eth0")).expect("asked").is_none());
     node.call("DEL", &b, &node.conf(json!({}))).nothing();
+    node.nothing_is_left();
+}
+
+/// Whoever is told to replaces the gateway on the host port, as `bridge` does; whoever is not is
+/// refused; and an ADD that fails puts it back.
+pub(crate) fn force_address_replaces_the_gateway(_: PrivateNet) {
+    let node = Node::new(Plugin::Kubenet);
+    let [a, b, c] = ["a", "b", "c"].map(Container::new);
+    let held = || -> Vec<String> {
+        let held = node.net().addresses(&device("cbr0")).expect("asked");
+        held.iter().map(ToString::to_string).collect()
+    };
+    let of_a = node.add(&a);
+    assert_eq!(held(), ["10.244.0.1/24"]);
+    let forced = |more: Value| {
+        let mut conf = node.conf(json!({
+            "name": "other", "isDefaultGateway": true, "forceAddress": true,
+            "ipam": node.fixed_ipam("10.99.0"),
+        }));
+        let more = more.as_object().expect("an object").clone();
+        conf.as_object_mut().expect("an object").extend(more);
+        conf
+    };
+    // Another port has that MAC: the ADD fails after the gateway was moved.
+    let taken = of_a["interfaces"][2]["mac"].clone();
+    let called = node.call("ADD", &b, &forced(json!({"runtimeConfig": {"mac": taken}})));
+    assert_eq!(called.error().0, 7, "{called:?}");
+    assert_eq!((held(), node.attached()), (vec!["10.244.0.1/24".into()], 1));
+    a.reaches("10.244.0.1".parse().expect("an address"));
+
+    let of_b = node.call("ADD", &b, &forced(json!({}))).result();
+    assert_eq!(held(), ["10.99.0.1/24"]);
+    let gateway = "10.99.0.1".parse().expect("an address");
+    b.reaches(gateway);
+    let checked = forced(json!({"prevResult": of_b}));
+    node.call("CHECK", &b, &checked).nothing();
+    // Those without the word do not take it back.
+    let refused = node.call("ADD", &c, &node.conf(json!({})));
+    let (code, message) = refused.error();
+    let expected = "\"cbr0\" already has an IP address different from 10.244.0.1/24";
+    assert!(code == 7 && message.starts_with(expected), "{message}");
+
+    // A daemon after this one, and the node's own word, leave it.
+    node.begin_again();
+    assert_eq!(held(), ["10.99.0.1/24"]);
+    b.reaches(gateway);
+    node.tell_again();
+    assert_eq!(held(), ["10.99.0.1/24"]);
+    b.reaches(gateway);
+
+    let back = node.conf(json!({"isGateway": true, "forceAddress": true}));
+    node.call("ADD", &c, &back).result();
+    assert_eq!(held(), ["10.244.0.1/24"]);
+    a.reaches("10.244.0.1".parse().expect("an address"));
+    for (container, name) in [(&a, "kubenet"), (&b, "other"), (&c, "kubenet")] {
+        let conf = node.conf(json!({"name": name}));
+        node.call("DEL", container, &conf).nothing();
+    }
     node.nothing_is_left();
 }
 

@@ -83,6 +83,7 @@ tests! {
     load::an_add_is_quick_beside_110_pods,
     containers::containers_come_reach_each_other_are_checked_and_go_in_both_modes,
     containers::an_add_that_fails_leaves_nothing_and_gc_takes_what_the_runtime_forgot,
+    containers::force_address_replaces_the_gateway,
     containers::what_a_configuration_asks_for_is_on_the_devices,
     containers::isolated_containers_reach_the_node_and_others_and_not_each_other,
     containers::macspoofchk_holds_a_pod_to_its_own_mac_whatever_the_guards_say,
