@@ -17,56 +17,78 @@ struct Row {
 
 /// Keys of the `bridge` plugin (`plugins/main/bridge/bridge.go`) and of azure's (`azure-vnet`,
 /// `cni/network/netconfig.go` of azure-container-networking).
-const ROWS: [Row; 10] = [
+const ROWS: [Row; 14] = [
     Row {
         key: "vlan",
         asks: is_set,
-        why: "the switch has no VLANs: an Azure VNet carries none",
+        why: "the switch has no VLANs: an Azure VNet carries none; take it out",
     },
     Row {
         key: "vlanTrunk",
         asks: is_set,
-        why: "the switch has no VLANs: an Azure VNet carries none",
+        why: "the switch has no VLANs: an Azure VNet carries none; take it out",
     },
     Row {
         key: "enabledad",
         asks: is_set,
-        why: "the switch sees to it that no address has two holders, and keeps no pod waiting",
+        why: "the switch sees to it that no address has two holders, and keeps no pod waiting; \
+              take it out",
     },
     Row {
         key: "disableContainerInterface",
         asks: is_set,
-        why: "a pod's interface comes up with its address",
+        why: "a pod's interface comes up with its address; take it out",
     },
     Row {
         key: "mode",
         asks: is_other_mode,
-        why: "azure's bridge mode is the one that the switch takes the place of",
+        why: "the switch takes the place of azure's bridge mode; say bridge, or nothing",
     },
     Row {
         key: "multiTenancy",
         asks: is_set,
-        why: "the switch joins the pods of one VNet",
+        why: "the switch joins the pods of one VNet; take it out",
     },
     Row {
         key: "enableSnatOnHost",
         asks: is_set,
-        why: "the node's own rules masquerade",
+        why: "the node's own rules masquerade, or ipMasq does; take it out",
     },
     Row {
         key: "podNamespaceForDualNetwork",
         asks: is_set,
-        why: "a pod has one network",
+        why: "a pod has one network; take it out",
     },
     Row {
         key: "ipsToRouteViaHost",
         asks: is_beyond_link_local,
-        why: "169.254.0.0/16 goes by the host anyway; name others in the daemon's configuration",
+        why: "169.254.0.0/16 goes by the host anyway; name others in via_host of the daemon's \
+              configuration, and take them out here",
     },
     Row {
         key: "serviceCidrs",
         asks: is_set,
-        why: "the service CIDR is a matter of the daemon's configuration",
+        why: "name them in services of the daemon's configuration, and take them out here",
+    },
+    Row {
+        key: "vnetCidrs",
+        asks: is_set,
+        why: "name them in routes of the daemon's configuration, and take them out here",
+    },
+    Row {
+        key: "ipv6Mode",
+        asks: is_set,
+        why: "an azure node's pods have no IPv6 through the switch; take it out",
+    },
+    Row {
+        key: "executionMode",
+        asks: is_other_execution,
+        why: "addresses are the NIC's, on a VM of Azure; take it out",
+    },
+    Row {
+        key: "AdditionalArgs",
+        asks: is_set,
+        why: "policies of Windows's virtual switch; take them out",
     },
 ];
 
@@ -151,6 +173,12 @@ fn is_set(value: &Value) -> bool {
 
 fn is_other_mode(value: &Value) -> bool {
     is_set(value) && value.as_str() != Some("bridge")
+}
+
+/// azure's `Default` is what it does where nothing is said.
+fn is_other_execution(value: &Value) -> bool {
+    let usual = |text: &str| text.eq_ignore_ascii_case("default");
+    is_set(value) && !value.as_str().is_some_and(usual)
 }
 
 fn is_beyond_link_local(value: &Value) -> bool {

@@ -373,13 +373,90 @@ fn a_bridge_configuration_means_what_it_meant() {
     assert_eq!((none.mtu, none.bridge, none.hairpin), (None, None, false));
 }
 
+/// Every key that `bridge` (`NetConf` of bridge.go), azure-vnet (`NetworkConfig` of netconfig.go) or
+/// AKS-Engine's kubenet template has, with a value that asks for something.
+const KEYS: [(&str, &str); 44] = [
+    ("bridge", r#""cbr0""#),
+    ("isGateway", "true"),
+    ("isDefaultGateway", "true"),
+    ("forceAddress", "true"),
+    ("ipMasq", "true"),
+    ("ipMasqBackend", r#""neither""#),
+    ("mtu", "1400"),
+    ("hairpinMode", "true"),
+    ("promiscMode", "true"),
+    ("vlan", "7"),
+    ("vlanTrunk", r#"[{"id": 3}]"#),
+    ("preserveDefaultVlan", "false"),
+    ("macspoofchk", "true"),
+    ("enabledad", "true"),
+    ("disableContainerInterface", "true"),
+    ("portIsolation", "true"),
+    ("ipam", r#"{"type": "host-local"}"#),
+    ("dns", r#"{"nameservers": ["10.0.0.10"]}"#),
+    ("args", r#"{"cni": {"mac": "02:00:00:00:00:07"}}"#),
+    ("runtimeConfig", r#"{"mac": "02:00:00:00:00:07"}"#),
+    ("addIf", r#""eth0""#),
+    ("mode", r#""transparent""#),
+    ("master", r#""eth0""#),
+    ("adapterName", r#""eth0""#),
+    ("logLevel", r#""debug""#),
+    ("logTarget", r#""stderr""#),
+    ("infraVnetAddressSpace", r#""10.0.0.0/8""#),
+    ("ipv6Mode", r#""ipv6nat""#),
+    ("serviceCidrs", r#""10.0.0.0/16""#),
+    ("vnetCidrs", r#""10.0.0.0/8""#),
+    ("podNamespaceForDualNetwork", r#"["a"]"#),
+    ("ipsToRouteViaHost", r#"["10.1.1.1"]"#),
+    ("multiTenancy", "true"),
+    ("enableSnatOnHost", "true"),
+    ("enableExactMatchForPodName", "true"),
+    ("disableHairpinOnHostInterface", "true"),
+    ("disableIPTableLock", "true"),
+    ("disableAsyncDelete", "true"),
+    ("cnsurl", r#""http://localhost:10090""#),
+    ("executionMode", r#""v4swift""#),
+    ("windowsSettings", r#"{"enableLoopbackDSR": true}"#),
+    ("AdditionalArgs", r#"[{"name": "EndpointPolicy"}]"#),
+    ("wireServerIP", r#""168.63.129.16""#),
+    ("capabilities", r#"{"mac": true}"#),
+];
+
+/// Each key of others' configurations is done, or refused by its name, or the manual says that it asks
+/// for nothing here.
+#[test]
+fn no_key_of_others_is_passed_over_in_silence() {
+    let manual = include_str!("../../../docs/cni.md");
+    let (_, listed) = manual.split_once("\nWithout effect").expect("a paragraph");
+    let (listed, _) = listed.split_once("\n\n").expect("its end");
+    let plain = conf(CONF);
+    let nothing = plain.wanted(&Args::default());
+    for (key, value) in KEYS {
+        let asking = with(&format!(r#""{key}": {value}"#));
+        let means = asking.wanted(&Args::default());
+        let done = means != nothing || asking.ipam != plain.ipam;
+        let refused = matches!(&means, Err(error) if error.details.contains(&format!("{key}: ")));
+        let told = listed.contains(&format!("`{key}`"));
+        let ways = match &means {
+            Err(_) => [refused, false, told],
+            Ok(_) => [false, done, told],
+        };
+        let count = ways.into_iter().filter(|way| *way).count();
+        assert_eq!(
+            count, 1,
+            "{key}: refused, done, told without effect: {ways:?}"
+        );
+    }
+}
+
 #[test]
 fn what_is_not_done_here_is_refused_by_name_all_at_once() {
     let error = refused(
         r#""vlan": 7, "vlanTrunk": [{"id": 3}], "enabledad": true, "mode": "transparent",
         "disableContainerInterface": true, "ipsToRouteViaHost": ["169.254.20.10", "10.1.1.1"],
         "serviceCidrs": "10.0.0.0/16", "ipam": {"type": "tapline", "subnet": "10.0.0.0/8"},
-        "multiTenancy": true, "enableSnatOnHost": true, "podNamespaceForDualNetwork": ["a"],
+        "vnetCidrs": "10.0.0.0/8", "ipv6Mode": "ipv6nat", "executionMode": "baremetal",
+        "AdditionalArgs": [{"name": "EndpointPolicy"}], "multiTenancy": true, "enableSnatOnHost": true, "podNamespaceForDualNetwork": ["a"],
         "runtimeConfig": {"portMappings": [{"hostPort": 80}], "deviceID": "0", "ipRanges": [[]],
         "infinibandGUID": "x"}"#,
     );
@@ -401,6 +478,10 @@ fn what_is_not_done_here_is_refused_by_name_all_at_once() {
         "podNamespaceForDualNetwork",
         "ipsToRouteViaHost",
         "serviceCidrs",
+        "vnetCidrs",
+        "ipv6Mode",
+        "executionMode",
+        "AdditionalArgs",
         "runtimeConfig.portMappings",
         "runtimeConfig.infinibandGUID",
         "runtimeConfig.deviceID",

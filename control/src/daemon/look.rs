@@ -43,11 +43,18 @@ impl Core {
             .filter_map(Attachment::pod_port)
             .collect();
         let kept = self.keeper.as_ref().map(Keeper::kept).unwrap_or_default();
+        let uplink = self.uplink();
+        // Beside a bridge nothing is steered yet.
+        let carriers = match self.beside {
+            Some(_) => Ok(Vec::new()),
+            None => uplink.carriers(&self.net),
+        };
         SteeringView::of(Sources {
             node: &self.spec,
             tables: &self.spec.tables(&pods),
-            uplink: &self.uplink(),
+            uplink: &uplink,
             kept: &kept,
+            carriers: &carriers.map_err(|error| error.to_string()),
             copies: self.mirror.as_ref().map(Mirror::view),
             policy: &policy,
             agents: &agents,

@@ -120,7 +120,7 @@ pub(super) fn leftovers(config: &NodeConfig, net: &Netlink, is_running: bool) ->
     }];
     let filters = net.filters(&config.uplink.device).unwrap_or_default();
     let programs = net.programs(&config.uplink.device).unwrap_or_default();
-    if !is_running && programs > 0 {
+    if !is_running && !programs.is_empty() {
         found.push(Finding::warn(
             "filters",
             format!(

@@ -5,7 +5,7 @@
 //! Never: in the former more conversations than a person can read: [`FLOWS_MAX`], those that live
 //! longest first; how many there are is told beside, and the latter has them all.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use dataplane::addr::PortId;
@@ -22,7 +22,7 @@ use super::keeper::Kept;
 use super::policy::InForce;
 use crate::api::views::CopiesView;
 use crate::compile::{FIRST_POD_PORT, LINK_LOCAL, NodeSpec, PLATFORM};
-use crate::devices::attach::{ArpSteering, Uplink};
+use crate::devices::attach::{ArpSteering, SteeredBy, Uplink};
 
 /// Conversations listed.
 pub const FLOWS_MAX: usize = 1000;
@@ -53,6 +53,13 @@ pub struct FiltersView {
     pub pods: Vec<IpNet>,
     /// Which ARP does: `by_target` (about those prefixes) or `replies` (copies).
     pub arp: &'static str,
+    /// What carries this: `tcx` (a program), `clsact` (filters), both while one takes over from the
+    /// other, or `nothing`.
+    pub by: String,
+    /// Each program and filter of ours on the device, and what it does.
+    pub carriers: Vec<SteeredBy>,
+    /// Why the device could not be asked for them, if so.
+    pub unread: Option<String>,
     /// Looks at the filters so far.
     pub looks: u64,
     /// Filters that were missing and were put back.
@@ -152,6 +159,8 @@ pub struct Sources<'a> {
     pub uplink: &'a Uplink,
     /// How the keeping goes.
     pub kept: &'a Kept,
+    /// What the kernel has of it, or why it could not be asked.
+    pub carriers: &'a Result<Vec<SteeredBy>, String>,
     /// The copies for listeners.
     pub copies: Option<CopiesView>,
     /// The policy.
@@ -174,7 +183,7 @@ impl SteeringView {
         flows.truncate(FLOWS_MAX);
         let routes = from.tables.routes.iter();
         SteeringView {
-            filters: filters(from.uplink, from.kept),
+            filters: filters(&from),
             copies: from.copies,
             prefixes: routes
                 .map(|(net, hop)| prefix(from.node, from.names, *net, hop))
@@ -186,7 +195,11 @@ impl SteeringView {
     }
 }
 
-fn filters(uplink: &Uplink, kept: &Kept) -> FiltersView {
+fn filters(from: &Sources<'_>) -> FiltersView {
+    let (uplink, kept) = (from.uplink, from.kept);
+    let carriers = from.carriers.as_deref().unwrap_or_default();
+    let by: BTreeSet<&str> = carriers.iter().map(|one| one.by).collect();
+    let by: Vec<&str> = by.into_iter().rev().collect();
     let v4 = uplink.pods.iter().copied().map(IpNet::V4);
     let v6 = uplink.pods_v6.iter().copied().map(IpNet::V6);
     FiltersView {
@@ -196,6 +209,12 @@ fn filters(uplink: &Uplink, kept: &Kept) -> FiltersView {
             ArpSteering::ByTarget(_) => "by_target",
             ArpSteering::MirrorReplies => "replies",
         },
+        by: match by.as_slice() {
+            [] => "nothing".to_owned(),
+            some => some.join(" and "),
+        },
+        carriers: carriers.to_vec(),
+        unread: from.carriers.as_ref().err().cloned(),
         looks: kept.looks,
         put_back: kept.put_back,
         failures: kept.failures,

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use control::devices::Netlink;
 use control::lab::privilege::PrivateNet;
 use control::lab::probe::capture::{Capture, Captured, Recording};
 use control::lab::probe::ping::{PingSpec, ping};
@@ -128,22 +129,51 @@ fn listen_and_look(world: &World) -> bool {
 }
 
 pub(crate) fn no_copy_reaches_the_host_whoever_takes_the_filter_or_kills_the_daemon(_: PrivateNet) {
+    listen_while_all_is_taken(&World::kubenet());
+}
+
+/// On a kernel that takes no program there is a filter in its place.
+pub(crate) fn nor_where_a_kernel_takes_no_program(_: PrivateNet) {
     let world = World::kubenet();
+    let config = world.config();
+    let without = r#""features_off": ["tcx"], "policy""#;
+    world.configure(&config.replace(r#""policy""#, without));
+    let by_program = listen_while_all_is_taken(&world);
+    assert!(!by_program, "the facility is off");
+}
+
+/// Whether a program keeps copies from the host's stack; else a filter does, or nothing.
+fn kept_out(net: &Netlink) -> (bool, bool) {
+    let host = name("cbr0");
+    let program = !net.programs(&host).expect("it answers").is_empty();
+    (program, net.drops_copies(&host).expect("it answers"))
+}
+
+/// True if a program kept copies from the host's stack.
+fn listen_while_all_is_taken(world: &World) -> bool {
     let running = world.start();
     let (a, b) = (Pod::new("pod-a"), Pod::new("pod-b"));
     let b_is = (a.added(&running), address(&b.added(&running))).1;
-    let listening = listener(&world);
+    let listening = listener(world);
     until_shown(&running);
     a.pings(b_is);
-    let before = received(&world);
+    let before = received(world);
     let (net, host) = (world.net(), name("cbr0"));
-    net.remove_clsact(&host).expect("somebody may do that");
+    let kept = kept_out(&net);
+    assert!(kept == (true, false) || kept == (false, true), "{kept:?}");
+    let clsact = net.has_clsact(&host).expect("it answers");
+    assert_eq!(clsact, kept.1, "where a program is, no clsact is added");
+    match kept.0 {
+        true => net.remove_programs(&host),
+        false => net.remove_clsact(&host),
+    }
+    .expect("somebody may do that");
     assert_eq!(a.pings(b_is).received(), 3);
     until("nobody keeps copies from the host", || {
-        net.drops_copies(&host).is_ok_and(|drops| drops)
+        kept_out(&net) == kept
     });
     assert_eq!(a.pings(b_is).received(), 3);
-    assert_eq!(before, received(&world), "the host's stack saw a copy");
+    assert_eq!(before, received(world), "the host's stack saw a copy");
     running.kill();
     let devices = net.links().expect("links");
     let way_in = devices.iter().any(|link| link.name == "copies0");
@@ -152,8 +182,9 @@ pub(crate) fn no_copy_reaches_the_host_whoever_takes_the_filter_or_kills_the_dae
     until_shown(&running);
     assert_eq!(a.pings(b_is).received(), 3);
     drop(listening);
-    until("the filter is left", || {
-        !net.drops_copies(&host).expect("it answers")
+    until("something is left", || {
+        kept_out(&net) == (false, false) && !net.has_clsact(&host).expect("it answers")
     });
     assert_eq!(running.stop(), Some(0));
+    kept.0
 }

@@ -269,6 +269,60 @@ pub(crate) fn the_memory_bound_is_told_at_the_start_and_shown(_: PrivateNet) {
     assert!(metrics.contains("tapline_memory_max_bytes "), "{metrics}");
 }
 
+/// By a program or by filters, as the kernel has them, with the rules that they carry.
+pub(crate) fn steering_says_what_carries_it(_: PrivateNet) {
+    let (world, device) = (World::kubenet(), name("eth0"));
+    let config = world.config();
+    for off in ["", r#""features_off": ["tcx"],"#] {
+        world.configure(&config.replace(r#""policy""#, &format!(r#"{off} "policy""#)));
+        let running = world.start();
+        Pod::new("pod-a").added(&running);
+        let net = world.net();
+        let programs = net.programs(&device).expect("listed");
+        let held = net.filters(&device).expect("listed");
+        let said = || -> serde_json::Value {
+            let (_, steering) = told(&world, &["show", "steering", "--json"]);
+            let view: serde_json::Value = serde_json::from_str(&steering).expect("JSON");
+            view["filters"].clone()
+        };
+        let view = said();
+        let carriers = view["carriers"].as_array().expect("a list");
+        let rules: Vec<&str> = carriers
+            .iter()
+            .flat_map(|one| one["rules"].as_array().expect("a list"))
+            .map(|rule| rule.as_str().expect("text"))
+            .collect();
+        let steered = "IPv4 to 10.244.1.0/24 to uplink0";
+        assert_eq!(
+            rules,
+            [steered, "a copy of ARP replies to uplink0"],
+            "{view}"
+        );
+        match programs.as_slice() {
+            [program] if off.is_empty() => {
+                let what = format!("program {} (id {})", program.name, program.id);
+                assert_eq!((&view["by"], held.len()), (&"tcx".into(), 0), "{view}");
+                assert_eq!(carriers[0]["what"], what);
+                net.remove_programs(&device).expect("somebody may do that");
+            }
+            // The facility is off, or the kernel takes none here.
+            [] => {
+                assert_eq!((&view["by"], held.len()), (&"clsact".into(), 2), "{view}");
+                let pref = format!("filter u32 pref {} fh ", held[0].priority);
+                let what = carriers[0]["what"].as_str().expect("text");
+                assert!(what.starts_with(&pref), "{view}");
+                net.remove_clsact(&device).expect("somebody may do that");
+            }
+            _ => panic!("{programs:?} {view}"),
+        }
+        // It asks the kernel, not its own memory.
+        until("it is not put back", || said()["by"] == view["by"]);
+        let back = said()["put_back"].as_u64().expect("a number");
+        assert!(back > 0, "{view}");
+        assert_eq!(running.stop(), Some(0));
+    }
+}
+
 pub(crate) fn a_capture_tells_where_each_frame_went_and_why(_: PrivateNet) {
     let world = World::kubenet();
     let running = world.start();

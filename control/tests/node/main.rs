@@ -64,6 +64,8 @@ tests! {
     listen::a_listener_sees_both_directions_and_the_host_none,
     listen::a_listener_sees_no_broadcast_where_a_tap_has_one_queue,
     listen::no_copy_reaches_the_host_whoever_takes_the_filter_or_kills_the_daemon,
+    listen::nor_where_a_kernel_takes_no_program,
+    look::steering_says_what_carries_it,
     look::guards_do_as_the_configuration_says_and_are_shown,
     look::flows_are_listed_with_their_pods,
     look::the_memory_bound_is_told_at_the_start_and_shown,

@@ -329,8 +329,9 @@ impl World {
             lines.push(format!("{link:?}"));
             lines.push(format!("{:?}", net.addresses(&device).expect("addresses")));
             let filters = net.filters(&device).expect("filters");
-            let programs = net.programs(&device).expect("a number");
-            lines.push(format!("{filters:?} {programs}"));
+            let programs = net.programs(&device).expect("programs");
+            let programs: Vec<_> = programs.into_iter().map(|one| one.name).collect();
+            lines.push(format!("{filters:?} {programs:?}"));
         }
         lines.push(format!("{:?}", net.routes().expect("routes")));
         lines

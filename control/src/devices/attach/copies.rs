@@ -19,6 +19,7 @@
 use std::io;
 use std::os::fd::AsFd;
 
+use dataplane::facility::Facility;
 use dataplane::port::tap::{Queues, TapPort};
 
 use super::{ensure_alias, hush_and_raise};
@@ -36,8 +37,16 @@ const QUEUE: u16 = 1;
 pub struct Copies {
     host: DeviceName,
     queues: Vec<TapPort>,
-    /// The host device had no clsact before.
-    clsact: bool,
+    kept_out: KeptOut,
+}
+
+/// What keeps copies from the host's stack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum KeptOut {
+    /// A program on the host device's ingress, which needs nothing there.
+    ByProgram,
+    /// A filter of its clsact, and whether that is ours.
+    ByFilter { clsact: bool },
 }
 
 impl Copies {
@@ -78,10 +87,12 @@ impl Copies {
                 why: "is not ours".into(),
             });
         }
+        // The drop first: before it holds there must be no way in.
+        let queue = broadcasts.then_some(QUEUE);
         let mut copies = Copies {
             host: host.clone(),
             queues: Vec::new(),
-            clsact: node.ensure_clsact(host)?,
+            kept_out: keep_out(node, host, queue)?,
         };
         match copies.raise(node, &tap, broadcasts) {
             Ok(()) => Ok(copies),
@@ -92,14 +103,12 @@ impl Copies {
         }
     }
 
-    /// The drop first: before it holds there must be no way in.
     fn raise(
         &mut self,
         node: &Netlink,
         tap: &DeviceName,
         broadcasts: bool,
     ) -> Result<(), DeviceError> {
-        node.drop_copies(&self.host, broadcasts.then_some(QUEUE))?;
         let kind = if broadcasts {
             Queues::Multi
         } else {
@@ -149,7 +158,10 @@ impl Copies {
     /// # Errors
     /// What the kernel says.
     pub fn is_safe(&self, node: &Netlink) -> Result<bool, DeviceError> {
-        node.drops_copies(&self.host)
+        match self.kept_out {
+            KeptOut::ByProgram => Ok(!node.programs(&self.host)?.is_empty()),
+            KeptOut::ByFilter { .. } => node.drops_copies(&self.host),
+        }
     }
 
     /// Closes the way, and leaves the host device as it was.
@@ -159,7 +171,7 @@ impl Copies {
     pub fn close(mut self, node: &Netlink) -> Result<(), DeviceError> {
         self.queues.clear();
         match node.find_link(&self.host)? {
-            Some(_) => clear(node, &self.host, self.clsact),
+            Some(_) => clear(node, &self.host, self.kept_out),
             None => Ok(()),
         }
     }
@@ -171,15 +183,37 @@ impl Copies {
 /// # Errors
 /// What the kernel says.
 pub fn sweep(node: &Netlink, host: &DeviceName) -> Result<(), DeviceError> {
-    let left = node.find_link(host)?.is_some() && node.drops_copies(host)?;
-    let ours = node.find_link(&tap())?.is_none();
-    if left && ours {
-        clear(node, host, true)?;
+    if node.find_link(host)?.is_none() || node.find_link(&tap())?.is_some() {
+        return Ok(());
+    }
+    if !node.programs(host)?.is_empty() {
+        clear(node, host, KeptOut::ByProgram)?;
+    }
+    if node.drops_copies(host)? {
+        clear(node, host, KeptOut::ByFilter { clsact: true })?;
     }
     Ok(())
 }
 
-fn clear(node: &Netlink, host: &DeviceName, clsact: bool) -> Result<(), DeviceError> {
+/// By a program where the kernel takes one: to add a clsact, and to remove it, costs the node what it
+/// sends to pods in that moment.
+fn keep_out(node: &Netlink, host: &DeviceName, queue: Option<u16>) -> Result<KeptOut, DeviceError> {
+    if Facility::Tcx.is_allowed() && node.drop_copies_by_program(host, queue).is_ok() {
+        return Ok(KeptOut::ByProgram);
+    }
+    let clsact = node.ensure_clsact(host)?;
+    let kept_out = KeptOut::ByFilter { clsact };
+    if let Err(refused) = node.drop_copies(host, queue) {
+        clear(node, host, kept_out)?;
+        return Err(refused);
+    }
+    Ok(kept_out)
+}
+
+fn clear(node: &Netlink, host: &DeviceName, kept_out: KeptOut) -> Result<(), DeviceError> {
+    let KeptOut::ByFilter { clsact } = kept_out else {
+        return node.remove_programs(host);
+    };
     node.drop_copies_no_more(host)?;
     if clsact && node.has_no_filters(host)? {
         node.remove_clsact(host)?;

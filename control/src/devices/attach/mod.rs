@@ -35,7 +35,7 @@ pub use copies::Copies;
 pub use host::HostPort;
 pub use limit::{BadLimit, Limit, Limits};
 pub use pod::{PodEnd, PodTap, PodVeth};
-pub use uplink::{ArpSteering, Uplink};
+pub use uplink::{ArpSteering, SteeredBy, Uplink};
 
 /// The fewest prefixes that hold exactly the addresses from `first` to `last`, both included;
 /// none if `last` comes before `first`.

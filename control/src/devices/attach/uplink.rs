@@ -10,6 +10,7 @@
 
 use dataplane::facility::Facility;
 use ipnet::{Ipv4Net, Ipv6Net};
+use serde::Serialize;
 
 use super::{ensure_alias, hush_and_raise};
 use crate::devices::error::DeviceError;
@@ -27,6 +28,22 @@ pub enum ArpSteering {
     /// Copies of the replies: the kernel keeps them, as it asked. For kubenet, where switch and
     /// kernel share the node's addresses. Where pods have IPv6, of neighbour advertisements too.
     MirrorReplies,
+}
+
+/// By a program on the device's ingress.
+pub const TCX: &str = "tcx";
+/// By filters of its clsact, or of an ingress qdisc in its place.
+pub const CLSACT: &str = "clsact";
+
+/// A program or a filter of ours on the shared device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct SteeredBy {
+    /// [`TCX`] or [`CLSACT`].
+    pub by: &'static str,
+    /// Which it is, in the words of `bpftool` or `tc`.
+    pub what: String,
+    /// What it does to which frames.
+    pub rules: Vec<String>,
 }
 
 /// The port to the network.
@@ -115,6 +132,47 @@ impl Uplink {
             self.attach(node)?;
         }
         Ok(missing)
+    }
+
+    /// What the shared device has of the steering now.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn carriers(&self, node: &Netlink) -> Result<Vec<SteeredBy>, DeviceError> {
+        let steering = self.rules(node.index(&self.tap.name)?);
+        let word = |rule: &Rule| match rule.deed {
+            Deed::Mirror(_) => format!("a copy of {} to {}", rule.frames, self.tap.name),
+            _ => format!("{} to {}", rule.frames, self.tap.name),
+        };
+        let mut found = Vec::new();
+        for program in node.programs(&self.device)? {
+            let current = program.carries(&steering);
+            found.push(SteeredBy {
+                by: TCX,
+                what: format!("program {} (id {})", program.name, program.id),
+                rules: match current {
+                    true => steering.iter().map(word).collect(),
+                    false => vec!["other rules than the node's now".to_owned()],
+                },
+            });
+        }
+        for filter in node.filters(&self.device)?.iter().filter(|one| one.ours) {
+            let rules = steering.iter().filter(|rule| filter.does(rule));
+            let (table, hash, entry) = (
+                filter.handle >> 20,
+                filter.handle >> 12 & 0xff,
+                filter.handle & 0xfff,
+            );
+            found.push(SteeredBy {
+                by: CLSACT,
+                what: format!(
+                    "filter {} pref {} fh {table:x}:{hash:x}:{entry:x}",
+                    filter.kind, filter.priority
+                ),
+                rules: rules.map(word).collect(),
+            });
+        }
+        Ok(found)
     }
 
     /// Removes the port. The shared device keeps all that is not ours, and its clsact unless that

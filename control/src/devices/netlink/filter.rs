@@ -9,6 +9,8 @@
 //! for every frame has no key at all: a key with an empty mask would let a frame with fewer than
 //! four bytes of payload escape to the kernel.
 
+use std::fmt;
+
 use ipnet::{Ipv4Net, Ipv6Net};
 use netlink_packet_core::{DefaultNla, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::RouteNetlinkMessage;
@@ -113,6 +115,19 @@ pub struct Rule {
     pub frames: Match,
     /// What happens to them.
     pub deed: Deed,
+}
+
+impl fmt::Display for Match {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Match::Every => f.write_str("every frame"),
+            Match::Ipv4To(net) => write!(f, "IPv4 to {net}"),
+            Match::Ipv6To(net) => write!(f, "IPv6 to {net}"),
+            Match::ArpTarget(net) => write!(f, "ARP about {net}"),
+            Match::ArpReply => f.write_str("ARP replies"),
+            Match::Advertisement => f.write_str("neighbour advertisements"),
+        }
+    }
 }
 
 impl Match {
@@ -255,7 +270,9 @@ impl FoundFilter {
         })
     }
 
-    fn does(&self, rule: &Rule) -> bool {
+    /// True if it is ours, for those frames, and does that to them.
+    #[must_use]
+    pub fn does(&self, rule: &Rule) -> bool {
         let mirred = rule.deed.mirred();
         self.ours
             && self.priority == rule.frames.priority()

@@ -27,6 +27,8 @@ const ETHERNET: i32 = 14;
 /// Places in `struct __sk_buff` (linux/bpf.h).
 mod context {
     pub(super) const LENGTH: i16 = 0;
+    pub(super) const PACKET_TYPE: i16 = 4;
+    pub(super) const QUEUE: i16 = 12;
     pub(super) const PROTOCOL: i16 = 16;
     pub(super) const VLAN_PRESENT: i16 = 20;
 }
@@ -50,6 +52,10 @@ mod code {
     pub(super) const INTO: i32 = 1;
     /// `TCX_NEXT`.
     pub(super) const GO_ON: i32 = -1;
+    /// `TCX_DROP`.
+    pub(super) const DROP: i32 = 2;
+    /// `PACKET_OTHERHOST`.
+    pub(super) const OTHER_HOST: i32 = 3;
 }
 
 /// An instruction (`struct bpf_insn`).
@@ -177,6 +183,33 @@ fn redirect(device: u32, flags: i32) -> [Instruction; 4] {
     ]
 }
 
+/// Drops what is for another station, and with `queue` what came in by it; all else goes on. The kernel
+/// counts the queues by which frames come in from one.
+fn copies_program(queue: Option<u16>) -> Vec<u64> {
+    let load = |to, offset| Instruction {
+        from: FIRST,
+        ..Instruction::load(to, offset)
+    };
+    let to_drop = |register, value, offset| Instruction {
+        offset,
+        ..Instruction::new(code::IF_EQUAL, register, value)
+    };
+    let by_queue = queue.map(|queue| {
+        let queue = i32::from(queue) + 1;
+        [load(3, context::QUEUE), to_drop(3, queue, 4)]
+    });
+    let by_type = [
+        load(2, context::PACKET_TYPE),
+        to_drop(2, code::OTHER_HOST, 2),
+        Instruction::new(code::SET, ANSWER, code::GO_ON),
+        Instruction::new(code::EXIT, 0, 0),
+        Instruction::new(code::SET, ANSWER, code::DROP),
+        Instruction::new(code::EXIT, 0, 0),
+    ];
+    let all = by_queue.into_iter().flatten().chain(by_type);
+    all.map(Instruction::word).collect()
+}
+
 /// What a program of ours with these instructions is called (FNV-1a).
 fn name_of(program: &[u64]) -> String {
     let bytes = program.iter().flat_map(|word| word.to_be_bytes());
@@ -186,12 +219,48 @@ fn name_of(program: &[u64]) -> String {
     format!("{NAME}{hash:08x}")
 }
 
+/// A program of ours that the kernel has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Program {
+    /// The kernel's number for it, as `bpftool prog` knows it.
+    pub id: u32,
+    /// Its name, which tells its rules.
+    pub name: String,
+}
+
+impl Program {
+    /// True if it does just what `rules` say.
+    #[must_use]
+    pub fn carries(&self, rules: &[Rule]) -> bool {
+        self.name == name_of(&program(rules))
+    }
+}
+
+/// Makes a program our only one on a device; the one before is replaced in one step, so no frame is
+/// missed, and the same one stays.
+fn put(device: u32, program: &[u64]) -> io::Result<()> {
+    let name = name_of(program);
+    let mut held = ours(device)?;
+    match held.iter().position(|(_, held)| held.name == name) {
+        Some(at) => drop(held.swap_remove(at)),
+        None => {
+            let before = held.pop();
+            let new = bpf::load(&name, program)?;
+            bpf::attach(device, &new, before.as_ref().map(|(old, _)| old))?;
+        }
+    }
+    held.iter()
+        .try_for_each(|(old, _)| bpf::detach(device, old))
+}
+
 /// Those of ours on a device. One that goes meanwhile is none.
-fn ours(device: u32) -> io::Result<Vec<(OwnedFd, String)>> {
+fn ours(device: u32) -> io::Result<Vec<(OwnedFd, Program)>> {
     let mut found = Vec::new();
     for id in bpf::attached(device)? {
         match bpf::open(id) {
-            Ok((program, name)) if name.starts_with(NAME) => found.push((program, name)),
+            Ok((program, name)) if name.starts_with(NAME) => {
+                found.push((program, Program { id, name }));
+            }
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
@@ -211,20 +280,22 @@ impl Netlink {
         rules: &[Rule],
     ) -> Result<(), DeviceError> {
         let (index, program) = (self.index(device)?, program(rules));
-        let name = name_of(&program);
         let attempt = format!("put a program on the ingress of {device}");
-        self.with_programs(&attempt, move || {
-            let mut held = ours(index)?;
-            match held.iter().position(|(_, held)| *held == name) {
-                Some(at) => drop(held.swap_remove(at)),
-                None => {
-                    let before = held.pop();
-                    let new = bpf::load(&name, &program)?;
-                    bpf::attach(index, &new, before.as_ref().map(|(old, _)| old))?;
-                }
-            }
-            held.iter().try_for_each(|(old, _)| bpf::detach(index, old))
-        })
+        self.with_programs(&attempt, move || put(index, &program))
+    }
+
+    /// As [`Netlink::drop_copies`], by a program, which costs the device nothing.
+    ///
+    /// # Errors
+    /// What the kernel says: `EINVAL` before Linux 6.6, `EPERM` in a user namespace.
+    pub fn drop_copies_by_program(
+        &self,
+        device: &DeviceName,
+        queue: Option<u16>,
+    ) -> Result<(), DeviceError> {
+        let (index, program) = (self.index(device)?, copies_program(queue));
+        let attempt = format!("keep copies from the stack behind {device} by a program");
+        self.with_programs(&attempt, move || put(index, &program))
     }
 
     /// True if the device's ingress has a program of ours for just these rules.
@@ -239,18 +310,20 @@ impl Netlink {
         let (index, name) = (self.index(device)?, name_of(&program(rules)));
         let attempt = format!("look for programs on the ingress of {device}");
         self.with_programs(&attempt, move || {
-            Ok(ours(index)?.iter().any(|(_, held)| *held == name))
+            Ok(ours(index)?.iter().any(|(_, held)| held.name == name))
         })
     }
 
-    /// How many programs of ours the device's ingress has; none where a kernel has no such thing.
+    /// The programs of ours on the device's ingress; none where a kernel has no such thing.
     ///
     /// # Errors
     /// [`DeviceError::Missing`] without the device.
-    pub fn programs(&self, device: &DeviceName) -> Result<usize, DeviceError> {
+    pub fn programs(&self, device: &DeviceName) -> Result<Vec<Program>, DeviceError> {
         let index = self.index(device)?;
         let attempt = format!("look for programs on the ingress of {device}");
-        let held = self.with_programs(&attempt, move || Ok(ours(index)?.len()));
+        let held = self.with_programs(&attempt, move || {
+            Ok(ours(index)?.into_iter().map(|(_, held)| held).collect())
+        });
         Ok(held.unwrap_or_default())
     }
 
@@ -307,6 +380,25 @@ mod tests {
         assert_eq!([leads_to(15), leads_to(16), leads_to(19)], [24; 3]);
         let end = [code_at(23), code_at(24), code_at(25)];
         assert_eq!(end, [code::EXIT, code::SET, code::EXIT]);
+    }
+
+    #[test]
+    fn what_keeps_copies_away_leads_to_a_drop_from_both_marks() {
+        for (queue, length) in [(None, 6), (Some(1), 8)] {
+            let program = copies_program(queue);
+            assert_eq!(program.len(), length);
+            let bytes: Vec<[u8; 8]> = program.iter().map(|word| word.to_ne_bytes()).collect();
+            let jumps = bytes
+                .iter()
+                .enumerate()
+                .filter(|(_, b)| b[0] == code::IF_EQUAL);
+            for (at, jump) in jumps {
+                let offset = i16::from_ne_bytes([jump[2], jump[3]]);
+                let leads_to = bytes[at + 1 + offset as usize];
+                let value = i32::from_ne_bytes(leads_to[4..].try_into().expect("four"));
+                assert_eq!((leads_to[0], value), (code::SET, code::DROP));
+            }
+        }
     }
 
     #[test]
