@@ -127,6 +127,18 @@ impl Pool {
         })
     }
 
+    /// Puts empty frames in free slots onto the end of `into`: `most`, or as many as are free.
+    #[inline]
+    pub fn take_all(&mut self, most: usize, into: &mut Vec<Frame>) {
+        let left = self.free.len().saturating_sub(most);
+        let taken = self.free.drain(left..).rev();
+        into.extend(taken.map(|at| Frame {
+            at,
+            len: 0,
+            offload: Offload::NONE,
+        }));
+    }
+
     /// Gives the slot back.
     #[inline]
     #[allow(clippy::needless_pass_by_value)] // taking the frame is the point: it is gone

@@ -179,10 +179,11 @@ impl Board {
     }
 
     #[inline]
-    pub(crate) fn transmitted(&self, port: PortId, bytes: usize) {
-        self.transmitted.add(1);
-        self.ports[port.index()].transmitted.add(1);
-        self.ports[port.index()].transmitted_bytes.add(bytes as u64);
+    pub(crate) fn transmitted(&self, port: PortId, frames: u64, bytes: usize) {
+        self.transmitted.add(frames);
+        let port = &self.ports[port.index()];
+        port.transmitted.add(frames);
+        port.transmitted_bytes.add(bytes as u64);
     }
 
     #[inline]

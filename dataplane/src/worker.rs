@@ -5,7 +5,8 @@
 //!
 //! The rooms, in order: `receive` (the port), `view` ([`FrameView::parse`]), `decide`
 //! ([`forward::decide`]), `rewrite` ([`rewrite::rewrite`]), `transmit` (the port). A frame goes
-//! through them one at a time, while it is still in the cache, and never back.
+//! through them while its burst is still in the cache, and never back: with the others of the burst
+//! where it goes the short way (`straight`), by itself where it does not.
 
 mod anew;
 mod aside;
@@ -16,6 +17,7 @@ mod neighbours;
 mod refuse;
 mod returns;
 mod show;
+mod straight;
 
 pub(crate) use guard::{FLAPS_BYTES, FLAPS_MAX, STORMS_BYTES};
 pub use legacy::{Legacy, Stranded};
@@ -23,12 +25,12 @@ pub use legacy::{Legacy, Stranded};
 use std::collections::VecDeque;
 use std::net::IpAddr;
 
-use crate::addr::{PortId, PortSet, Station};
+use crate::addr::{PortId, PortSet};
 use crate::buffer::{FRAME_MAX, Frame, Pool};
 use crate::capture::{Capture, Fate};
 use crate::clock::Tick;
 use crate::conflict::{Conflicts, Reporter};
-use crate::forward::{self, Entrance, Observed, World};
+use crate::forward::{self, Observed, World};
 use crate::frame::{FrameView, Kind};
 use crate::gossip::{Gossip, Heard};
 use crate::port::{BURST_FRAMES, Flushed, Port, Ready, Taken};
@@ -37,12 +39,12 @@ use crate::slow::limit::Limits;
 use crate::snapshot::Reader;
 use crate::stats::Board;
 use crate::sync::Arc;
+use crate::tables::Tables;
 use crate::tables::fdb::Fdb;
 use crate::tables::fragments::{Fragments, Piece};
 use crate::tables::neighbour::{Entry, Neighbours, Question, WAITING_TOTAL_MAX, Waiting};
 use crate::tables::returns::Returns;
 use crate::tables::returns::strangers::Strangers;
-use crate::tables::{PortRow, Tables};
 use crate::verdict::{DropReason, Punt, Rewrite, Verdict};
 
 /// Slots of a worker's pool: the burst of a flood and one that comes in between, every frame that may
@@ -52,6 +54,7 @@ pub const POOL_SLOTS: usize = 2 * BURST_FRAMES + WAITING_TOTAL_MAX + 8;
 /// Bytes of the lists that a worker keeps frames and questions in while it turns to them.
 pub(crate) const LISTS_BYTES: usize = (2 * BURST_FRAMES + POOL_SLOTS) * size_of::<Frame>()
     + POOL_SLOTS * size_of::<Flushed>()
+    + straight::AHEAD_BYTES
     + QUESTIONS_MAX * size_of::<Question>()
     + WAITING_TOTAL_MAX * size_of::<Waiting>();
 
@@ -88,13 +91,6 @@ pub struct Breath {
     pub told: bool,
 }
 
-/// A frame that goes the short way.
-struct Straight<'a> {
-    source: Station,
-    from: &'a PortRow,
-    egress: PortId,
-}
-
 /// A worker and all that is its own.
 #[derive(Debug)]
 pub struct Worker<P> {
@@ -108,6 +104,8 @@ pub struct Worker<P> {
     floods: PortSet,
     pool: Pool,
     batch: Vec<Frame>,
+    /// What is known of the frames of a burst that is passed.
+    ahead: straight::Ahead,
     /// Another such list, for who comes in between while the first is passed.
     spare: Vec<Frame>,
     /// Frames that a port has taken for later: their buffers are in use until it is flushed.
@@ -156,6 +154,7 @@ impl<P: Port> Worker<P> {
             floods: PortSet::default(),
             pool: Pool::new(POOL_SLOTS, frame_max.min(FRAME_MAX)),
             batch: Vec::with_capacity(BURST_FRAMES),
+            ahead: straight::Ahead::new(),
             spare: Vec::with_capacity(BURST_FRAMES),
             held: Vec::with_capacity(POOL_SLOTS),
             unflushed: PortSet::default(),
@@ -414,73 +413,6 @@ impl<P: Port> Worker<P> {
         }
     }
 
-    /// Takes frames of a burst through the other rooms, oldest first.
-    fn pass_all(
-        &mut self,
-        frames: impl Iterator<Item = Frame>,
-        ingress: PortId,
-        tables: &Tables,
-        now: Tick,
-    ) {
-        let entrance = Entrance::of(ingress, tables);
-        for frame in frames {
-            match entrance.and_then(|entrance| self.straight(&frame, entrance, tables, now)) {
-                Some(straight) => self.pass_on(frame, straight, tables, now),
-                None => self.walk::<true>(frame, ingress, tables, now),
-            }
-        }
-        self.flush();
-    }
-
-    /// Where a frame goes that needs no edits and that nobody objects to, as most do not.
-    #[inline(always)]
-    fn straight<'a>(
-        &mut self,
-        frame: &Frame,
-        entrance: Entrance<'a>,
-        tables: &Tables,
-        now: Tick,
-    ) -> Option<Straight<'a>> {
-        let view = FrameView::parse(self.pool.bytes(frame)).ok()?;
-        if !frame.offload.fits(frame.len(), view.kind) {
-            return None;
-        }
-        let stranger = self.strangers.have(&view, &self.returns);
-        let world = World {
-            tables,
-            fdb: &self.fdb,
-            neighbours: &self.neighbours,
-            returns: (!stranger).then_some(&self.returns),
-        };
-        let egress = entrance.straight(&view, world)?;
-        let from = entrance.port;
-        let passed = (from.id, egress, stranger);
-        let known = (&*self.returns, &mut self.strangers);
-        returns::remember(&view, passed, tables, known, now);
-        Some(Straight {
-            source: view.source,
-            from,
-            egress,
-        })
-    }
-
-    /// The rest of the short way: learning, and the last room.
-    #[inline(always)]
-    fn pass_on(&mut self, mut frame: Frame, straight: Straight<'_>, tables: &Tables, now: Tick) {
-        let Straight {
-            source,
-            from,
-            egress,
-        } = straight;
-        if let Some(reason) = self.learn(source, from, tables, now) {
-            return self.drop(frame, from.id, reason);
-        }
-        let rewrite = Rewrite::KEEP;
-        self.show(&frame, Some(from.id), Fate::Forwarded { egress, rewrite });
-        let taken = self.transmit(&mut frame, egress);
-        self.settle(frame, taken);
-    }
-
     /// The whole way for a frame that has waited. It has taught all it could when it came: by now another
     /// station may be behind its port.
     #[cold]
@@ -602,8 +534,19 @@ impl<P: Port> Worker<P> {
             Some(Some(port)) => port.transmit(frame, &mut self.pool),
             _ => Err(DropReason::PortDown),
         };
+        self.note_taken(frame, egress, taken)
+    }
+
+    /// Counts how a frame left, unless that is known only when its port is flushed.
+    #[inline(always)]
+    fn note_taken(
+        &mut self,
+        frame: &Frame,
+        egress: PortId,
+        taken: Result<Taken, DropReason>,
+    ) -> Taken {
         match taken {
-            Ok(Taken::Now) => self.board.transmitted(egress, frame.len()),
+            Ok(Taken::Now) => self.board.transmitted(egress, 1, frame.len()),
             Ok(Taken::Later) => {
                 self.unflushed.insert(egress);
                 return Taken::Later;
@@ -643,7 +586,7 @@ impl<P: Port> Worker<P> {
         port.flush(&mut self.pool, &mut self.flushed);
         for Flushed { len, outcome } in self.flushed.drain(..) {
             match outcome {
-                Ok(()) => self.board.transmitted(egress, len),
+                Ok(()) => self.board.transmitted(egress, 1, len),
                 Err(reason) => self.board.dropped(egress, reason),
             }
         }

@@ -19,7 +19,6 @@ use dataplane::addr::{Mac, PortId};
 use dataplane::bucket::Rate;
 use dataplane::buffer::{FRAME_MAX, Frame, Pool};
 use dataplane::clock::Monotonic;
-use dataplane::frame::offload::Offload;
 use dataplane::port::{BURST_FRAMES, Port, Ready, Taken, memory};
 use dataplane::snapshot::Publisher;
 use dataplane::tables::fdb::{CAPACITY_DEFAULT, Fdb};
@@ -184,20 +183,18 @@ impl NullPort {
 impl Port for NullPort {
     #[inline]
     fn receive(&mut self, pool: &mut Pool, into: &mut Vec<Frame>) -> Ready {
-        for _ in 0..BURST_FRAMES {
-            let Some(mut frame) = pool.take() else {
-                return Ready::More;
-            };
-            let room = &mut pool.room(&frame)[..FRAME];
-            room.copy_from_slice(&self.template);
+        let start = into.len();
+        pool.take_all(BURST_FRAMES, into);
+        for frame in &mut into[start..] {
+            let room = pool.room(frame).first_chunk_mut::<FRAME>();
+            let room = room.expect("a slot holds a frame of 64 bytes");
+            *room = self.template;
             room[..HEADER].copy_from_slice(&self.headers[self.next]);
             self.next += 1;
             if self.next == self.headers.len() {
                 self.next = 0;
             }
             frame.set_len(FRAME);
-            frame.offload = Offload::NONE;
-            into.push(frame);
         }
         Ready::More
     }
@@ -207,8 +204,10 @@ impl Port for NullPort {
         let bytes = pool.bytes(frame);
         let slot = &mut self.sink[self.taken % BURST_FRAMES];
         self.taken = self.taken.wrapping_add(1);
-        let length = bytes.len().min(FRAME);
-        slot[..length].copy_from_slice(&bytes[..length]);
+        match bytes.first_chunk() {
+            Some(whole) => *slot = *whole,
+            None => slot[..bytes.len()].copy_from_slice(bytes),
+        }
         black_box(slot);
         Ok(Taken::Now)
     }

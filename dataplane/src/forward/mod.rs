@@ -27,7 +27,7 @@ mod route;
 mod straight;
 mod witness;
 
-pub(crate) use straight::Entrance;
+pub(crate) use straight::{Entrance, Glance};
 pub(crate) use witness::Observed;
 use witness::note;
 pub use witness::{Known, Step, Witness};

@@ -101,6 +101,21 @@ impl<'a> FrameView<'a> {
         })
     }
 
+    /// The same of a frame that says that it is IPv4, as most do; nothing for any other.
+    #[inline(always)]
+    pub(crate) fn of_ipv4(bytes: &'a [u8]) -> Option<FrameView<'a>> {
+        let (header, payload) = ethernet::split(bytes)?;
+        if header.ether_type != ethernet::IPV4 {
+            return None;
+        }
+        Some(FrameView {
+            target: header.target,
+            source: Station::new(header.source).ok()?,
+            kind: Kind::Ipv4,
+            payload,
+        })
+    }
+
     /// True if it says that it is a neighbour solicitation or advertisement. Of a frame that is
     /// not IPv6 this reads nothing.
     #[inline]

@@ -117,14 +117,14 @@ impl Offload {
     /// header whatever the `kind`, which leaves IPv6 addresses open.)
     #[inline]
     #[must_use]
-    pub fn fits(self, len: usize, kind: Kind) -> bool {
+    pub fn fits(&self, len: usize, kind: Kind) -> bool {
         let undone = self.needs_checksum() || self.is_super_frame();
         usize::from(self.hdr_len) <= len && (!undone || self.agrees(len, kind))
     }
 
     /// As `fits`, of what is undone.
     #[inline(never)]
-    fn agrees(self, len: usize, kind: Kind) -> bool {
+    fn agrees(&self, len: usize, kind: Kind) -> bool {
         let start_min = match kind {
             Kind::Ipv6 => CSUM_START_MIN_V6,
             Kind::Ipv4 | Kind::Arp | Kind::Tagged | Kind::Other => CSUM_START_MIN,

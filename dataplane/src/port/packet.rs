@@ -78,7 +78,7 @@ impl PacketPort {
         into: &mut Vec<Frame>,
     ) -> io::Result<(usize, usize)> {
         let first = into.len();
-        into.extend(std::iter::from_fn(|| pool.take()).take(wanted));
+        pool.take_all(wanted, into);
         let mut arrivals = [Arrival::default(); BATCH];
         let came = {
             let (memory, places) = pool.places(&into[first..], TAG_LEN);

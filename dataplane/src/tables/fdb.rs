@@ -20,6 +20,8 @@
 //! loses an entry to a port that has more. How many entries a port has is counted as they change;
 //! two workers that learn at the same moment may each take the last place of a quota.
 
+use aligned_vec::{AVec, ConstAlign};
+
 use crate::addr::{Mac, PortId, Station};
 use crate::clock::Tick;
 use crate::sync::{AtomicU32, AtomicU64, Ordering, Tally};
@@ -73,15 +75,15 @@ pub enum Heard {
     Nowhere,
 }
 
-/// The slots of one window, in one cache line.
-#[derive(Debug, Default)]
-#[repr(align(64))]
-struct Window([AtomicU64; WINDOW]);
+/// Where an entry would be: the slot that a station's hash names.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Place(u32);
 
 /// Learned addresses of one switch, shared by its workers.
 #[derive(Debug)]
 pub struct Fdb {
-    windows: Box<[Window]>,
+    /// From the start of a cache line on, so that each window is one.
+    slots: AVec<AtomicU64, ConstAlign<64>>,
     heard: Box<[AtomicU32]>,
     /// Entries of each port.
     counts: Box<[Tally]>,
@@ -97,7 +99,7 @@ impl Fdb {
     pub fn new(capacity: usize, seed: u64) -> Fdb {
         let slots = capacity.max(WINDOW).next_power_of_two();
         Fdb {
-            windows: (0..slots / WINDOW).map(|_| Window::default()).collect(),
+            slots: AVec::from_iter(64, (0..slots).map(|_| AtomicU64::new(0))),
             heard: (0..slots).map(|_| AtomicU32::new(0)).collect(),
             counts: (0..PortId::COUNT_MAX).map(|_| Tally::default()).collect(),
             shift: 64 - slots.trailing_zeros(),
@@ -119,8 +121,20 @@ impl Fdb {
     #[inline(always)]
     #[must_use]
     pub fn find(&self, target: Mac) -> Option<PortId> {
-        self.seek(self.home(target), target)
+        self.find_at(self.place(target), target)
+    }
+
+    /// As [`Fdb::find`], for who has asked for the place already.
+    #[inline(always)]
+    pub(crate) fn find_at(&self, place: Place, target: Mac) -> Option<PortId> {
+        self.seek(place.0 as usize, target)
             .map(|(_, word)| port_of(word))
+    }
+
+    /// Where an entry of `mac` would be.
+    #[inline(always)]
+    pub(crate) fn place(&self, mac: Mac) -> Place {
+        Place(self.home(mac) as u32)
     }
 
     /// The slot of `mac`, and its entry.
@@ -136,7 +150,8 @@ impl Fdb {
     /// As `seek`, where the slot that the hash names is somebody else's.
     #[inline(never)]
     fn scan(&self, home: usize, mac: Mac) -> Option<(usize, u64)> {
-        let window = &self.windows[home / WINDOW].0;
+        let start = home - home % WINDOW;
+        let window = &self.slots[start..start + WINDOW];
         let mut found = 0;
         for (at, slot) in window.iter().enumerate() {
             found |= u32::from(holds(slot.load(Ordering::Relaxed), mac)) << at;
@@ -147,15 +162,26 @@ impl Fdb {
         let at = found.trailing_zeros() as usize;
         let word = window[at].load(Ordering::Acquire);
         // It may have gone since; then it is not there.
-        holds(word, mac).then_some((home - home % WINDOW + at, word))
+        holds(word, mac).then_some((start + at, word))
     }
 
     /// Notes that `station` was heard on `port`, if it is known there. All that a station costs
     /// which stays where it is.
     #[inline(always)]
     pub fn renew(&self, station: Station, port: PortId, now: Tick) -> Heard {
-        let mac = station.mac();
-        let Some((slot, word)) = self.seek(self.home(mac), mac) else {
+        self.renew_at(self.place(station.mac()), station, port, now)
+    }
+
+    /// As [`Fdb::renew`], for who has asked for the place already.
+    #[inline(always)]
+    pub(crate) fn renew_at(
+        &self,
+        place: Place,
+        station: Station,
+        port: PortId,
+        now: Tick,
+    ) -> Heard {
+        let Some((slot, word)) = self.seek(place.0 as usize, station.mac()) else {
             return Heard::Nowhere;
         };
         match port_of(word) {
@@ -274,7 +300,7 @@ impl Fdb {
 
     #[inline(always)]
     fn slot(&self, slot: usize) -> &AtomicU64 {
-        &self.windows[slot / WINDOW].0[slot % WINDOW]
+        &self.slots[slot]
     }
 
     fn word(&self, slot: usize) -> u64 {

@@ -394,6 +394,13 @@ impl Tables {
         self.stations.find(mac)
     }
 
+    /// True only for an address that no configured station has, nor the router, nor the NIC. It may be
+    /// false for others.
+    #[inline(always)]
+    pub(crate) fn is_strange(&self, mac: Mac) -> bool {
+        self.stations.is_strange(mac)
+    }
+
     /// Who on this switch holds `address`.
     #[inline]
     #[must_use]
@@ -547,6 +554,11 @@ fn stations(spec: &TablesSpec, faults: &mut Vec<Fault>) -> Stations {
         {
             faults.push(Fault::StationTwice(station, other, port));
         }
+    }
+    let uplinks = spec.ports.iter().filter(|p| p.role == PortRole::Uplink);
+    let nics = uplinks.map(|port| port.mac.mac());
+    for mac in spec.router_macs.iter().copied().chain(nics) {
+        stations.mark(mac);
     }
     stations
 }

@@ -40,11 +40,23 @@ impl Stations {
         self.ports.insert(mac, port)
     }
 
+    /// Says that `mac` is somebody's, though of no port.
+    pub(super) fn mark(&mut self, mac: Mac) {
+        let (word, bit) = place(mac);
+        self.filter[word] |= bit;
+    }
+
+    /// True if `mac` was neither put in nor marked. It may be false of others, too.
+    #[inline(always)]
+    pub(super) fn is_strange(&self, mac: Mac) -> bool {
+        let (word, bit) = place(mac);
+        self.filter[word] & bit == 0
+    }
+
     /// The port of `mac`.
     #[inline(always)]
     pub(super) fn find(&self, mac: Mac) -> Option<PortId> {
-        let (word, bit) = place(mac);
-        if self.filter[word] & bit == 0 {
+        if self.is_strange(mac) {
             return None;
         }
         self.look_up(mac)
@@ -73,13 +85,20 @@ mod tests {
         fn the_filter_hides_nobody_and_invents_nobody(
             rows in prop::collection::btree_map(0_u64..1 << 48, 0_usize..256, 0..300),
             strangers in prop::collection::vec(0_u64..1 << 48, 0..300),
+            marked in prop::collection::vec(0_u64..1 << 48, 0..3),
         ) {
             let port = |at: usize| PortId::new(at).expect("in range");
             let mut stations = Stations::default();
             for (bits, at) in &rows {
                 prop_assert_eq!(stations.insert(Mac::from_bits(*bits), port(*at)), None);
             }
-            for bits in rows.keys().chain(&strangers) {
+            for bits in &marked {
+                stations.mark(Mac::from_bits(*bits));
+            }
+            for bits in rows.keys().chain(&marked) {
+                prop_assert!(!stations.is_strange(Mac::from_bits(*bits)));
+            }
+            for bits in rows.keys().chain(&strangers).chain(&marked) {
                 let expected = rows.get(bits).map(|at| port(*at));
                 prop_assert_eq!(stations.find(Mac::from_bits(*bits)), expected);
             }

@@ -31,6 +31,7 @@ impl<P: Port> Worker<P> {
             floods,
             pool,
             batch,
+            ahead: _, // is written before it is read, for each burst
             spare,
             held,
             unflushed,

@@ -41,7 +41,7 @@ pub(super) fn remember(
 }
 
 #[inline(never)]
-fn remember_between(
+pub(super) fn remember_between(
     view: &FrameView<'_>,
     (ingress, egress): (PortId, PortId),
     tables: &Tables,

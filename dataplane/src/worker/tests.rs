@@ -18,6 +18,7 @@ use etherparse::PacketBuilder;
 use std::net::Ipv4Addr;
 
 mod anew;
+mod bursts;
 mod errors;
 mod finish;
 mod fragments;

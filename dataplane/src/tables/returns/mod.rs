@@ -272,7 +272,7 @@ impl Returns {
 
     /// How many entries were ever made. An entry is in its place before it is counted.
     #[inline(always)]
-    fn made(&self) -> u64 {
+    pub(crate) fn made(&self) -> u64 {
         self.added.load(Ordering::Acquire)
     }
 

@@ -3,7 +3,7 @@
 use super::*;
 use crate::capture::{CAPTURES_MAX, Capture, Copied, Fate, Wanted};
 
-fn told(capture: &Capture) -> Vec<(Option<PortId>, Fate, Vec<u8>)> {
+pub(super) fn told(capture: &Capture) -> Vec<(Option<PortId>, Fate, Vec<u8>)> {
     let look = |seen: &Copied| (seen.ingress, seen.fate, seen.bytes().to_vec());
     std::iter::from_fn(|| capture.next(look)).collect()
 }
