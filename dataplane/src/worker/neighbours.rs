@@ -16,6 +16,7 @@ use crate::conflict::{Conflict, Party};
 use crate::port::Port;
 use crate::slow;
 use crate::slow::nd::Holder;
+use crate::tables::guard::Guarded;
 use crate::tables::neighbour::state::Told;
 use crate::tables::neighbour::{Question, Waited, Waiting};
 use crate::tables::{Owner, Tables};
@@ -133,11 +134,15 @@ impl<P: Port> Worker<P> {
         {
             self.fdb.forget_port(row.id);
         }
-        for row in new
-            .ports()
-            .filter(|row| old.station(row.mac.mac()) != Some(row.id))
-        {
-            self.fdb.forget(row.mac);
+        for row in new.ports() {
+            // Whoever the tables know is not learned, and takes no place of a quota.
+            let guard = new.guard(row.id).map(Guarded::guard);
+            let more = guard.map_or(&[][..], |guard| &guard.more_stations);
+            for station in more.iter().chain([&row.mac]) {
+                if old.station(station.mac()) != Some(row.id) {
+                    self.fdb.forget(*station);
+                }
+            }
         }
         let moved = (old.uplink(), old.crossing()) != (new.uplink(), new.crossing());
         let mut stranded = std::mem::take(&mut self.failed);

@@ -158,7 +158,7 @@ struct Rig {
     worker: Worker<MemoryPort>,
     peers: Vec<Peer>,
     now: u64,
-    _publisher: Publisher<Tables>,
+    publisher: Publisher<Tables>,
 }
 
 /// What a delivered frame is.
@@ -194,7 +194,7 @@ impl Rig {
             worker,
             peers,
             now: 0,
-            _publisher: publisher,
+            publisher,
         }
     }
 
@@ -786,7 +786,7 @@ fn a_full_egress_is_a_counted_drop_on_that_port() {
 #[test]
 fn new_tables_are_in_force_at_the_next_breath() {
     let mut rig = Rig::new(&azure());
-    rig._publisher.publish(Tables::empty());
+    rig.publisher.publish(Tables::empty());
     let frame = ping(POD_A, POD_B, "10.20.0.31", "10.20.0.32", 64);
     rig.dies(A, &frame, DropReason::NotAttached);
 }

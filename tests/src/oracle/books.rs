@@ -3,7 +3,7 @@
 //! In: one event at a time. Out: [`Books`], to be compared with the counters of the real switch.
 //! Never: a sum that could hide a term: each reason at each port has a number of its own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use dataplane::addr::PortId;
 use dataplane::verdict::DropReason;
@@ -29,12 +29,23 @@ pub struct Books {
     pub dropped: BTreeMap<(PortId, DropReason), u64>,
     /// Deaths at numbers that another port has by now.
     pub gone: u64,
+    /// Frames that guards objected to and let pass, where and why, as `dropped`.
+    pub observed: BTreeMap<(PortId, DropReason), u64>,
+    /// The same at numbers that another port has by now.
+    pub observed_gone: u64,
 }
 
 impl Books {
     /// One death.
     pub(super) fn drop(&mut self, port: PortId, reason: DropReason) {
         *self.dropped.entry((port, reason)).or_default() += 1;
+    }
+
+    /// Objections of guards that only observe.
+    pub(super) fn observe(&mut self, port: PortId, seen: &BTreeSet<DropReason>) {
+        for reason in seen {
+            *self.observed.entry((port, *reason)).or_default() += 1;
+        }
     }
 
     /// Every frame that came into being is accounted for.
@@ -47,10 +58,16 @@ impl Books {
 
     /// A port takes a number that nobody has, and counts from nought.
     pub(super) fn begin(&mut self, port: PortId) {
-        let (before, others) = std::mem::take(&mut self.dropped)
-            .into_iter()
-            .partition::<BTreeMap<_, _>, _>(|((at, _), _)| *at == port);
-        self.dropped = others;
-        self.gone += before.values().sum::<u64>();
+        self.gone += take(&mut self.dropped, port);
+        self.observed_gone += take(&mut self.observed, port);
     }
+}
+
+/// Takes the rows of a port out, and returns their sum.
+fn take(rows: &mut BTreeMap<(PortId, DropReason), u64>, port: PortId) -> u64 {
+    let all: Vec<u64> = rows
+        .extract_if(.., |(at, _), _| *at == port)
+        .map(|(_, count)| count)
+        .collect();
+    all.iter().sum()
 }

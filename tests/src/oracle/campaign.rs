@@ -13,9 +13,8 @@ use super::Books;
 use super::trial::{Step, Trial};
 use super::universe::Universe;
 
-/// Reasons to die that random frames without guards, full queues or missing ports give rise to, at
-/// the least.
-const REASONS_MIN: usize = 25;
+/// Reasons to die that random frames without full queues or missing ports give rise to, at the least.
+const REASONS_MIN: usize = 35;
 
 /// The frames below `fuzz/corpus/frame`.
 ///

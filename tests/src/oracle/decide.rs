@@ -22,6 +22,7 @@ use dataplane::verdict::DropReason;
 use ipnet::IpNet;
 
 use super::edit::Edits;
+use super::guards::Seen;
 use super::neighbours::News;
 use super::{Arrival, Oracle, speech};
 
@@ -51,7 +52,8 @@ struct Measures {
 }
 
 impl Oracle {
-    pub(super) fn decide(&self, arrival: &Arrival) -> Fate {
+    /// Adds to `seen` what guards object to that only observe.
+    pub(super) fn decide(&self, arrival: &Arrival, seen: &mut Seen) -> Fate {
         let bytes = &arrival.frame.bytes;
         let view = match FrameView::parse(bytes) {
             Ok(view) => view,
@@ -63,10 +65,15 @@ impl Oracle {
         let Some(port) = self.row(arrival.ingress) else {
             return Fate::Dead(DropReason::NotAttached);
         };
+        if let Err(reason) = self.admit(&view, &arrival.frame, &port, seen) {
+            return Fate::Dead(reason);
+        }
         let from_uplink = port.role == PortRole::Uplink;
         match view.network() {
-            _ if view.claims_discovery() => self.discovery(&view, arrival.frame.offload, &port),
-            Network::Arp(packet) => self.arp(view.source.mac(), &packet, &port),
+            _ if view.claims_discovery() => {
+                self.discovery(&view, arrival.frame.offload, &port, seen)
+            }
+            Network::Arp(packet) => self.arp(view.source.mac(), &packet, &port, seen),
             Network::Malformed(reason) if view.kind == Kind::Arp => Fate::Dead(reason),
             _ if view.target.is_group() && from_uplink => Fate::Dead(DropReason::UplinkNotOurs),
             _ if view.target.is_group() => self.group(view.target, &port),
@@ -112,7 +119,7 @@ impl Oracle {
         }
     }
 
-    fn holder(&self, address: IpAddr) -> Option<Owner> {
+    pub(super) fn holder(&self, address: IpAddr) -> Option<Owner> {
         let mut owners = self.spec.owners.iter();
         owners
             .find(|(held, _)| *held == address)
@@ -154,7 +161,7 @@ impl Oracle {
         matches!(self.spec.crossing, Crossing::Routed { .. })
     }
 
-    fn arp(&self, source: Mac, packet: &ArpView, port: &PortSpec) -> Fate {
+    fn arp(&self, source: Mac, packet: &ArpView, port: &PortSpec, seen: &mut Seen) -> Fate {
         let no_host = |ip: Ipv4Addr| ip.is_multicast() || ip.is_broadcast() || ip.is_loopback();
         let Ok(sender) = Station::new(packet.sender_mac) else {
             return Fate::Dead(DropReason::MalformedArp);
@@ -167,6 +174,9 @@ impl Oracle {
         // Whoever sent the frame is told, whatever the packet calls him.
         if let Some(fate) = self.conflict(claimed.into(), source, port) {
             return fate;
+        }
+        if let Err(reason) = self.may_claim_by_arp(packet, port, true, seen) {
+            return Fate::Dead(reason);
         }
         let announces = packet.sender == packet.target;
         match packet.operation {
@@ -251,7 +261,13 @@ impl Oracle {
         }
     }
 
-    fn discovery(&self, view: &FrameView<'_>, offload: Offload, port: &PortSpec) -> Fate {
+    fn discovery(
+        &self,
+        view: &FrameView<'_>,
+        offload: Offload,
+        port: &PortSpec,
+        seen: &mut Seen,
+    ) -> Fate {
         let packet = match view.discovery(offload.needs_checksum()) {
             Ok(packet) => packet,
             Err(reason) => return Fate::Dead(reason),
@@ -266,6 +282,9 @@ impl Oracle {
         let sender = view.source.mac();
         if let Some(fate) = self.conflict(claimed.into(), sender, port) {
             return fate;
+        }
+        if let Err(reason) = self.may_advertise(&packet, port, seen) {
+            return Fate::Dead(reason);
         }
         if asks
             && let Some(holder) = self.holder(packet.target.into())

@@ -11,6 +11,8 @@
 //! | `neighbours` | next hops, in the states of RFC 4861 |
 //! | `ways` | what came through the node's kernel, and goes back through it |
 //! | `errors` | who is told of a death, and how often |
+//! | `guards` | what a port may say, and how often |
+//! | `pieces` | which bytes of packets in fragments have passed |
 //! | `speech` | the bytes of what the switch says itself |
 //! | `books` | what is counted |
 //!
@@ -22,7 +24,9 @@ pub mod campaign;
 mod decide;
 mod edit;
 mod errors;
+mod guards;
 mod neighbours;
+mod pieces;
 mod speech;
 pub mod trial;
 pub mod universe;
@@ -79,6 +83,8 @@ pub struct Oracle {
     out: Deliveries,
     books: Books,
     errors: errors::Purse,
+    memory: guards::Memory,
+    pieces: pieces::Pieces,
     announcements: VecDeque<(IpAddr, Option<PortId>)>,
     chores_due: u64,
     now: u64,
@@ -99,6 +105,8 @@ impl Oracle {
             out: BTreeMap::new(),
             books: Books::default(),
             errors: errors::Purse::default(),
+            memory: guards::Memory::default(),
+            pieces: pieces::Pieces::default(),
             announcements: VecDeque::new(),
             chores_due: 0,
             now: 0,
@@ -212,7 +220,7 @@ impl Oracle {
     fn station(&self, mac: Mac) -> Option<PortId> {
         let mut rows = self.spec.ports.iter();
         let row = rows.find(|row| row.role != PortRole::Uplink && row.mac.mac() == mac);
-        row.map(|row| row.id)
+        row.map(|row| row.id).or_else(|| self.further_station(mac))
     }
 
     /// Two isolated ports, or one and itself: nothing passes.
@@ -246,26 +254,52 @@ impl Oracle {
 
     /// A frame that came in goes its way.
     fn pass(&mut self, arrival: Arrival) {
-        let fate = self.decide(&arrival);
-        let refused = matches!(fate, Fate::Dead(_) | Fate::Unfit(_) | Fate::Defend { .. });
-        if !refused {
-            self.learn(&arrival);
+        let mut seen = guards::Seen::new();
+        let fate = self.decide(&arrival, &mut seen);
+        self.books.observe(arrival.ingress, &seen);
+        let refused = self.refused(&fate, &arrival).or_else(|| match fate {
+            Fate::Dead(_) | Fate::Unfit(_) | Fate::Defend { .. } => None,
+            _ => self.learn(&arrival),
+        });
+        match refused {
+            Some(reason) => self.books.drop(arrival.ingress, reason),
+            None => self.obey(fate, arrival),
         }
-        self.obey(fate, arrival);
     }
 
     /// A frame that waited goes its way. It taught all it could when it came in.
     fn pass_again(&mut self, arrival: Arrival) {
-        let fate = self.decide(&arrival);
-        self.obey(fate, arrival);
+        let fate = self.decide(&arrival, &mut guards::Seen::new());
+        match self.refused(&fate, &arrival) {
+            Some(reason) => self.books.drop(arrival.ingress, reason),
+            None => self.obey(fate, arrival),
+        }
+    }
+
+    /// What only a history can object to. Who carries a conversation is noted before.
+    fn refused(&mut self, fate: &Fate, arrival: &Arrival) -> Option<DropReason> {
+        let view = FrameView::parse(&arrival.frame.bytes).ok()?;
+        if let Fate::Dead(_) | Fate::Unfit(_) = fate {
+            return None;
+        }
+        let leaves = match fate {
+            Fate::To(egress, edits) | Fate::InPieces(egress, edits) => Some((*egress, *edits)),
+            _ => None,
+        };
+        if let Some((egress, _)) = leaves {
+            self.remember(&view, arrival.ingress, egress);
+        }
+        let to_many = view.target.is_group() || matches!(fate, Fate::ToAll);
+        if to_many && let Some(reason) = self.storm(view.target, &arrival.frame, arrival.ingress) {
+            return Some(reason);
+        }
+        // What is bridged is not looked into.
+        let routed = leaves.is_some_and(|(_, edits)| edits != edit::Edits::default());
+        let piece = pieces::Piece::of(&view, arrival.ingress).filter(|_| routed)?;
+        self.pieces.pass(&piece, self.now).err()
     }
 
     fn obey(&mut self, fate: Fate, arrival: Arrival) {
-        if let (Fate::To(egress, _) | Fate::InPieces(egress, _), Ok(view)) =
-            (&fate, FrameView::parse(&arrival.frame.bytes))
-        {
-            self.remember(&view, arrival.ingress, *egress);
-        }
         match fate {
             Fate::To(egress, edits) => {
                 let frame = edit::edited(arrival.frame, edits);
@@ -316,20 +350,22 @@ impl Oracle {
         }
     }
 
-    /// Whoever was let in, and is not known from the tables, is remembered where it was heard; but
-    /// not by the uplink, where one address stands for everybody.
-    fn learn(&mut self, arrival: &Arrival) {
-        let Some(row) = self.row(arrival.ingress) else {
-            return;
-        };
-        let Ok(view) = FrameView::parse(&arrival.frame.bytes) else {
-            return;
-        };
+    /// Whoever was let in, and is not known from the tables, is remembered where it was heard, unless
+    /// the port's guards object; but not by the uplink, where one address stands for everybody.
+    fn learn(&mut self, arrival: &Arrival) -> Option<DropReason> {
+        let row = self.row(arrival.ingress)?;
+        let view = FrameView::parse(&arrival.frame.bytes).ok()?;
         let source = view.source.mac();
         let known = row.mac.mac() == source || self.station(source).is_some();
-        if row.role != PortRole::Uplink && !known {
-            self.learned.insert(source, (row.id, self.now / 1000));
+        if row.role == PortRole::Uplink || known {
+            return None;
         }
+        let here = self.learned.get(&source).map(|(port, _)| *port) == Some(row.id);
+        if !here && let Some(reason) = self.refused_place(source, row.id) {
+            return Some(reason);
+        }
+        self.learned.insert(source, (row.id, self.now / 1000));
+        None
     }
 
     fn send(&mut self, egress: PortId, frame: WireFrame) {
@@ -427,6 +463,11 @@ impl Oracle {
             let mut same = before.filter(|row| row.role != PortRole::Uplink);
             if !same.any(|row| row.mac == fresh.mac && row.id == fresh.id) {
                 self.learned.remove(&fresh.mac.mac());
+            }
+        }
+        for (_, guard) in &new.guards {
+            for station in &guard.more_stations {
+                self.learned.remove(&station.mac());
             }
         }
         let uplink = |spec: &TablesSpec| {

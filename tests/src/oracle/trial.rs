@@ -11,19 +11,25 @@ use std::sync::Arc;
 use dataplane::addr::{Mac, PortId};
 use dataplane::buffer::FRAME_MAX;
 use dataplane::clock::Tick;
-use dataplane::frame::{FrameView, Network};
+use dataplane::frame::FrameView;
 use dataplane::port::memory::{MemoryPort, Peer, WireFrame, pair};
 use dataplane::snapshot::Publisher;
+use dataplane::stats::Drops;
 use dataplane::tables::fdb::Fdb;
 use dataplane::tables::{Tables, TablesSpec};
 use dataplane::verdict::DropReason;
 use dataplane::worker::Worker;
 
+use super::pieces::{Name, Piece, V6_MS};
 use super::{Arrival, Books, Deliveries, Oracle, Told};
 
 /// Slots of the FDB. All are looked at in one round of chores, so that stations age on time; and
 /// they are ten times what a history names, so that no window of eight overflows.
 const STATIONS: usize = 1024;
+
+/// Packets in pieces at a time: each may be in the same set of the real table, which has so many
+/// places.
+const IN_PIECES: usize = 8;
 
 /// Orders of next hops that are tried before a difference counts: all of four.
 const ORDERS_MAX: usize = 24;
@@ -56,6 +62,8 @@ pub struct Trial {
     depth: usize,
     now: u64,
     shared_limits: u64,
+    /// Packets of which pieces came in of late, and until when that counts.
+    in_pieces: BTreeMap<Name, u64>,
 }
 
 impl Trial {
@@ -76,6 +84,7 @@ impl Trial {
             depth,
             now: 0,
             shared_limits: 0,
+            in_pieces: BTreeMap::new(),
         };
         for row in &spec.ports {
             trial.attach(row.id);
@@ -136,10 +145,26 @@ impl Trial {
         }
     }
 
+    /// Of packets in pieces only as many come in at a time as the real switch has places in each of
+    /// its sets: what happens beyond that is not modelled.
+    fn is_watched(&mut self, arrival: &Arrival) -> bool {
+        let view = FrameView::parse(&arrival.frame.bytes);
+        let piece = view.ok().and_then(|view| Piece::of(&view, arrival.ingress));
+        let Some(piece) = piece else {
+            return true;
+        };
+        let now = self.now;
+        self.in_pieces.retain(|_, until| now < *until);
+        if self.in_pieces.len() == IN_PIECES && !self.in_pieces.contains_key(&piece.name) {
+            return false;
+        }
+        self.in_pieces.insert(piece.name, now + 2 * V6_MS);
+        true
+    }
+
     /// The worker turns to its ports by their numbers, and takes what each has in its order.
     fn frames(&mut self, mut arrivals: Vec<Arrival>) -> Result<(), String> {
-        // What a switch remembers of fragments is not modelled, and has tests of its own.
-        arrivals.retain(|arrival| !is_fragment(&arrival.frame.bytes));
+        arrivals.retain(|arrival| self.is_watched(arrival));
         arrivals.sort_by_key(|arrival| arrival.ingress);
         let mut sent = Vec::new();
         for arrival in arrivals {
@@ -251,14 +276,18 @@ impl Trial {
             suppressed: board.errors_suppressed(),
             dropped: BTreeMap::new(),
             gone: counts.dropped.total(),
+            observed: BTreeMap::new(),
+            observed_gone: board.observed().total(),
         };
         for port in (0..super::universe::PORTS_MAX).filter_map(PortId::new) {
-            let deaths = board.port(port).dropped;
-            books.gone -= deaths.total();
-            let deaths: Vec<(DropReason, u64)> = deaths.iter().collect();
-            books
-                .dropped
-                .extend(deaths.into_iter().map(|(why, n)| ((port, why), n)));
+            let counts = board.port(port);
+            books.gone -= counts.dropped.total();
+            books.observed_gone -= counts.observed.total();
+            let rows = |drops: Drops| -> Vec<((PortId, DropReason), u64)> {
+                drops.iter().map(|(why, n)| ((port, why), n)).collect()
+            };
+            books.dropped.extend(rows(counts.dropped));
+            books.observed.extend(rows(counts.observed));
         }
         books
     }
@@ -324,14 +353,5 @@ fn hex(deliveries: &Deliveries) -> String {
         "nothing".to_owned()
     } else {
         text
-    }
-}
-
-/// A piece of a packet.
-fn is_fragment(frame: &[u8]) -> bool {
-    match FrameView::parse(frame).map(|view| view.network()) {
-        Ok(Network::Ipv4(ip)) => ip.more_fragments || ip.fragment_offset > 0,
-        Ok(Network::Ipv6(ip)) => ip.is_fragment,
-        _ => false,
     }
 }

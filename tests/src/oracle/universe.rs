@@ -6,9 +6,11 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use dataplane::addr::{Mac, PortId, Station};
+use dataplane::bucket::Rate;
 use dataplane::frame::offload::{GSO_TCPV4, GSO_TCPV6, NEEDS_CSUM, Offload};
 use dataplane::port::memory::WireFrame;
 use dataplane::tables::fib::NextHop;
+use dataplane::tables::guard::{Mode, PortGuard, Rates};
 use dataplane::tables::{
     Addresses, Crossing, Owner, Policy, PortRole, PortSpec, TablesSpec, Unknown,
 };
@@ -51,9 +53,16 @@ fn pod_mac(pod: usize) -> Mac {
     Mac::new([0x0a, 0x58, 10, 244, 1, 6 + pod as u8])
 }
 
-/// A hardware address that no table names.
+/// A hardware address that no table names, or as a further station of a port. No two of them, nor of
+/// the others that speak here, share a place in the real switch's account of moves: that it forgets
+/// one for the other is not modelled.
 fn stranger(rng: &mut Rng) -> Mac {
-    Mac::new([2, 0, 0, 0, 0, rng.u8(..24)])
+    // One of them is heard all over the place.
+    if rng.u8(..3) == 0 {
+        return Mac::new([2, 0, 0, 0, 0, 18]);
+    }
+    let last = one(rng, &[0, 1, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 14, 15, 16]);
+    Mac::new([2, 0, 0, 0, 0, last])
 }
 
 fn v4(last: [u8; 4]) -> Ipv4Addr {
@@ -62,6 +71,51 @@ fn v4(last: [u8; 4]) -> Ipv4Addr {
 
 fn v6(net: u16, last: u16) -> Ipv6Addr {
     Ipv6Addr::new(0xfd00, net, 0, 1, 0, 0, 0, last)
+}
+
+/// Guards for host and pods, each on, observing or off, with limits that a history reaches.
+fn guards(rng: &mut Rng) -> Vec<(PortId, PortGuard)> {
+    let learns = rng.bool();
+    let ports = (0..PORTS_MAX).filter(|index| *index != UPLINK);
+    ports
+        .map(|index| (port(index), guard(rng, index, learns)))
+        .collect()
+}
+
+/// The guards of one port. Where stations or addresses are looked at, hardly anybody is learned, or
+/// moves: in a world that `learns` they are not.
+fn guard(rng: &mut Rng, index: usize, learns: bool) -> PortGuard {
+    let modes = [Mode::Enforce, Mode::Enforce, Mode::Observe, Mode::Off];
+    let [stations, addresses, routers, loops, flaps, quota, storms] =
+        [(); 7].map(|()| one(rng, &modes));
+    let looks = if learns { Mode::Off } else { Mode::Enforce };
+    let mut rate = |per_second: &[u32]| Rate {
+        per_second: one(rng, per_second),
+        burst: one(rng, &[1, 3, 20]),
+    };
+    let rates = Rates {
+        broadcast: rate(&[1, 5]),
+        multicast: rate(&[1, 9]),
+        unknown: rate(&[1, 2]),
+    };
+    // What the one port has more, no other has.
+    let further = Mac::new([2, 0, 0, 0, 0, [0, 1, 3, 4, 5, 6][index]]);
+    let further = Station::new(further).expect("neither group nor zero");
+    let behind = format!("10.244.2.{}/29", 200 - 8 * index);
+    let behind = behind.parse().expect("a prefix");
+    PortGuard {
+        stations: stations.min(looks),
+        addresses: addresses.min(looks),
+        routers,
+        loops,
+        flaps,
+        quota,
+        learned_max: one(rng, &[0, 2, 4, 16]),
+        storms,
+        rates,
+        more_stations: Vec::from_iter(rng.bool().then_some(further)),
+        more_addresses: Vec::from_iter(rng.bool().then_some(behind)),
+    }
 }
 
 /// A world, which control may change while a history runs.
@@ -79,6 +133,8 @@ pub struct Universe {
     /// The pods that do not reach each other.
     isolated: [bool; PODS],
     mtu: u16,
+    /// The guards, in a world that has any.
+    guards: Option<Vec<(PortId, PortGuard)>>,
 }
 
 impl Universe {
@@ -86,7 +142,9 @@ impl Universe {
     #[must_use]
     pub fn new(seed: u64, seeds: &[Vec<u8>]) -> Universe {
         let mut rng = random(seed);
+        let guards = rng.bool().then(|| guards(&mut rng));
         Universe {
+            guards,
             routed: rng.bool(),
             pods: [true, true, rng.bool(), false],
             turn: 0,
@@ -144,7 +202,7 @@ impl Universe {
             groups: Vec::new(),
             crossing: self.crossing(),
             policy: self.policy,
-            guards: Vec::new(),
+            guards: self.guards_in_force(),
             unknown: self.unknown,
         };
         for pod in (0..PODS).filter(|pod| self.pods[*pod]) {
@@ -199,6 +257,16 @@ impl Universe {
         ]
     }
 
+    /// Those of ports that are there.
+    fn guards_in_force(&self) -> Vec<(PortId, PortGuard)> {
+        let there = |port: &PortId| match port.index() {
+            HOST | UPLINK => true,
+            pod => self.pods[pod - 2],
+        };
+        let rows = self.guards.iter().flatten();
+        rows.filter(|(port, _)| there(port)).cloned().collect()
+    }
+
     /// The routes beside the pods' own.
     fn roads(&self, routes: &mut Vec<(IpNet, NextHop)>) {
         let net = |text: &str| -> IpNet { text.parse().expect("a prefix") };
@@ -234,7 +302,8 @@ impl Universe {
     /// Control changes something.
     fn change(&mut self) -> TablesSpec {
         let pod = self.rng.usize(..PODS);
-        match self.rng.u8(..8) {
+        match self.rng.u8(..10) {
+            8..10 if self.guards.is_some() => self.guards = Some(guards(&mut self.rng)),
             6 => self.policy = Policy::ViaHost,
             7 => self.policy = Policy::None,
             0 => self.turn = self.rng.usize(..PODS),
@@ -276,6 +345,12 @@ impl Universe {
         let spoilt = self.rng.u8(..8) == 0;
         if spoilt {
             self.spoil(&mut bytes);
+        }
+        if self.guards.is_some()
+            && (spoilt || !whole)
+            && let Some(source) = bytes.get_mut(6..12)
+        {
+            source.copy_from_slice(&self.source_mac(at).octets());
         }
         let plain = !whole || spoilt || self.rng.u8(..10) > 0;
         let offload = if plain {
@@ -337,13 +412,24 @@ impl Universe {
     fn made(&mut self, at: usize) -> Vec<u8> {
         let source = self.source_mac(at);
         let target = self.target_mac();
-        let (ether_type, packet) = match self.rng.u8(..20) {
+        let (mut ether_type, mut packet) = match self.rng.u8(..20) {
             0..9 => (0x0800, self.ipv4()),
             9..14 => (0x86dd, self.ipv6()),
             14..18 => (0x0806, self.arp(source)),
             18 => (0x86dd, self.discovery(source)),
-            _ => (one(&mut self.rng, &[0x8100, 0x88cc, 0x9000]), vec![0; 50]),
+            _ => (one(&mut self.rng, &[0x88cc, 0x9000]), vec![0; 50]),
         };
+        let tags = if self.rng.u8(..12) == 0 {
+            self.rng.u8(1..4)
+        } else {
+            0
+        };
+        for _ in 0..tags {
+            let mut inner = vec![0, 7];
+            inner.extend(u16::to_be_bytes(ether_type));
+            inner.extend(packet);
+            (ether_type, packet) = (one(&mut self.rng, &[0x8100, 0x88a8]), inner);
+        }
         let mut frame = target.octets().to_vec();
         frame.extend(source.octets());
         frame.extend(u16::to_be_bytes(ether_type));
@@ -359,7 +445,9 @@ impl Universe {
             0..6 if at >= 2 => pod_mac(at - 2),
             0..6 if at == UPLINK => FABRIC,
             6 => pod_mac(self.rng.usize(..PODS)),
-            7 if self.rng.u8(..8) == 0 => one(&mut self.rng, &[Mac::ZERO, Mac::BROADCAST]),
+            7 if self.rng.u8(..8) == 0 => {
+                one(&mut self.rng, &[Mac::ZERO, Mac::BROADCAST, GATEWAY, NIC])
+            }
             _ => stranger(&mut self.rng),
         }
     }
@@ -468,15 +556,25 @@ impl Universe {
         let ttl = one(&mut self.rng, &[0, 1, 2, 64, 64, 64, 255]);
         let place = one(
             &mut self.rng,
-            &[0, 0, 0, 0x4000, 0x4000, 0x2000, 0x2010, 0x10, 0x1fff],
+            &[
+                0, 0, 0, 0, 0x4000, 0x4000, 0x2000, 0x2010, 0x2001, 0x2005, 0x10, 0x1fff,
+            ],
         );
         let mut packet = vec![0x40 | (header_len / 4) as u8, self.rng.u8(..)];
         packet.extend(total.to_be_bytes());
         packet.extend([0x12, 0x34]);
         packet.extend(u16::to_be_bytes(place));
         packet.extend([ttl, protocol, 0, 0]);
-        packet.extend(self.address_v4().octets());
-        packet.extend(self.address_v4().octets());
+        // Packets in pieces are few, so that more than one piece of each comes in.
+        let few = place & 0x3fff != 0 && self.rng.u8(..8) > 0;
+        for _ in 0..2 {
+            let address = if few {
+                v4([10, 244, 1, self.rng.u8(6..8)])
+            } else {
+                self.address_v4()
+            };
+            packet.extend(address.octets());
+        }
         packet.extend(options);
         let wrong = u16::from(self.rng.u8(..40) == 0);
         let sum = checksum(&packet) ^ wrong;
@@ -496,6 +594,8 @@ impl Universe {
                     (0, &[0, 0, 0x1e, 4, 0, 0, 0, 0]),
                     (43, &[0, 0, 0, 0, 0, 0, 0, 0]),
                     (44, &[0, 0, 0, 1, 0, 0, 0, 9]),
+                    (44, &[0, 0, 0, 41, 0, 0, 0, 9]),
+                    (44, &[0, 0, 0, 40, 0, 0, 0, 9]),
                     (44, &[0, 0, 1, 0, 0, 0, 0, 9]),
                     (60, &[0, 0, 1, 4, 0, 0, 0, 0]),
                 ],

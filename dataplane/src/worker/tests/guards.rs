@@ -286,6 +286,18 @@ fn learning() -> TablesSpec {
 }
 
 #[test]
+fn whoever_becomes_a_further_station_is_not_learned_any_more() {
+    let mut spec = learning();
+    let mut rig = Rig::new(&spec);
+    rig.put(A, &ping(STRANGER, POD_B, "10.244.1.66", "10.244.1.7", 64));
+    assert_eq!(rig.worker.fdb().count(port(A)), 1);
+    spec.guards[1].1.more_stations = vec![Station::new(STRANGER).expect("a station")];
+    rig.publisher.publish(Tables::build(&spec).expect("sound"));
+    rig.worker.breathe(Tick(1));
+    assert_eq!(rig.worker.fdb().count(port(A)), 0, "a place of its quota");
+}
+
+#[test]
 fn a_station_that_flaps_stays_where_it_was_and_its_other_self_dies() {
     let mut rig = Rig::new(&learning());
     let stranger = |to| ping(STRANGER, to, "10.244.1.66", "10.244.1.7", 64);

@@ -110,7 +110,7 @@ fn what_is_to_be_announced_is_announced_before_it_leaves() {
     let mut old = Rig::new(&spec);
     let (late, pod_c) = (ip("10.244.1.9").into(), Mac::new([2, 0, 0, 0, 0, 0xc]));
     spec.owners.push((late, owner(B, pod_c)));
-    old._publisher.publish(Tables::build(&spec).expect("sound"));
+    old.publisher.publish(Tables::build(&spec).expect("sound"));
     old.worker.refresh(Tick(0));
     assert!(!old.worker.announcements.is_empty(), "B got an address");
     old.worker.legacy();

@@ -287,7 +287,7 @@ fn an_address_that_moves_is_announced_and_answered_for_at_once() {
     let (end, peer) = pair(64);
     rig.worker.attach(port(moved), end);
     rig.peers.push(peer);
-    rig._publisher.publish(Tables::build(&spec).expect("sound"));
+    rig.publisher.publish(Tables::build(&spec).expect("sound"));
 
     let routed = ping(FABRIC, NIC, "10.244.0.7", "10.244.1.7", 63);
     let (counts, out) = rig.put(UPLINK, &routed);
@@ -328,7 +328,7 @@ fn many_new_holders_are_announced_a_burst_at_a_time_and_each_once() {
         let address = Ipv4Addr::new(10, 244, 1, last);
         spec.owners.push((address.into(), owner(B, POD_B)));
     }
-    rig._publisher.publish(Tables::build(&spec).expect("sound"));
+    rig.publisher.publish(Tables::build(&spec).expect("sound"));
     let mut made = 0;
     for _ in 0..20 {
         let (counts, _) = rig.breathe();
@@ -352,7 +352,7 @@ fn a_next_hop_that_becomes_a_pod_gets_what_waited_for_it() {
         mac: POD_B,
     };
     spec.routes.push((net("10.244.0.0/24"), to_b));
-    rig._publisher.publish(Tables::build(&spec).expect("sound"));
+    rig.publisher.publish(Tables::build(&spec).expect("sound"));
     let (counts, out) = rig.breathe();
     assert_eq!((counts.queued, rig.worker.neighbours.is_empty()), (0, true));
     assert!(
