@@ -65,6 +65,11 @@ fn half_a_table_breaks_the_law_of_one_table() {
 }
 
 #[test]
+fn a_guard_that_does_not_look_breaks_the_law_of_guards() {
+    assert_eq!(caught(Plant::BlindGuards), Some(Law::Guards));
+}
+
+#[test]
 fn frames_that_change_places_break_the_law_of_order() {
     assert_eq!(caught(Plant::ReorderedFlow), Some(Law::Order));
 }

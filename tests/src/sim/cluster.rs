@@ -32,6 +32,9 @@ const REST_STEP_MS: u64 = 50;
 const LAST_FRAMES: u32 = 3;
 /// Bytes of padding in a frame.
 const PADDING_MAX: usize = 600;
+/// The flow of all that is said in another's name, and an address that nobody has.
+const FORGED: u32 = u32::MAX - 1;
+const NOBODY: [u8; 4] = [203, 0, 113, 66];
 
 /// Frames of one sender to one receiver.
 struct Flow {
@@ -58,6 +61,8 @@ pub(super) struct Cluster {
     now: u64,
     pods: u32,
     calm: bool,
+    /// Pods' ports have their guards, and pods speak in others' names.
+    guarded: bool,
     /// Ports that come back, and when.
     returns: Vec<(u64, usize, PortId)>,
     /// Nodes whose control is behind, and when it catches up.
@@ -74,7 +79,8 @@ impl Cluster {
         let mut rng = Rng::with_seed(seed);
         let all = sites();
         let site = &all[rng.usize(..all.len())];
-        let nodes = (0..site.places.len()).map(|at| NodeSim::new(at, site, plant));
+        let guarded = rng.bool();
+        let nodes = (0..site.places.len()).map(|at| NodeSim::new(at, site, plant, guarded));
         let mut cluster = Cluster {
             site,
             nodes: nodes.collect(),
@@ -85,6 +91,7 @@ impl Cluster {
             now: 10_000_000,
             pods: 0,
             calm: false,
+            guarded,
             returns: Vec::new(),
             lagging: Vec::new(),
             by_kernel: BTreeSet::new(),
@@ -318,6 +325,7 @@ impl Cluster {
             1 => self.shout(from),
             _ if from == to => {}
             2 => self.outwards(from),
+            3 if self.guarded => self.forge(from, to),
             _ => {
                 let many = self.rng.u32(1..5);
                 self.burst(from, to, many);
@@ -348,6 +356,49 @@ impl Cluster {
         frame.extend([0x88, 0xb5]);
         frame.resize(60, 0x11);
         self.nodes[from.0].send(port, &frame);
+    }
+
+    /// A pod claims another's address, or one that is nobody's, by ARP or as the source of a packet,
+    /// from a station that is its own or not.
+    fn forge(&mut self, from: (usize, PortId), to: (usize, PortId)) {
+        let station = self.site.places[from.0].gateway;
+        let pod = &self.nodes[from.0].pods[&from.1];
+        let other = &self.nodes[to.0].pods[&to.1];
+        // On the same node it might be the pod's own by tables that are behind.
+        let elsewhere = if from.0 == to.0 {
+            NOBODY.into()
+        } else {
+            other.addresses[0]
+        };
+        let sent_to = if from.0 == to.0 { other.mac } else { station };
+        let claims = traffic::question(pod.mac, NOBODY.into(), other.addresses[0]);
+        let tag = Tag {
+            flow: FORGED,
+            number: 0,
+            sent_to,
+        };
+        let source = [pod.mac, other.mac, pod.second, station][self.rng.usize(..4)];
+        let packet = match (elsewhere, other.addresses[0]) {
+            (IpAddr::V4(_), IpAddr::V4(_)) | (IpAddr::V6(_), IpAddr::V6(_)) => Some(
+                traffic::frame(tag, source, elsewhere, other.addresses[0], 10),
+            ),
+            _ => None,
+        };
+        let frame = if self.rng.u8(..3) == 0 {
+            claims
+        } else {
+            packet
+        };
+        if let Some(frame) = frame {
+            self.nodes[from.0].send(from.1, &frame);
+        }
+    }
+
+    /// True for what was said in another's name.
+    fn is_forged(&self, bytes: &[u8], tag: Option<Tag>) -> bool {
+        let second = bytes.get(6..8) == Some(&[0x02, 0x99]);
+        let claimed = bytes.get(12..14) == Some(&[8, 6]) && bytes.get(28..32) == Some(&NOBODY);
+        self.guarded && (second || claimed || tag.is_some_and(|tag| tag.flow == FORGED))
     }
 
     /// To the world, which begins behind the host port.
@@ -407,7 +458,7 @@ impl Cluster {
             self.site.places[from.0].gateway
         };
         let key = (from.0, from.1, pod.id);
-        let second = !self.calm && self.rng.u8(..5) == 0;
+        let second = !self.calm && !self.guarded && self.rng.u8(..5) == 0;
         let source = (if second { pod.second } else { pod.mac }, source);
         let same = |flow: &Flow| {
             (flow.from, flow.to, flow.source) == (key, other.id, source)
@@ -435,6 +486,9 @@ impl Cluster {
         let tag = traffic::read(&bytes);
         let flow = tag.and_then(|tag| self.flows.get(tag.flow as usize));
         let home = flow.map(|flow| flow.from);
+        must(Law::Guards, !self.is_forged(&bytes, tag), || {
+            format!("node {at}: {port:?} got what was forged: {tag:?}")
+        })?;
         if port == UPLINK_PORT {
             let ours = home.is_none_or(|(node, ..)| node == at);
             must(Law::NotBack, ours, || {

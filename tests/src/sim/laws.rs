@@ -25,6 +25,8 @@ pub enum Law {
     Wire,
     /// Queues and tables stay within their limits.
     Memory,
+    /// Where pods' ports are guarded, what one says in another's name comes out nowhere.
+    Guards,
     /// Soon after the last fault everybody reaches everybody.
     Convergence,
 }
@@ -42,6 +44,7 @@ impl Law {
             Law::Order => "order",
             Law::Wire => "wire",
             Law::Memory => "memory",
+            Law::Guards => "guards",
             Law::Convergence => "convergence",
         }
     }

@@ -44,7 +44,7 @@ pub(super) struct Pod {
     /// Which of its node's addresses it has.
     pub(super) name: usize,
     pub(super) addresses: Vec<IpAddr>,
-    /// A second station behind the same port, which tables do not name.
+    /// A second station behind the same port, which tables do not name. Guards refuse it.
     pub(super) second: Mac,
 }
 
@@ -97,6 +97,8 @@ pub(super) struct NodeSim {
     worker: Worker<Faulty>,
     faces: BTreeMap<PortId, Face>,
     plant: Option<Plant>,
+    /// Pods speak for themselves only.
+    guarded: bool,
     /// Learned before the last breath, for the fault that puts it back.
     remembered: BTreeMap<Mac, PortId>,
     /// Handed in and taken by ports that are gone.
@@ -104,8 +106,8 @@ pub(super) struct NodeSim {
 }
 
 impl NodeSim {
-    pub(super) fn new(at: usize, site: &Site, plant: Option<Plant>) -> NodeSim {
-        let spec = Arc::new(spec(site, &site.places[at], &BTreeMap::new()));
+    pub(super) fn new(at: usize, site: &Site, plant: Option<Plant>, guarded: bool) -> NodeSim {
+        let spec = Arc::new(spec(site, &site.places[at], &BTreeMap::new(), guarded));
         let desk = Desk::new(Arc::clone(&spec), plant);
         let worker = worker(&desk, &[]);
         let mut node = NodeSim {
@@ -119,6 +121,7 @@ impl NodeSim {
             worker,
             faces: BTreeMap::new(),
             plant,
+            guarded,
             remembered: BTreeMap::new(),
             past: (0, 0),
         };
@@ -188,7 +191,8 @@ impl NodeSim {
     /// Control tells the switch of the pods that there are: now, or when the worker turns to the
     /// port `midst`.
     pub(super) fn publish(&mut self, site: &Site, midst: Option<PortId>) {
-        let spec = Arc::new(spec(site, &site.places[self.at], &self.pods));
+        let place = &site.places[self.at];
+        let spec = Arc::new(spec(site, place, &self.pods, self.guarded));
         let desk = Rc::clone(&self.desk);
         let face = midst.and_then(|port| self.faces.get(&port));
         match face {
@@ -389,15 +393,17 @@ fn worker(desk: &Desk, stations: &[(Mac, PortId, u32)]) -> Worker<Faulty> {
     )
 }
 
-/// The tables for these pods, as control compiles them.
-fn spec(site: &Site, place: &Place, pods: &BTreeMap<PortId, Pod>) -> TablesSpec {
+/// The tables for these pods, as control compiles them. Unguarded, pods have second stations that the
+/// guards would not let in.
+fn spec(site: &Site, place: &Place, pods: &BTreeMap<PortId, Pod>, guarded: bool) -> TablesSpec {
     let port = |(port, pod): (&PortId, &Pod)| {
         let mac = Station::new(pod.mac).expect("neither group nor zero");
         PodPort::new(*port, mac, pod.addresses.clone())
     };
     let pods: Vec<PodPort> = pods.iter().map(port).collect();
     let mut spec = compile(&site.plan, &place.node, place.macs, &pods);
-    // Pods here have second stations, which the guards would not let in.
-    spec.guards.clear();
+    if !guarded {
+        spec.guards.clear();
+    }
     spec
 }

@@ -22,6 +22,8 @@ pub enum Plant {
     TornTable,
     /// Two frames of a burst change places: a port hands them in so.
     ReorderedFlow,
+    /// Guards that do not look: the tables reach the worker without them.
+    BlindGuards,
 }
 
 impl Plant {
@@ -34,6 +36,7 @@ impl Plant {
             Plant::StaleFdb => Law::Fdb,
             Plant::TornTable => Law::OneTable,
             Plant::ReorderedFlow => Law::Order,
+            Plant::BlindGuards => Law::Guards,
         }
     }
 }
@@ -46,6 +49,10 @@ pub(super) fn tables(plant: Option<Plant>, old: &TablesSpec, new: &TablesSpec) -
             ..new.clone()
         },
         Some(Plant::WrongTenant) => crossed(new),
+        Some(Plant::BlindGuards) => TablesSpec {
+            guards: Vec::new(),
+            ..new.clone()
+        },
         _ => new.clone(),
     };
     let built = Tables::build(&spec).or_else(|_| Tables::build(new));
