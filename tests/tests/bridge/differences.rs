@@ -66,20 +66,20 @@ const DIFFERENCES: &[Difference] = &[
     },
     Difference {
         name: "IP that is none, to a group",
-        speaks_of: |_, view| {
-            let bad = match view.network() {
+        speaks_of: |frame, view| {
+            let bad = |network: Network| match network {
                 Network::Malformed(_) => true,
                 // The kernel's snooping takes a packet without a payload for none.
                 Network::Ipv6(ip) => ip.payload_len == 0,
                 _ => false,
             };
-            view.target.is_group() && bad
+            view.target.is_group() && is_snooped(frame, bad)
         },
         because: "a bridge carries what it does not route; the kernel's multicast snooping drops it",
     },
     Difference {
         name: "membership reports and queries",
-        speaks_of: |_, view| view.target.is_group() && is_membership(view),
+        speaks_of: |frame, view| view.target.is_group() && is_snooped(frame, is_membership),
         because: "groups go to all here; the kernel snoops on IGMP and MLD, and drops what is not \
                   whole",
     },
@@ -100,8 +100,17 @@ fn is_reserved(mac: Mac) -> bool {
     mac.octets()[..5] == [1, 0x80, 0xc2, 0, 0] && mac.octets()[5] < 16
 }
 
-fn is_membership(view: &FrameView<'_>) -> bool {
-    match view.network() {
+/// True if the packet is one of `those`. The kernel looks behind one tag, which it has taken off.
+fn is_snooped(frame: &[u8], those: fn(Network) -> bool) -> bool {
+    let mut frame = frame.to_vec();
+    if FrameView::parse(&frame).is_ok_and(|view| view.kind == Kind::Tagged) && frame.len() >= 18 {
+        frame.drain(12..16);
+    }
+    FrameView::parse(&frame).is_ok_and(|view| those(view.network()))
+}
+
+fn is_membership(network: Network) -> bool {
+    match network {
         Network::Ipv4(ip) => ip.protocol == 2,
         Network::Ipv6(ip) => ip.next_header == 0 || ip.protocol == 58,
         _ => false,
