@@ -65,6 +65,12 @@ const DIFFERENCES: &[Difference] = &[
                   spanning tree is off, so that others find their loops",
     },
     Difference {
+        name: "a tag cut short",
+        speaks_of: |frame, _| is_cut_in_a_tag(frame),
+        because: "a bridge carries what it does not route; the kernel takes tags off on the way, and \
+                  drops what ends in one",
+    },
+    Difference {
         name: "IP that is none, to a group",
         speaks_of: |frame, view| {
             let bad = |network: Network| match network {
@@ -107,6 +113,14 @@ fn is_snooped(frame: &[u8], those: fn(Network) -> bool) -> bool {
         frame.drain(12..16);
     }
     FrameView::parse(&frame).is_ok_and(|view| those(view.network()))
+}
+
+/// True if the frame ends in a tag, or in what must be behind one.
+fn is_cut_in_a_tag(frame: &[u8]) -> bool {
+    let tag_at = |at: usize| matches!(frame.get(at..at + 2), Some([0x81, 0] | [0x88, 0xa8]));
+    let tags = (12..).step_by(4).take_while(|at| tag_at(*at));
+    // The tag, the type behind it, and two bytes of whatever that is.
+    tags.last().is_some_and(|at| frame.len() < at + 8)
 }
 
 fn is_membership(network: Network) -> bool {

@@ -64,6 +64,14 @@ fn report() -> Vec<u8> {
     frame
 }
 
+/// A frame to everybody that has two tags, of which the second is cut off.
+fn ends_in_a_tag() -> Vec<u8> {
+    let mut frame = vec![0xff; 6];
+    frame.extend(topology::pod(0).octets());
+    frame.extend([0x88, 0xa8, 0, 7, 0x81, 0, 0, 7, 8]);
+    frame
+}
+
 /// What came out at each port between two words.
 type Outcome = BTreeMap<usize, Vec<Vec<u8>>>;
 
@@ -106,7 +114,7 @@ fn what_comes_out_of_the_linux_bridge_comes_out_of_tapline() {
     let whole = report();
     let mut broken = whole.clone();
     broken[36] ^= 1;
-    named.splice(0..0, [whole, broken]);
+    named.splice(0..0, [whole, broken, ends_in_a_tag()]);
     let mut kernel = Bench::new(Kind::Kernel);
     let mut tapline = Bench::new(Kind::Tapline);
     let mut universe = Universe::new(1, &named);
