@@ -21,5 +21,6 @@ pub mod dns;
 pub mod ipam;
 pub mod kept;
 pub mod observe;
+pub mod remains;
 pub mod steps;
 pub mod walk;

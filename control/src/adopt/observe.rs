@@ -292,7 +292,7 @@ fn is_link_local(net: &IpNet) -> bool {
 }
 
 /// Namespaces by the number that the node's own knows them by, each with a path.
-struct Rooms<'a> {
+pub(super) struct Rooms<'a> {
     node: &'a Netlink,
     /// Not looked at yet.
     paths: std::slice::Iter<'a, PathBuf>,
@@ -300,7 +300,7 @@ struct Rooms<'a> {
 }
 
 impl<'a> Rooms<'a> {
-    fn new(node: &'a Netlink, paths: &'a [PathBuf]) -> Rooms<'a> {
+    pub(super) fn new(node: &'a Netlink, paths: &'a [PathBuf]) -> Rooms<'a> {
         Rooms {
             node,
             paths: paths.iter(),
@@ -309,7 +309,7 @@ impl<'a> Rooms<'a> {
     }
 
     /// The namespace with `number`. A path that leads nowhere is passed over: processes end.
-    fn find(&mut self, number: i32) -> Option<(&Path, &Netlink)> {
+    pub(super) fn find(&mut self, number: i32) -> Option<(&Path, &Netlink)> {
         while !self.found.contains_key(&number) {
             let path = self.paths.next()?;
             let Ok(netns) = Netns::open(path) else {
@@ -343,4 +343,69 @@ pub fn namespace_paths() -> Vec<PathBuf> {
         .filter(is_process)
         .map(|path| path.join("ns/net"));
     named.chain(processes).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn device(name: &str, index: u32, kind: &str) -> Link {
+        Link {
+            name: name.to_owned(),
+            index,
+            mac: None,
+            mtu: 1500,
+            up: true,
+            running: true,
+            listeners: 0,
+            no_arp: false,
+            alias: None,
+            kind: Some(kind.to_owned()),
+            qdisc: String::new(),
+            tx_queue_length: 1000,
+            peer: None,
+            peer_namespace: None,
+            controller: None,
+            tap: None,
+        }
+    }
+
+    #[test]
+    fn all_that_speaks_against_a_bridge_is_told_at_once() {
+        let told = |bridge: &Link, facts, others: &[Link]| -> Vec<String> {
+            let refusals = standing(bridge, facts, others);
+            refusals.iter().map(ToString::to_string).collect()
+        };
+        let plain = device("cbr0", 3, "bridge");
+        let pod = Link {
+            peer: Some(3),
+            peer_namespace: Some(7),
+            ..device("veth1", 5, "veth")
+        };
+        let facts = BridgeFacts::default();
+        assert_eq!(told(&plain, facts, &[plain.clone(), pod.clone()]), [""; 0]);
+        let facts = BridgeFacts {
+            stp: true,
+            vlan_filtering: true,
+            ..facts
+        };
+        let bridge = Link {
+            controller: Some(4),
+            ..plain
+        };
+        let vlan = Link {
+            peer: Some(3),
+            ..device("cbr0.7", 6, "vlan")
+        };
+        let others = [bridge.clone(), device("vrf1", 4, "vrf"), pod, vlan];
+        assert_eq!(
+            told(&bridge, facts, &others),
+            [
+                "cbr0 runs spanning tree, which the switch does not",
+                "cbr0 filters by VLAN, which the switch does not",
+                "cbr0 is itself a port of vrf1: another owner uses it",
+                "cbr0.7 stands on cbr0: another owner uses it",
+            ]
+        );
+    }
 }

@@ -7,6 +7,7 @@
 
 use std::time::Duration;
 
+use dataplane::addr::Mac;
 use ipnet::IpNet;
 
 use super::steps::{BridgeShape, PodShape, Step};
@@ -242,7 +243,10 @@ fn join(net: &Netlink, pod: &PodShape, bridge: &DeviceName) -> Result<(), Device
     net.set_bridge(&pod.host_end, bridge)?;
     net.set_bridge_port(&pod.host_end, pod.hairpin, pod.isolated)?;
     // Else what is for a pod that keeps silent is flooded, under azure to the fabric and back.
-    net.add_station(&pod.host_end, pod.mac)?;
+    // A rescue may have been unable to look into a pod: then the bridge hears of it by its first frame.
+    if pod.mac != Mac::ZERO {
+        net.add_station(&pod.host_end, pod.mac)?;
+    }
     net.set_no_arp(&pod.host_end, false)?;
     // The bridge was down in between, and had forgotten it.
     for address in pod.addresses.iter().filter(|_| pod.neighbour) {

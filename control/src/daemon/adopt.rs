@@ -14,7 +14,7 @@ use std::path::Path;
 use dataplane::addr::{Mac, Station};
 use ipnet::IpNet;
 
-use super::attachment::{Attachment, Held};
+use super::attachment::{ALIAS, Attachment, Held};
 use super::core::{Core, DaemonError, Settings, system};
 use super::store::{State, Store};
 use super::systemd;
@@ -22,6 +22,7 @@ use crate::adopt::dns::Dns;
 use crate::adopt::ipam::{self, Holder, Places};
 use crate::adopt::kept::{BRIDGE_ASIDE, HOST_ASIDE, Kept};
 use crate::adopt::observe::{BridgedPod, Observed, namespace_paths, observe};
+use crate::adopt::remains::{Remains, remains};
 use crate::adopt::steps::{BridgeShape, PodShape, Step};
 use crate::adopt::walk::{Failure, NoSwitch, Ports, backwards, forwards};
 use crate::api::types::{ApiError, ErrorKind, HandoverReply, HandoverRequest, Key, PodName};
@@ -619,7 +620,6 @@ pub fn rescue(
     dry_run: bool,
 ) -> Result<Vec<String>, ApiError> {
     let store = Store::open(folder).map_err(DaemonError::from)?;
-    let state = store.load().map_err(DaemonError::from)?;
     let kept = Kept::load(folder)
         .map_err(system("reading what was kept of the bridge"))?
         .ok_or_else(|| {
@@ -629,19 +629,65 @@ pub fn rescue(
             );
             ApiError::new(ErrorKind::NotFound, why)
         })?;
-    let pods = pods_now(&kept, state.attachments.iter(), &kept.bridge.name);
+    let state = store.load();
+    let (pods, held, told) = match &state {
+        Ok(state) => {
+            let pods = pods_now(&kept, state.attachments.iter(), &kept.bridge.name);
+            (pods, holders_now(state.attachments.iter()), Vec::new())
+        }
+        // Why the daemon does not start may well be that file: the devices know enough.
+        Err(why) => {
+            let (pods, held) = pods_by_devices(net, &kept, places)?;
+            let told = format!("{why}; {} pods are known by their devices", pods.len());
+            (pods, held, vec![told])
+        }
+    };
     let steps = kept.handover(pods, None).steps();
-    let told = steps.iter().rev().map(Step::backwards).collect();
+    let told = told
+        .into_iter()
+        .chain(steps.iter().rev().map(Step::backwards));
+    let told = told.collect();
     if dry_run {
         return Ok(told);
     }
     go_back(net, &kept, &steps)?;
-    let held = holders_now(state.attachments.iter());
     ipam::give_back(places, &held, &gone_since(&kept, &held)).map_err(refused)?;
     // The next daemon runs beside the bridge, with nobody attached.
-    let emptied = store.save(&State::new(Vec::new(), state.memory));
-    emptied.map_err(DaemonError::from)?;
+    if let Ok(state) = state {
+        let emptied = store.save(&State::new(Vec::new(), state.memory));
+        emptied.map_err(DaemonError::from)?;
+    }
     Ok(told)
+}
+
+/// The pods whose devices are there, and who holds which address: as others noted it, and else as far
+/// as the devices tell.
+fn pods_by_devices(
+    net: &Netlink,
+    kept: &Kept,
+    places: &Places,
+) -> Result<(Vec<PodShape>, Vec<Holder>), ApiError> {
+    let mine = format!("{ALIAS} {} ", kept.bridge.name);
+    let found = remains(net, &mine, &namespace_paths())?;
+    let then = |pod: &PodShape| kept.pods.iter().find(|was| was.host_end == pod.host_end);
+    let shapes = found.iter().map(|one| then(&one.pod).unwrap_or(&one.pod));
+    let noted = ipam::holders(places).unwrap_or_default();
+    let network = noted.first().map_or(NETWORK_UNKNOWN, |one| &one.network);
+    let holder = |one: &Remains, address: IpAddr| {
+        let known = noted.iter().find(|holder| holder.address == address);
+        known.cloned().unwrap_or_else(|| Holder {
+            address,
+            network: network.to_owned(),
+            container: one.called.clone(),
+            device: Some(one.pod.inside.to_string()),
+            pod: None,
+        })
+    };
+    let mut held = Vec::new();
+    for one in &found {
+        held.extend(one.addresses.iter().map(|address| holder(one, *address)));
+    }
+    Ok((shapes.cloned().collect(), held))
 }
 
 /// The way back with nobody to close a port, and what else the daemon left.

@@ -18,7 +18,7 @@ use control::api::Client;
 use control::config::{CONFIG_PATH, SOCKET_PATH};
 use control::devices::Netns;
 use control::lab::privilege::PrivateNet;
-use control::node::standin::Manners;
+use control::node::standin::{Manners, StandIn};
 use control::plan::Plugin;
 use netlink_sys::Socket;
 use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
@@ -43,7 +43,7 @@ pub(crate) struct Machine {
     pub(crate) world: World,
     /// What was written instead of to the machine's folders.
     written: tempfile::TempDir,
-    daemon: RefCell<Option<Running>>,
+    pub(crate) daemon: RefCell<Option<Running>>,
 }
 
 impl Machine {
@@ -140,7 +140,7 @@ impl Machine {
 
     /// Follows the page: every command below one of those headings, in its order. `passed` are those
     /// for other clusters.
-    fn follow(&self, sections: &[&str], passed: impl Fn(&Step) -> bool) -> usize {
+    pub(crate) fn follow(&self, sections: &[&str], passed: impl Fn(&Step) -> bool) -> usize {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/install.md");
         let text = fs::read_to_string(path).expect("the page is there");
         let steps = page::steps(&text);
@@ -227,7 +227,7 @@ impl Machine {
     }
 
     /// What a runtime does: the first configuration by name, and the plugin that it names.
-    fn cni(&self, command: &str, pod: &Pod) -> Option<IpAddr> {
+    pub(crate) fn cni(&self, command: &str, pod: &Pod) -> Option<IpAddr> {
         let mut files: Vec<PathBuf> = Vec::new();
         for entry in fs::read_dir("/etc/cni/net.d").expect("a folder").flatten() {
             files.push(entry.path());
@@ -355,10 +355,7 @@ fn dump(node: &Netns, protocol: isize, kind: u16, body: &[u8]) -> Vec<Vec<u8>> {
 }
 
 fn installed_run_and_taken_off(machine: &Machine, case: &str, back: &str, plugin: Plugin) {
-    let other = |step: &Step| {
-        let kubenet = step.command.contains("--plugin kubenet");
-        step.command.contains("tapline config --model") && kubenet != (plugin == Plugin::Kubenet)
-    };
+    let other = |step: &Step| of_another_cluster(step, plugin);
     let before = machine.everything();
     let (ran, pings) = machine.world.while_the_node_pings(|| {
         let ran = machine.follow(&["The steps", case], other);
@@ -383,7 +380,8 @@ fn installed_run_and_taken_off(machine: &Machine, case: &str, back: &str, plugin
     println!("{} of the node's own pings, {lost} lost", pings.sent);
 }
 
-pub(crate) fn the_page_installs_runs_and_takes_off_under_kubenet(_: PrivateNet) {
+/// A kubenet node as containerd leaves it, and the page's sections for one: in, and out.
+pub(crate) fn kubenet() -> (Machine, &'static str, &'static str) {
     let machine = Machine::new(World::kubenet);
     let old = r#"{"cniVersion": "0.3.1", "name": "kubenet", "plugins": [{"type": "bridge", "bridge": "cbr0",
         "ipam": {"type": "host-local", "subnet": "{{.PodCIDR}}"}}]}"#;
@@ -391,10 +389,11 @@ pub(crate) fn the_page_installs_runs_and_takes_off_under_kubenet(_: PrivateNet) 
     fs::create_dir_all("/etc/cni/net.d").expect("ours");
     containerd();
     let (case, back) = ("containerd with kubenet", "From containerd with kubenet");
-    installed_run_and_taken_off(&machine, case, back, Plugin::Kubenet);
+    (machine, case, back)
 }
 
-pub(crate) fn the_page_installs_runs_and_takes_off_under_azure(_: PrivateNet) {
+/// An azure node as azure-vnet leaves it, with who answers there, and the page's sections for one.
+pub(crate) fn azure() -> (Machine, StandIn, &'static str, &'static str) {
     let machine = Machine::new(World::azure);
     let old = r#"{"cniVersion": "0.3.0", "name": "azure", "plugins": [{"type": "azure-vnet", "mode": "bridge"}]}"#;
     machine.put("/etc/cni/net.d/10-azure.conflist", old);
@@ -402,7 +401,23 @@ pub(crate) fn the_page_installs_runs_and_takes_off_under_azure(_: PrivateNet) {
     let at = format!("{AZURE}/32").parse().expect("one");
     net.add_address(&name("lo"), at).expect("an address");
     let at = format!("{AZURE}:80").parse().expect("one");
-    let _wireserver = machine.world.wireserver_at(at, Manners::Good);
+    let wireserver = machine.world.wireserver_at(at, Manners::Good);
     let (case, back) = ("azure-vnet's conflist", "From azure-vnet's conflist");
+    (machine, wireserver, case, back)
+}
+
+/// A step for a cluster of the other kind.
+pub(crate) fn of_another_cluster(step: &Step, plugin: Plugin) -> bool {
+    let kubenet = step.command.contains("--plugin kubenet");
+    step.command.contains("tapline config --model") && kubenet != (plugin == Plugin::Kubenet)
+}
+
+pub(crate) fn the_page_installs_runs_and_takes_off_under_kubenet(_: PrivateNet) {
+    let (machine, case, back) = kubenet();
+    installed_run_and_taken_off(&machine, case, back, Plugin::Kubenet);
+}
+
+pub(crate) fn the_page_installs_runs_and_takes_off_under_azure(_: PrivateNet) {
+    let (machine, _wireserver, case, back) = azure();
     installed_run_and_taken_off(&machine, case, back, Plugin::Azure);
 }
