@@ -120,10 +120,65 @@ fn the_units_start_what_there_is_where_it_is() {
             "{capability}"
         );
     }
+    // To allow one device is to close all others, and ProtectClock= allows one up to systemd 251.
+    for key in [
+        "ProtectClock",
+        "PrivateDevices",
+        "DevicePolicy",
+        "DeviceAllow",
+    ] {
+        let key = format!("Service.{key}");
+        assert!(!tapline.contains_key(&key), "{key} closes /dev/net/tun");
+    }
+    // Who requires it is stopped with it.
+    assert!(!tapline.contains_key("Install.RequiredBy"));
     if let Some(rescue) = tapline.get("Unit.OnFailure") {
         let rescue = unit(&format!("systemd/{}", rescue[0]));
         is_understood(&rescue["Service.ExecStart"][0]);
     }
+}
+
+/// As systemd itself reads them, in a folder that has what they name.
+#[test]
+fn systemd_understands_every_line_of_the_units() {
+    let root = tempfile::tempdir().unwrap();
+    let units = root.path().join("etc/systemd/system");
+    fs::create_dir_all(&units).unwrap();
+    let mut names = Vec::new();
+    for file in fs::read_dir(folder().join("systemd")).unwrap().flatten() {
+        fs::copy(file.path(), units.join(file.file_name())).unwrap();
+        names.push(file.file_name());
+    }
+    assert_eq!(names.len(), 2, "{names:?}");
+    for target in [
+        "basic",
+        "sysinit",
+        "shutdown",
+        "multi-user",
+        "network-online",
+    ] {
+        let text = "[Unit]\nDescription=of the system\n";
+        fs::write(units.join(format!("{target}.target")), text).unwrap();
+    }
+    for program in ["usr/bin/tapline", "bin/kill"] {
+        use std::os::unix::fs::PermissionsExt;
+        let path = root.path().join(program);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, "#!/bin/sh\n").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let verified = Command::new("systemd-analyze")
+        .args(["verify", "--man=no", "--root"])
+        .arg(root.path())
+        .args(&names)
+        .output();
+    let Ok(verified) = verified else {
+        println!("skipped: there is no systemd-analyze here");
+        return;
+    };
+    // A line that it ignores is told, and no error to it.
+    let said = String::from_utf8_lossy(&verified.stderr);
+    assert!(verified.status.success() && said.is_empty(), "{said}");
 }
 
 #[test]

@@ -18,14 +18,14 @@ use crate::world::{Pod, Running, World, name, until};
 /// Not what Tapline would give its own.
 const BRIDGE_MAC: Mac = Mac::new([0x0a, 0x58, 0x0a, 0xf4, 1, 99]);
 
-/// Two pods on a Linux bridge `cbr0`, as kubenet leaves them, with `host-local`'s notes of them.
-struct Bridged {
-    world: World,
-    pods: Vec<(Pod, IpAddr)>,
+/// Pods on a Linux bridge `cbr0`, as kubenet leaves them, with `host-local`'s notes of them.
+pub(crate) struct Bridged {
+    pub(crate) world: World,
+    pub(crate) pods: Vec<(Pod, IpAddr)>,
 }
 
-/// Two pods on a bridge in the node, with `host-local`'s notes of them in the world's folder.
-pub(crate) fn bridge(world: &World) -> Vec<(Pod, IpAddr)> {
+/// Pods on a bridge in the node, with `host-local`'s notes of them in the world's folder.
+pub(crate) fn bridge(world: &World, count: u8) -> Vec<(Pod, IpAddr)> {
     let net = world.net();
     let facts = BridgeFacts {
         ageing: 30_000,
@@ -37,7 +37,9 @@ pub(crate) fn bridge(world: &World) -> Vec<(Pod, IpAddr)> {
     net.add_address(&name("cbr0"), "10.244.1.1/24".parse().expect("one"))
         .expect("an address");
     std::fs::create_dir_all(world.path("networks/kubenet")).expect("a folder");
-    [5, 6].map(|last| bridged(world, &net, last)).into()
+    (5..5 + count)
+        .map(|last| bridged(world, &net, last))
+        .collect()
 }
 
 fn bridged(world: &World, net: &Netlink, last: u8) -> (Pod, IpAddr) {
@@ -47,7 +49,7 @@ fn bridged(world: &World, net: &Netlink, last: u8) -> (Pod, IpAddr) {
         name: name(text),
         mac,
     };
-    let here = end(&format!("veth0000000{last}"), None);
+    let here = end(&format!("veth{last:08}"), None);
     let mac = Mac::new([0x0a, 0x58, 10, 244, 1, last]);
     net.add_veth(&here, &end("eth0", Some(mac)), &pod.netns, 1500)
         .expect("a veth");
@@ -69,14 +71,18 @@ fn bridged(world: &World, net: &Netlink, last: u8) -> (Pod, IpAddr) {
 }
 
 impl Bridged {
-    fn new() -> Bridged {
+    pub(crate) fn new() -> Bridged {
+        Bridged::with(2)
+    }
+
+    pub(crate) fn with(count: u8) -> Bridged {
         let world = World::kubenet();
-        let pods = bridge(&world);
+        let pods = bridge(&world, count);
         Bridged { world, pods }
     }
 
     /// The daemon, which waits beside the bridge.
-    fn start(&self) -> Running {
+    pub(crate) fn start(&self) -> Running {
         let running = self.world.spawn(&mut self.world.command());
         self.wait_beside(&running);
         running
@@ -90,36 +96,56 @@ impl Bridged {
     }
 
     fn run(&self, word: &str, more: &[&str]) -> (Option<i32>, String) {
-        let networks = self.world.path("networks").display().to_string();
-        let mut arguments = vec![word, "--networks", &networks];
+        let path = |name: &str| self.world.path(name).display().to_string();
+        let files = [
+            ("--networks", path("networks")),
+            ("--azure-endpoints", path("azure-vnet.json")),
+            ("--azure-addresses", path("azure-vnet-ipam.json")),
+        ];
+        let mut arguments = vec![word];
+        for (option, path) in &files {
+            arguments.extend([*option, path]);
+        }
         arguments.extend(more);
         self.world.run(&arguments)
     }
 
-    fn by_socket(&self, word: &str, more: &[&str]) {
+    fn by_socket(&self, word: &str, more: &[&str]) -> (Option<i32>, String) {
         let socket = self.world.path("tapline.sock").display().to_string();
         let mut arguments = vec!["--socket", &socket];
         arguments.extend(more);
-        let (status, told) = self.run(word, &arguments);
-        assert_eq!(status, Some(0), "{told}");
+        self.run(word, &arguments)
     }
 
-    fn adopt(&self, more: &[&str]) {
+    /// Tries to adopt: the exit status, and what was said.
+    pub(crate) fn tries(&self, more: &[&str]) -> (Option<i32>, String) {
         let paths: Vec<String> = self
             .pods
             .iter()
             .map(|(pod, _)| pod.netns.path().display().to_string())
             .collect();
-        let mut arguments = vec!["--bridge", "cbr0"];
+        let mut arguments = Vec::new();
         for path in &paths {
             arguments.extend(["--netns", path]);
         }
         arguments.extend(more);
-        self.by_socket("adopt", &arguments);
+        self.by_socket("adopt", &arguments)
+    }
+
+    pub(crate) fn adopt(&self, more: &[&str]) {
+        let mut arguments = vec!["--bridge", "cbr0"];
+        arguments.extend(more);
+        let (status, told) = self.tries(&arguments);
+        assert_eq!(status, Some(0), "{told}");
+    }
+
+    /// Tries to release, in the same way.
+    pub(crate) fn releases(&self) -> (Option<i32>, String) {
+        self.by_socket("release", &[])
     }
 
     /// Pods reach each other, their node and the other node; the node reaches them.
-    fn all_reach(&self, when: &str) {
+    pub(crate) fn all_reach(&self, when: &str) {
         let [(a, _), (b, to_b)] = &self.pods[..] else {
             panic!("two pods");
         };
@@ -198,7 +224,8 @@ pub(crate) fn a_bridge_is_adopted_confirmed_and_released(_: PrivateNet) {
             .received(),
         3
     );
-    bridged.by_socket("release", &[]);
+    let (status, told) = bridged.releases();
+    assert_eq!(status, Some(0), "{told}");
     assert!(bridged.is_a_bridge());
     assert_eq!(
         bridged.pods[0]

@@ -46,14 +46,14 @@ esac
 "#;
 
 /// A node as the azure plugin leaves it.
-struct Bridged {
-    world: World,
-    pods: Vec<(Pod, IpAddr)>,
+pub(crate) struct Bridged {
+    pub(crate) world: World,
+    pub(crate) pods: Vec<(Pod, IpAddr)>,
     _wireserver: StandIn,
 }
 
 impl Bridged {
-    fn new() -> Bridged {
+    pub(crate) fn new() -> Bridged {
         let world = World::azure();
         let wireserver = world.wireserver(Manners::Good);
         let net = world.net();
@@ -208,7 +208,7 @@ impl Bridged {
     }
 
     /// The daemon, which waits beside the bridge.
-    fn start(&self) -> Running {
+    pub(crate) fn start(&self) -> Running {
         let mut command = self.world.command();
         let path = std::env::var("PATH").unwrap_or_default();
         let folder = self.world.path("bin");
@@ -222,7 +222,7 @@ impl Bridged {
     }
 
     /// Runs a command of the program against the daemon, and gives what it prints.
-    fn run(&self, word: &str, more: &[&str]) -> String {
+    pub(crate) fn run(&self, word: &str, more: &[&str]) -> String {
         let path = |name: &str| self.world.path(name).display().to_string();
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_tapline"));
         command.arg(word).args(["--socket", &path("tapline.sock")]);
@@ -429,4 +429,34 @@ pub(crate) fn a_node_without_a_resolver_of_its_own_says_so_and_is_adopted(_: Pri
     bridged.all_reach("on the bridge again");
     let net = bridged.world.net();
     assert_eq!(net.addresses(&name("eth0")).expect("listed"), []);
+}
+
+/// The plugin gave it no rules for frames, and so what comes for it goes by the node's kernel.
+pub(crate) fn a_pod_that_came_meanwhile_is_reached_after_a_release(_: PrivateNet) {
+    let bridged = Bridged::new();
+    let running = bridged.start();
+    bridged.run("adopt", &["--confirm-within", "0"]);
+    let fresh = Pod::new("fresh");
+    let own = address(&fresh.added(&running));
+    bridged.run("release", &[]);
+    bridged.all_reach("on the bridge again");
+    let world = &bridged.world;
+    let (old, to_old) = &bridged.pods[0];
+    let other = IpAddr::V4(world.other);
+    for (who, from, to, ttl) in [
+        ("to a pod", &fresh.netns, *to_old, 64),
+        ("from a pod", &old.netns, own, 64),
+        ("to the other node", &fresh.netns, other, 63),
+        ("from the other node", &world.far, own, 64),
+        ("from its node", &world.node, own, 64),
+    ] {
+        let spec = PingSpec {
+            count: 3,
+            ..PingSpec::to(to)
+        };
+        let report = ping(from, &spec).expect("a socket");
+        assert_eq!(report.received(), 3, "{who}: {report:?}");
+        let ttls: Vec<u8> = report.replies.iter().map(|reply| reply.ttl).collect();
+        assert_eq!(ttls, [ttl; 3], "{who}");
+    }
 }

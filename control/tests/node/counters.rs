@@ -143,7 +143,7 @@ impl Views {
 }
 
 /// Sends datagrams from a pod as fast as it can until `done`.
-fn flood(pod: &Pod, (to, ttl): (IpAddr, u32), done: &AtomicBool) {
+pub(crate) fn flood(pod: &Pod, (to, ttl): (IpAddr, u32), done: &AtomicBool) {
     let send = || {
         let socket = UdpSocket::bind("0.0.0.0:0")?;
         socket.set_ttl(ttl)?;

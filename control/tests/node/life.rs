@@ -337,6 +337,11 @@ pub(crate) struct Load {
 
 impl Load {
     pub(crate) fn start(from: &Netns, to: &Netns, at: IpAddr) -> Load {
+        Load::paced(from, to, at, Duration::ZERO)
+    }
+
+    /// With a pause after each 16 KB that came back.
+    pub(crate) fn paced(from: &Netns, to: &Netns, at: IpAddr, pause: Duration) -> Load {
         let listener = to.run(|| TcpListener::bind(SocketAddr::new(at, 0)));
         let listener = listener.expect("a socket");
         let target = listener.local_addr().expect("bound");
@@ -366,6 +371,9 @@ impl Load {
                     }
                     Err(error) if error.kind() == ErrorKind::Interrupted => {}
                     Err(error) => panic!("the connection broke: {error}"),
+                }
+                if !pause.is_zero() {
+                    std::thread::sleep(pause);
                 }
             }
         });

@@ -3,15 +3,24 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
+use control::api::views::WorkerRow;
 use control::devices::Netlink;
 use control::lab::privilege::PrivateNet;
 use control::lab::probe::capture::{Capture, Captured, Recording};
 use control::lab::probe::ping::{PingSpec, ping};
 use dataplane::port::packet::PacketPort;
 
+use crate::counters::flood;
 use crate::world::{Pod, Running, World, address, name, until};
+
+/// Times that somebody listens, between two measurements each.
+const LISTENS: usize = if cfg!(debug_assertions) { 5 } else { 25 };
+/// By how much the rate may differ, in percent, unless `TAPLINE_LISTEN_PERCENT` says otherwise: what a
+/// machine that does much else, or a debug build, makes of two measurements.
+const DIFFERS: f64 = 30.0;
 
 /// Listens as `tcpdump` does, until it is dropped.
 fn listener(world: &World) -> PacketPort {
@@ -187,4 +196,53 @@ fn listen_while_all_is_taken(world: &World) -> bool {
     });
     assert_eq!(running.stop(), Some(0));
     kept.0
+}
+
+/// Frames a second that the switch passes on, over a while.
+fn rate(running: &Running) -> f64 {
+    let sent = || -> u64 {
+        let rows: Vec<WorkerRow> = running.client.get("/v1/workers").expect("it answers");
+        rows.iter().map(|row| row.transmitted).sum()
+    };
+    let (begun, before) = (Instant::now(), sent());
+    std::thread::sleep(Duration::from_millis(250));
+    (sent() - before) as f64 / begun.elapsed().as_secs_f64()
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// The rate of a flood, before somebody listens and right after: each pair by itself, since a machine's own
+/// rate wanders more than the difference that is looked for.
+pub(crate) fn the_rate_is_back_when_nobody_listens_any_more(_: PrivateNet) {
+    let world = World::kubenet();
+    let running = world.start();
+    let (a, b) = (Pod::new("pod-a"), Pod::new("pod-b"));
+    let b_is = (a.added(&running), address(&b.added(&running))).1;
+    let done = AtomicBool::new(false);
+    let (mut ratios, mut meanwhile) = (Vec::new(), Vec::new());
+    std::thread::scope(|scope| {
+        scope.spawn(|| flood(&a, (b_is, 64), &done));
+        let measured = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            std::thread::sleep(Duration::from_millis(200));
+            for _ in 0..LISTENS {
+                let before = rate(&running);
+                let listening = listener(&world);
+                until_shown(&running);
+                meanwhile.push(rate(&running) / before);
+                drop(listening);
+                until("it is shown on", || copies(&running)["listening"] == false);
+                ratios.push(rate(&running) / before);
+            }
+        }));
+        done.store(true, Ordering::Relaxed);
+        measured.unwrap_or_else(|broken| std::panic::resume_unwind(broken));
+    });
+    let (back, listened) = (median(ratios.clone()), median(meanwhile));
+    println!("{listened:.3} of the rate while somebody listens, {back:.3} after; {ratios:.3?}");
+    let allowed = std::env::var("TAPLINE_LISTEN_PERCENT").map_or(Ok(DIFFERS), |text| text.parse());
+    let allowed: f64 = allowed.expect("a number");
+    assert!((back - 1.0).abs() * 100.0 <= allowed, "{ratios:?}");
 }

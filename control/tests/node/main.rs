@@ -14,6 +14,7 @@ mod containers;
 mod counters;
 mod dhcp;
 mod faults;
+mod handover;
 mod install;
 mod life;
 mod listen;
@@ -23,10 +24,13 @@ mod look;
 #[path = "../devices/nft.rs"]
 mod nft;
 mod numbers;
+mod package;
 #[path = "../page/mod.rs"]
 mod page;
 mod policy;
 mod readme;
+mod refused;
+mod rescue;
 #[path = "../runtime/mod.rs"]
 mod runtime;
 mod systemd;
@@ -56,6 +60,14 @@ tests! {
     adopt::a_node_that_never_had_a_bridge_is_rescued_too,
     adopt_azure::a_bridge_that_holds_the_nic_is_adopted_and_given_back_by_a_daemon,
     adopt_azure::a_node_without_a_resolver_of_its_own_says_so_and_is_adopted,
+    adopt_azure::a_pod_that_came_meanwhile_is_reached_after_a_release,
+    handover::no_connection_breaks_and_little_is_missed_under_kubenet,
+    handover::no_connection_breaks_and_little_is_missed_under_azure,
+    refused::what_stands_on_a_bridge_or_runs_on_it_is_named,
+    refused::notes_that_make_no_sense_are_named_and_stay_as_they_are,
+    rescue::a_configuration_at_fault_costs_pods_less_than_five_seconds,
+    rescue::a_state_that_makes_no_sense_costs_pods_less_than_five_seconds,
+    rescue::so_it_does_under_azure,
     look::tables_show_the_pods_and_json_is_alone,
     look::a_capture_tells_where_each_frame_went_and_why,
     counters::every_answer_keeps_the_law_while_frames_move,
@@ -63,6 +75,7 @@ tests! {
     counters::a_pod_has_no_counters_of_the_one_before_and_no_sum_falls,
     listen::a_listener_sees_both_directions_and_the_host_none,
     listen::a_listener_sees_no_broadcast_where_a_tap_has_one_queue,
+    listen::the_rate_is_back_when_nobody_listens_any_more,
     listen::no_copy_reaches_the_host_whoever_takes_the_filter_or_kills_the_daemon,
     listen::nor_where_a_kernel_takes_no_program,
     look::steering_says_what_carries_it,
@@ -102,6 +115,7 @@ tests! {
     policy::a_forward_drop_holds_at_every_moment_under_kubenet,
     install::the_page_installs_runs_and_takes_off_under_kubenet,
     install::the_page_installs_runs_and_takes_off_under_azure,
+    package::an_upgrade_of_the_package_loses_no_frame_and_its_removal_stops_the_daemon,
     readme::what_the_readme_does_on_a_node_is_done,
     clock::clocks_that_jump_between_daemons_cost_no_pod_and_no_address,
     faults::a_state_that_cannot_be_written_is_named_and_costs_no_frame,

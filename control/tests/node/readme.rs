@@ -125,7 +125,7 @@ pub(crate) fn what_the_readme_does_on_a_node_is_done(_: PrivateNet) {
         "ipam": {"type": "host-local", "subnet": "10.244.1.0/24"}}]}"#;
     machine.put("/etc/cni/net.d/10-containerd-net.conflist", cidr);
     fs::create_dir_all(Path::new(CONFIG_PATH).parent().expect("a folder")).expect("ours");
-    let pods = adopt::bridge(&machine.world);
+    let pods = adopt::bridge(&machine.world, 2);
     for (pod, _) in &pods {
         pod.netns.pin(&pod.id).expect("where runtimes put them");
     }
