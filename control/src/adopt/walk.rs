@@ -131,7 +131,12 @@ pub fn forwards(
 /// Every step that could not be undone.
 pub fn backwards(net: &Netlink, ports: &mut dyn Ports, steps: &[Step]) -> Result<(), Vec<Failure>> {
     let mut failures = Vec::new();
+    let mut together = true;
     for (at, step) in steps.iter().enumerate().rev() {
+        if matches!(step, Step::MakeTap(_)) && std::mem::take(&mut together) {
+            // The kernel waits for every processor then, once for all. What stays is removed by itself.
+            let _ = tap::remove_all(net, taps(&steps[..=at]));
+        }
         if let Err(why) = retreat(net, ports, step) {
             failures.push(Failure {
                 number: at + 1,
@@ -145,6 +150,14 @@ pub fn backwards(net: &Netlink, ports: &mut dyn Ports, steps: &[Step]) -> Result
     } else {
         Err(failures)
     }
+}
+
+/// The TAPs that these steps made.
+fn taps(steps: &[Step]) -> impl Iterator<Item = &DeviceName> {
+    steps.iter().filter_map(|step| match step {
+        Step::MakeTap(pod) => Some(&pod.tap),
+        _ => None,
+    })
 }
 
 fn advance(net: &Netlink, ports: &mut dyn Ports, step: &Step) -> Result<(), String> {

@@ -89,6 +89,23 @@ pub fn remove(net: &Netlink, name: &DeviceName) -> Result<(), DeviceError> {
     }
 }
 
+/// Removes those that are TAPs, at once.
+///
+/// # Errors
+/// What the kernel says; then some or all are still there.
+pub(crate) fn remove_all<'a>(
+    net: &Netlink,
+    names: impl Iterator<Item = &'a DeviceName>,
+) -> Result<(), DeviceError> {
+    let links = net.links()?;
+    let is_tap = |name: &&DeviceName| {
+        let mut found = links.iter().filter(|link| link.name == name.as_str());
+        found.any(|link| link.tap.is_some())
+    };
+    let there: Vec<DeviceName> = names.filter(is_tap).cloned().collect();
+    net.remove_links(&there)
+}
+
 fn check(net: &Netlink, spec: &TapSpec, link: &Link) -> Result<(), DeviceError> {
     let Some(tap) = link.tap else {
         return Err(conflict(net, &spec.name, "is not a TAP"));

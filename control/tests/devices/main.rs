@@ -45,6 +45,7 @@ tests! {
     adopt::a_bridge_is_adopted_and_given_back_under_traffic,
     adopt::a_bridge_that_holds_the_nodes_nic_gives_its_addresses_back_to_it,
     adopt::a_step_that_fails_leaves_the_bridge_as_it_was,
+    adopt::so_it_does_where_the_nodes_nic_hangs_on_the_bridge,
     adopt::without_a_switch_the_pods_are_given_back_all_the_same,
     adopt::a_bridge_that_cannot_be_adopted_is_refused_with_every_reason,
     attach::a_pod_on_a_veth_is_wired_as_specified_and_twice_is_once,

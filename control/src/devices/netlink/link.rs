@@ -30,6 +30,7 @@ mod number {
     pub(super) const QDISC: u16 = 6;
     pub(super) const CONTROLLER: u16 = 10;
     pub(super) const TX_QUEUE_LENGTH: u16 = 13;
+    pub(super) const GROUP: u16 = 27;
     pub(super) const INFO: u16 = 18;
     pub(super) const ALIAS: u16 = 20;
     pub(super) const PROMISCUITY: u16 = 30;
@@ -48,6 +49,9 @@ mod number {
 const TUN_TYPE_TAP: u8 = 2;
 /// `IN6_ADDR_GEN_MODE_NONE`.
 const GENERATE_NO_ADDRESS: u8 = 1;
+
+/// The group of devices that are about to be removed: letters, which nobody numbers by hand.
+const GROUP_GOING: u32 = u32::from_be_bytes(*b"tlgo");
 
 /// A device as the kernel describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -302,6 +306,29 @@ impl Netlink {
             Err(refused) if refused.is(nix::libc::ENODEV) => Ok(()),
             other => other,
         }
+    }
+
+    /// Removes devices at once, for which the kernel waits as long as for one.
+    ///
+    /// # Errors
+    /// What the kernel says; then some or all are still there.
+    pub(crate) fn remove_links(&self, names: &[DeviceName]) -> Result<(), DeviceError> {
+        let group = || {
+            LinkAttribute::Other(DefaultNla::new(
+                number::GROUP,
+                GROUP_GOING.to_ne_bytes().to_vec(),
+            ))
+        };
+        for name in names {
+            self.set(&format!("have {name} go with others"), name, group())?;
+        }
+        if names.is_empty() {
+            return Ok(());
+        }
+        let mut message = LinkMessage::default();
+        message.attributes.push(group());
+        let attempt = format!("remove {} devices", names.len());
+        self.change(&attempt, RouteNetlinkMessage::DelLink(message), 0)
     }
 
     /// Sets the hardware address.
