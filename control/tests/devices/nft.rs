@@ -3,7 +3,7 @@
 //! In: chains and rules in Rust. Out: an nftables table `ip` in a namespace, by one batch.
 //! Never: runs `nft` or `iptables`, which need not be installed.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use control::devices::netns::Netns;
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
@@ -19,6 +19,8 @@ const NEW_RULE: u16 = 6;
 const NESTED: u16 = 0x8000;
 /// `NFPROTO_IPV4`.
 const IPV4: u8 = 2;
+/// `NFPROTO_IPV6`.
+const IPV6: u8 = 10;
 /// `NFPROTO_BRIDGE`.
 const BRIDGE: u8 = 7;
 /// `NF_INET_FORWARD` and others.
@@ -40,6 +42,11 @@ pub(crate) type Expression = Vec<u8>;
 /// Makes the table, or makes it anew.
 pub(crate) fn load(namespace: &Netns, table: &str, chains: &[Chain]) {
     load_for(IPV4, namespace, table, chains);
+}
+
+/// The same for IPv6.
+pub(crate) fn load_v6(namespace: &Netns, table: &str, chains: &[Chain]) {
+    load_for(IPV6, namespace, table, chains);
 }
 
 /// The same for frames that a Linux bridge moves, as `ebtables` has it.
@@ -252,6 +259,21 @@ pub(crate) fn to(address: Ipv4Addr) -> Vec<Expression> {
     payload(1, 16, &address.octets())
 }
 
+/// The source address is this one, in IPv6.
+pub(crate) fn from_v6(address: Ipv6Addr) -> Vec<Expression> {
+    payload(1, 8, &address.octets())
+}
+
+/// The target address is this one, in IPv6.
+pub(crate) fn to_v6(address: Ipv6Addr) -> Vec<Expression> {
+    payload(1, 24, &address.octets())
+}
+
+/// The next header is this one.
+pub(crate) fn next_header(number_of_it: u8) -> Vec<Expression> {
+    payload(1, 6, &[number_of_it])
+}
+
 /// The protocol is this one.
 pub(crate) fn protocol(number_of_it: u8) -> Vec<Expression> {
     payload(1, 9, &[number_of_it])
@@ -271,16 +293,25 @@ fn immediate(register: u32, data: &[u8]) -> Expression {
 
 /// Translates the target.
 pub(crate) fn translate_to(address: Ipv4Addr, port: u16) -> Vec<Expression> {
+    translate(IPV4, &address.octets(), port)
+}
+
+/// Translates the target, in IPv6.
+pub(crate) fn translate_to_v6(address: Ipv6Addr, port: u16) -> Vec<Expression> {
+    translate(IPV6, &address.octets(), port)
+}
+
+fn translate(family: u8, address: &[u8], port: u16) -> Vec<Expression> {
     let value = |bytes: &[u8]| attribute(1, bytes);
     vec![
-        immediate(1, &value(&address.octets())),
+        immediate(1, &value(address)),
         immediate(2, &value(&port.to_be_bytes())),
-        // DNAT, IPv4, the address in register 1 and the port in register 2.
+        // DNAT, the address in register 1 and the port in register 2.
         expression(
             "nat",
             &[
                 number(1, 1),
-                number(2, IPV4.into()),
+                number(2, family.into()),
                 number(3, 1),
                 number(5, 2),
             ],

@@ -7,7 +7,7 @@
 //! another address is none.
 
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use control::devices::DeviceName;
@@ -194,8 +194,16 @@ fn edge(cluster: &Cluster, plan: &Plan) -> Netns {
     netns
 }
 
+/// No address in particular, of the family that is asked.
+fn any(asked: SocketAddr) -> IpAddr {
+    match asked {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    }
+}
+
 /// A conversation: the server's port, whom the client asks for, and whom the server saw.
-fn converse(
+pub(crate) fn converse(
     number: u8,
     (server, port): (&Netns, u16),
     client: &Netns,
@@ -211,7 +219,7 @@ fn converse(
 const BYTES: usize = 300_000;
 
 fn by_tcp(server: &Netns, port: u16, client: &Netns, asked: SocketAddr) -> io::Result<IpAddr> {
-    let listener = server.run(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)))?;
+    let listener = server.run(|| TcpListener::bind((any(asked), port)))?;
     listener.set_nonblocking(true)?;
     std::thread::scope(|scope| {
         let serve = scope.spawn(|| {
@@ -254,8 +262,8 @@ fn by_udp(server: &Netns, port: u16, client: &Netns, asked: SocketAddr) -> io::R
     let socket = |netns: &Netns, port: u16| {
         // The edge has two addresses, and a UDP socket that is bound to none picks the wrong one.
         let own = match asked.ip() {
-            IpAddr::V4(INTERNET) if port > 0 => INTERNET,
-            _ => Ipv4Addr::UNSPECIFIED,
+            IpAddr::V4(INTERNET) if port > 0 => IpAddr::V4(INTERNET),
+            _ => any(asked),
         };
         let socket = netns.run(|| UdpSocket::bind((own, port)))?;
         socket.set_read_timeout(Some(PATIENCE))?;
