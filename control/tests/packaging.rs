@@ -29,6 +29,14 @@ fn read(file: &str) -> String {
     fs::read_to_string(&path).unwrap_or_else(|why| panic!("{}: {why}", path.display()))
 }
 
+/// The one value of a key.
+fn only(unit: &BTreeMap<String, Vec<String>>, key: &str) -> String {
+    match &unit.get(key).map(Vec::as_slice) {
+        Some([value]) => value.clone(),
+        other => panic!("{key}: {other:?}"),
+    }
+}
+
 /// The settings of a unit by key, in order. A key without a section, or a line that is neither, fails.
 fn unit(file: &str) -> BTreeMap<String, Vec<String>> {
     let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
@@ -67,10 +75,7 @@ fn is_understood(command: &str) {
 #[test]
 fn the_units_start_what_there_is_where_it_is() {
     let tapline = unit("systemd/tapline.service");
-    let only = |key: &str| match &tapline.get(key).map(Vec::as_slice) {
-        Some([value]) => value.clone(),
-        other => panic!("{key}: {other:?}"),
-    };
+    let only = |key: &str| only(&tapline, key);
     is_understood(&only("Service.ExecStart"));
     assert!(only("Service.ExecStart").ends_with(CONFIG_PATH));
     for (key, parent, path) in [
@@ -93,6 +98,18 @@ fn the_units_start_what_there_is_where_it_is() {
             .split(' ')
             .any(|unit| unit == "kubelet.service")
     );
+    // Who requires it is stopped with it.
+    assert!(!tapline.contains_key("Install.RequiredBy"));
+    if let Some(rescue) = tapline.get("Unit.OnFailure") {
+        let rescue = unit(&format!("systemd/{}", rescue[0]));
+        is_understood(&rescue["Service.ExecStart"][0]);
+    }
+}
+
+#[test]
+fn the_daemons_unit_bounds_and_allows_what_its_comments_say() {
+    let tapline = unit("systemd/tapline.service");
+    let only = |key: &str| only(&tapline, key);
     // What the daemon prints at its start is the bound of what it holds; a million routes, twice while
     // they change, are beside it. Half of the limit is for the control part and for the allocator.
     let mib = |text: &str| text.strip_suffix('G').unwrap().parse::<usize>().unwrap() << 10;
@@ -129,12 +146,6 @@ fn the_units_start_what_there_is_where_it_is() {
     ] {
         let key = format!("Service.{key}");
         assert!(!tapline.contains_key(&key), "{key} closes /dev/net/tun");
-    }
-    // Who requires it is stopped with it.
-    assert!(!tapline.contains_key("Install.RequiredBy"));
-    if let Some(rescue) = tapline.get("Unit.OnFailure") {
-        let rescue = unit(&format!("systemd/{}", rescue[0]));
-        is_understood(&rescue["Service.ExecStart"][0]);
     }
 }
 

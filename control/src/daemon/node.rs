@@ -236,15 +236,12 @@ mod tests {
 
     /// Each key of the configuration, a value of it, and who reads it.
     fn keys() -> Vec<(&'static str, Value, Reader)> {
-        use Reader::{File, Nobody, Switch};
-        let guard = |key: &str, value: Value| json!({"guards": {key: value}});
-        let more = |row: Value| json!({"guards": {"more": [row]}});
-        let pod = |address: &str| json!({"pod": "a/b", "addresses": [address]});
-        let truth = |key: &str, value: Value| json!({"truth": {key: value}});
-        let azure = |mut fragment: Value| {
-            fragment["plugin"] = "azure".into();
-            fragment
-        };
+        let parts = [of_ports(), of_truth(), of_guards(), of_the_process()];
+        parts.into_iter().flatten().collect()
+    }
+
+    fn of_ports() -> Vec<(&'static str, Value, Reader)> {
+        use Reader::{File, Switch};
         vec![
             ("plugin", json!({"plugin": "azure"}), Switch),
             ("node", json!({"node": "other"}), Switch),
@@ -289,6 +286,17 @@ mod tests {
                 json!({"routes": [{"to": "10.7.0.0/16", "via": "fabric"}]}),
                 Switch,
             ),
+        ]
+    }
+
+    fn of_truth() -> Vec<(&'static str, Value, Reader)> {
+        use Reader::File;
+        let truth = |key: &str, value: Value| json!({"truth": {key: value}});
+        let azure = |mut fragment: Value| {
+            fragment["plugin"] = "azure".into();
+            fragment
+        };
+        vec![
             (
                 "truth.sources",
                 truth("sources", json!(["bridge"])),
@@ -349,6 +357,15 @@ mod tests {
                 json!({"plan": {"pods": ["10.7.0.0/24"]}}),
                 File(DIFFERING, "expected.pods"),
             ),
+        ]
+    }
+
+    fn of_guards() -> Vec<(&'static str, Value, Reader)> {
+        use Reader::Switch;
+        let guard = |key: &str, value: Value| json!({"guards": {key: value}});
+        let more = |row: Value| json!({"guards": {"more": [row]}});
+        let pod = |address: &str| json!({"pod": "a/b", "addresses": [address]});
+        vec![
             ("policy", json!({"policy": "none"}), Switch),
             ("guards.spoof", guard("spoof", json!("off")), Switch),
             ("guards.routers", guard("routers", json!("off")), Switch),
@@ -379,6 +396,12 @@ mod tests {
                 Switch,
             ),
             ("guards.more.addresses", more(pod("10.9.1.0/24")), Switch),
+        ]
+    }
+
+    fn of_the_process() -> Vec<(&'static str, Value, Reader)> {
+        use Reader::{File, Nobody, Switch};
+        vec![
             ("workers", json!({"workers": 2}), Switch),
             ("cpus", json!({"cpus": [0]}), Switch),
             ("spin_us", json!({"spin_us": 7}), Switch),
