@@ -5,9 +5,9 @@
 //! Never: another outcome than the whole way has, or a frame that overtakes another.
 //!
 //! A processor that looks at one frame after the other keeps little at hand and waits for each
-//! table in turn. So the burst is gone over three times. What frames and tables say is noted first,
-//! in [`Ahead`], which asks for the lines of the FDB on the way. Then ports are found, in order and as
-//! far as the short way goes: what one frame teaches, the next one finds. Then that run is sent.
+//! table in turn. So the burst is gone over three times. What frames and tables say is noted first, in
+//! [`Ahead`], with where the FDB would have their stations. Then ports are found, in order and as far as
+//! the short way goes: what one frame teaches, the next one finds. Then that run is sent.
 
 use std::ops::Range;
 use std::vec::Drain;
