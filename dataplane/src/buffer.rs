@@ -314,6 +314,20 @@ mod tests {
     }
 
     #[test]
+    fn several_slots_are_taken_as_one_by_one() {
+        let (mut at_once, mut single) = (Pool::new(5, 64), Pool::new(5, 64));
+        for most in [2, 0, 9] {
+            let mut taken = Vec::new();
+            at_once.take_all(most, &mut taken);
+            let one_by_one = std::iter::from_fn(|| single.take()).take(most);
+            let one_by_one: Vec<u32> = one_by_one.map(|frame| frame.at).collect();
+            let taken: Vec<u32> = taken.iter().map(|frame| frame.at).collect();
+            assert_eq!((taken, at_once.free()), (one_by_one, single.free()));
+        }
+        assert_eq!(at_once.free(), 0);
+    }
+
+    #[test]
     fn the_header_is_written_directly_before_the_frame() {
         let mut pool = Pool::new(1, 64);
         let mut frame = pool.take().expect("free");
