@@ -38,7 +38,7 @@ use crate::adopt::kept::Kept;
 use crate::api::types::{AddressFill, ApiError, ErrorKind, Interface, Key, StatusReply};
 use crate::compile::{HOST_PORT, NodeSpec, PodPort, UPLINK_PORT};
 use crate::config::PolicyMode;
-use crate::devices::attach::{ArpSteering, HostPort, Uplink};
+use crate::devices::attach::{ArpSteering, HostPort, Uplink, make_way_out};
 use crate::devices::error::DeviceError;
 use crate::devices::name::DeviceName;
 use crate::devices::netlink::Netlink;
@@ -358,12 +358,13 @@ impl Core {
         }
     }
 
-    /// Makes the port to the network, or completes it, and opens it if it is not open.
+    /// Makes the port to the network, or completes it. It is open before anything is steered to it:
+    /// opening waits for whoever else changes devices, and a TAP that nobody has open drops.
     pub(super) fn raise_uplink(&mut self) -> Result<(), DaemonError> {
         let uplink = self.uplink();
-        let tap = uplink.tap.name.clone();
-        self.keep_steering(uplink)?;
-        self.ensure_open(UPLINK_PORT, &tap)
+        make_way_out(&self.net, &uplink.tap, &uplink.device)?;
+        self.ensure_open(UPLINK_PORT, &uplink.tap.name)?;
+        Ok(self.keep_steering(uplink)?)
     }
 
     /// Steers as `uplink` says, and keeps it so.

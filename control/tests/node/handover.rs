@@ -3,7 +3,8 @@
 //!
 //! In: a bridge as kubenet or the azure plugin leaves it, a connection for every two pods, and questions
 //! every millisecond between pods, node and the other node. Out: the longest time without a delivery, by
-//! direction, while nothing happens, while the bridge is adopted and while it is released.
+//! direction, and how many frames were lost, while nothing happens, while the bridge is adopted and while
+//! it is released.
 //! Never: compares closely unless `TAPLINE_HANDOVER_MS` says what is allowed: a machine that is busy holds
 //! everything up.
 
@@ -13,13 +14,13 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use control::devices::Netns;
+use control::devices::{Netlink, Netns};
 use control::lab::privilege::PrivateNet;
 
 use crate::adopt::Bridged as Kubenet;
 use crate::adopt_azure::Bridged as Azure;
 use crate::life::Load;
-use crate::world::{Pod, World, until};
+use crate::world::{Pod, World, name, until};
 
 /// Where nothing is said: a second and a half, as on a machine that builds something beside the tests.
 const ALLOWED: Duration = Duration::from_millis(1500);
@@ -28,27 +29,55 @@ const PACE: Duration = Duration::from_millis(2);
 /// Long enough for every question on its way to be answered.
 const SETTLE: Duration = Duration::from_millis(300);
 
-/// The longest time between two deliveries since it was begun.
+/// What one direction delivered since it was begun.
+#[derive(Clone, Copy)]
+struct Heard {
+    last: Instant,
+    longest: Duration,
+    /// The first number heard, the highest, and how many.
+    numbers: Option<(u64, u64, u64)>,
+}
+
+impl Heard {
+    /// Numbers between the first and the highest that never came.
+    fn lost(&self) -> u64 {
+        let between = |(first, highest, count): (u64, u64, u64)| (highest - first + 1) - count;
+        self.numbers.map_or(0, between)
+    }
+}
+
+/// The longest time between two deliveries since it was begun, and how many are missing.
 #[derive(Default)]
-struct Gap(Mutex<Option<(Instant, Duration)>>);
+struct Gap(Mutex<Option<Heard>>);
 
 impl Gap {
-    fn heard(&self) {
-        let mut gap = self.0.lock().expect("ours");
-        if let Some((last, longest)) = &mut *gap {
-            *longest = last.elapsed().max(*longest);
-            *last = Instant::now();
+    fn heard(&self, number: u64) {
+        let mut heard = self.0.lock().expect("ours");
+        if let Some(heard) = &mut *heard {
+            heard.longest = heard.last.elapsed().max(heard.longest);
+            heard.last = Instant::now();
+            let (first, highest, count) = heard.numbers.unwrap_or((number, number, 0));
+            // What was asked before it was begun belongs to what was before.
+            if number >= first {
+                heard.numbers = Some((first, highest.max(number), count + 1));
+            }
         }
     }
 
     fn begin(&self) {
-        *self.0.lock().expect("ours") = Some((Instant::now(), Duration::ZERO));
+        *self.0.lock().expect("ours") = Some(Heard {
+            last: Instant::now(),
+            longest: Duration::ZERO,
+            numbers: None,
+        });
     }
 
     /// Nothing heard up to now counts as well.
-    fn end(&self) -> Duration {
+    fn end(&self) -> Heard {
         let ended = self.0.lock().expect("ours").take();
-        ended.map_or(Duration::MAX, |(last, longest)| last.elapsed().max(longest))
+        let mut heard = ended.expect("it was begun");
+        heard.longest = heard.last.elapsed().max(heard.longest);
+        heard
     }
 }
 
@@ -84,22 +113,29 @@ impl Questions {
             })
         };
         let (heard_there, heard_back) = (Arc::clone(&there), Arc::clone(&back));
-        let mut buffer = [0; 64];
+        let number_of = |frame: &[u8; 56]| {
+            let number = frame.first_chunk().expect("it is longer");
+            u64::from_be_bytes(*number)
+        };
+        let (mut number, mut asked, mut answered) = (0_u64, [7; 56], [0; 56]);
         let threads = vec![
             until_done(Box::new(move || {
+                number += 1;
+                asked[..8].copy_from_slice(&number.to_be_bytes());
                 // While it moves the kernel may say that nobody is there.
-                let _ = asker.send_to(&[7; 56], target);
+                let _ = asker.send_to(&asked, target);
                 std::thread::sleep(Duration::from_millis(1));
             })),
             until_done(Box::new(move || {
-                if let Ok((length, asker)) = echo.recv_from(&mut buffer) {
-                    heard_there.heard();
-                    let _ = echo.send_to(&buffer[..length], asker);
+                let mut frame = [0; 56];
+                if let Ok((_, asker)) = echo.recv_from(&mut frame) {
+                    heard_there.heard(number_of(&frame));
+                    let _ = echo.send_to(&frame, asker);
                 }
             })),
             until_done(Box::new(move || {
-                if hears.recv_from(&mut [0; 64]).is_ok() {
-                    heard_back.heard();
+                if hears.recv_from(&mut answered).is_ok() {
+                    heard_back.heard(number_of(&answered));
                 }
             })),
         ];
@@ -131,13 +167,25 @@ fn while_done(what: &str, questions: &[Questions], work: impl FnOnce()) -> Durat
     let took = started.elapsed();
     std::thread::sleep(SETTLE);
     let mut longest = Duration::ZERO;
+    let mut lost = 0;
     let mut told = String::new();
     for one in questions {
         let (there, back) = (one.there.end(), one.back.end());
-        longest = longest.max(there).max(back);
-        told.push_str(&format!("; {} {there:.1?} and {back:.1?}", one.who));
+        longest = longest.max(there.longest).max(back.longest);
+        // An answer is missing where its question was.
+        lost += back.lost();
+        told.push_str(&format!(
+            "; {} {:.1?} and {:.1?}, {} and {} lost",
+            one.who,
+            there.longest,
+            back.longest,
+            there.lost(),
+            back.lost()
+        ));
     }
-    println!("{what}, {took:.1?}: at most {longest:.1?} without a delivery{told}");
+    println!(
+        "{what}, {took:.1?}: at most {longest:.1?} without a delivery, {lost} not answered{told}"
+    );
     longest
 }
 
@@ -218,5 +266,32 @@ pub(crate) fn no_connection_breaks_and_little_is_missed_under_azure(_: PrivateNe
         adopt: &|| drop(bridged.run("adopt", &["--confirm-within", "0"])),
         release: &|| drop(bridged.run("release", &[])),
     });
+    assert_eq!(running.stop(), Some(0));
+}
+
+/// A TAP that nobody has open drops, and to open it takes as long as others change devices.
+pub(crate) fn nothing_is_steered_to_a_port_that_is_not_open(_: PrivateNet) {
+    let bridged = Kubenet::with(2);
+    let running = bridged.start();
+    let watched = Netlink::open(bridged.world.net().namespace()).expect("netlink");
+    let adopted = &AtomicBool::new(false);
+    let open = std::thread::scope(|scope| {
+        let open_at_first_sight = scope.spawn(move || {
+            let (nic, port) = (name("eth0"), name("uplink0"));
+            let is_steered = || {
+                let filters = watched.filters(&nic).expect("a list");
+                let programs = watched.programs(&nic).expect("a list");
+                !programs.is_empty() || filters.iter().any(|filter| filter.ours)
+            };
+            while !is_steered() {
+                assert!(!adopted.load(Ordering::Relaxed), "nothing was steered");
+            }
+            watched.link(&port).expect("it is there").running
+        });
+        bridged.adopt(&["--confirm-within", "0"]);
+        adopted.store(true, Ordering::Relaxed);
+        open_at_first_sight.join().expect("it was seen")
+    });
+    assert!(open, "what came in for pods was lost until it was");
     assert_eq!(running.stop(), Some(0));
 }

@@ -63,6 +63,7 @@ tests! {
     adopt_azure::a_pod_that_came_meanwhile_is_reached_after_a_release,
     handover::no_connection_breaks_and_little_is_missed_under_kubenet,
     handover::no_connection_breaks_and_little_is_missed_under_azure,
+    handover::nothing_is_steered_to_a_port_that_is_not_open,
     refused::what_stands_on_a_bridge_or_runs_on_it_is_named,
     refused::notes_that_make_no_sense_are_named_and_stay_as_they_are,
     rescue::a_configuration_at_fault_costs_pods_less_than_five_seconds,

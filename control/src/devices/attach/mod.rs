@@ -30,6 +30,7 @@ use crate::devices::error::DeviceError;
 use crate::devices::name::DeviceName;
 use crate::devices::netlink::Netlink;
 use crate::devices::sysctl;
+use crate::devices::tap::{self, TapSpec};
 
 pub use copies::Copies;
 pub use host::HostPort;
@@ -63,6 +64,22 @@ pub(crate) fn hush_and_raise(net: &Netlink, name: &DeviceName) -> Result<(), Dev
         net.set_up(name, true)?;
     }
     Ok(())
+}
+
+/// A TAP whose frames leave by `device`, and to which nothing comes yet: it may be opened in peace.
+///
+/// # Errors
+/// [`DeviceError::Missing`] without the device, otherwise what failed.
+pub(crate) fn make_way_out(
+    net: &Netlink,
+    spec: &TapSpec,
+    device: &DeviceName,
+) -> Result<(), DeviceError> {
+    net.index(device)?;
+    tap::ensure(net, spec)?;
+    net.ensure_clsact(&spec.name)?;
+    pod::tie(net, &spec.name, device)?;
+    hush_and_raise(net, &spec.name)
 }
 
 fn ensure_alias(net: &Netlink, name: &DeviceName, alias: &str) -> Result<(), DeviceError> {
