@@ -61,8 +61,8 @@ pub(crate) const LISTS_BYTES: usize = (2 * BURST_FRAMES + POOL_SLOTS) * size_of:
 /// Ports worth asking directly: a conversation has two, and crosses host port or uplink.
 const RECENT_MAX: usize = 4;
 
-/// So many frames at one turn, and more where they came from: the port floods.
-const FLOOD: usize = 16;
+/// So many frames at one turn are a crowd; with more where they came from, the port floods.
+const CROWD: usize = 16;
 
 /// So many frames of a flood go out between two looks at who had little to say lately: a write to a
 /// TAP runs its receiver's stack, some microseconds a frame.
@@ -91,12 +91,21 @@ pub struct Breath {
     pub told: bool,
 }
 
+/// Which turn of a port it is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    /// Its own, in which others may come in between.
+    Own,
+    /// In between the pieces of another's burst.
+    Between,
+}
+
 /// A worker and all that is its own.
 #[derive(Debug)]
 pub struct Worker<P> {
     ports: Vec<Option<P>>,
     ready: PortSet,
-    /// Ports that handed in frames since the worker was last told to forget.
+    /// Ports that handed in frames since the last chores.
     recent: PortSet,
     /// Those that did in the period before.
     lately: PortSet,
@@ -264,7 +273,7 @@ impl<P: Port> Worker<P> {
 
     /// Begins a new account of where frames come in. Who was in the last one stays known for as long as
     /// the new one lasts, so that a port that speaks in every period is never forgotten.
-    pub fn forget_recent(&mut self) {
+    fn forget_recent(&mut self) {
         self.lately = std::mem::take(&mut self.recent);
     }
 
@@ -311,13 +320,10 @@ impl<P: Port> Worker<P> {
         let modest = self.ready.without(self.floods);
         let floods = self.ready.also_in(self.floods);
         for ingress in modest {
-            self.turn(ingress, PortSet::default(), &tables, now, &mut breath);
+            self.turn(ingress, Turn::Own, &tables, now, &mut breath);
         }
         for ingress in floods {
-            let beside = self.heard_lately().without(self.floods);
-            let few = beside.len() <= RECENT_MAX;
-            let beside = if few { beside } else { PortSet::default() };
-            self.turn(ingress, beside, &tables, now, &mut breath);
+            self.turn(ingress, Turn::Own, &tables, now, &mut breath);
         }
         if now >= self.chores_due {
             self.chores(&tables, now);
@@ -328,11 +334,12 @@ impl<P: Port> Worker<P> {
         breath
     }
 
-    /// The turn of one port. Those `beside` it are asked between the pieces of its burst.
+    /// The turn of one port. A crowd of frames is passed in pieces, and in between those are asked who
+    /// had little to say lately: it may be the first crowd of a port, so that it is not known as a flood.
     fn turn(
         &mut self,
         ingress: PortId,
-        beside: PortSet,
+        turn: Turn,
         tables: &Tables,
         now: Tick,
         breath: &mut Breath,
@@ -341,6 +348,12 @@ impl<P: Port> Worker<P> {
         self.note(ingress, burst, ready);
         breath.more |= ready == Ready::More;
         breath.frames += burst;
+        let crowd = turn == Turn::Own && burst >= CROWD;
+        let beside = if crowd {
+            self.beside(ingress)
+        } else {
+            PortSet::default()
+        };
         // The other list takes in who comes in between, and has its place back afterwards.
         let spare = std::mem::take(&mut self.spare);
         let mut batch = std::mem::replace(&mut self.batch, spare);
@@ -354,10 +367,22 @@ impl<P: Port> Worker<P> {
             let frames = batch.drain(..piece.min(batch.len()));
             self.pass_all(frames, ingress, tables, now);
             for other in beside {
-                self.turn(other, PortSet::default(), tables, now, breath);
+                self.turn(other, Turn::Between, tables, now, breath);
             }
         }
         self.spare = std::mem::replace(&mut self.batch, batch);
+    }
+
+    /// Who is asked while a crowd from `ingress` is passed: the other ports that spoke lately and do not
+    /// flood, if those are few.
+    fn beside(&self, ingress: PortId) -> PortSet {
+        let mut beside = self.heard_lately().without(self.floods);
+        beside.remove(ingress);
+        if beside.len() <= RECENT_MAX {
+            beside
+        } else {
+            PortSet::default()
+        }
     }
 
     /// What a turn tells of a port.
@@ -370,7 +395,7 @@ impl<P: Port> Worker<P> {
         if burst > 0 {
             self.recent.insert(ingress);
         }
-        if ready == Ready::More && burst >= FLOOD {
+        if ready == Ready::More && burst >= CROWD {
             self.floods.insert(ingress);
         } else {
             self.floods.remove(ingress);

@@ -40,9 +40,6 @@ const FRAMES_MAX: usize = BURST_FRAMES;
 /// ports that spoke lately, where the next frame most likely is.
 const ROUNDS_MAX: usize = 4;
 
-/// Rounds after which a thread that never rests forgets who spoke lately, and learns it anew.
-const RECALL_ROUNDS: usize = 256;
-
 /// Sleep at most this long, so that timers of the slow path run.
 const SLEEP_MAX: Duration = Duration::from_millis(100);
 
@@ -344,7 +341,6 @@ impl<P: Port> Runner<P> {
         let mut events = Events::with_capacity(64);
         loop {
             self.spin(&mut events);
-            self.worker.forget_recent();
             if !self.listen(&mut events, SLEEP_MAX) {
                 return;
             }
@@ -362,9 +358,6 @@ impl<P: Port> Runner<P> {
                 busy_until = now + self.spin;
             } else if now >= busy_until {
                 return;
-            }
-            if round % RECALL_ROUNDS == 0 {
-                self.worker.forget_recent();
             }
             unseen += frames;
             if round % ROUNDS_MAX == 0 || unseen >= FRAMES_MAX {

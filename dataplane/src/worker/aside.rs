@@ -102,5 +102,6 @@ impl<P: Port> Worker<P> {
         (_, self.age_cursor) = self.fdb.age(self.age_cursor, AGE_SLOTS, age, now);
         self.returns_cursor = self.returns.age(self.returns_cursor, AGE_SLOTS, now);
         self.ask_neighbours(tables, now);
+        self.forget_recent();
     }
 }

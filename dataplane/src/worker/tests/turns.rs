@@ -82,10 +82,30 @@ fn a_frame_that_comes_while_a_flood_is_passed_waits_for_a_piece_of_it() {
         assert_eq!(at, told_late.then_some(PIECE));
     }
     // One of whom nothing was heard lately is not asked: that would cost a look at every port.
-    rig.worker.forget_recent();
-    rig.worker.forget_recent();
+    for _ in 0..2 {
+        rig.now += CHORES_MS;
+        breathe(&mut rig, &modest);
+    }
     flood(&rig);
     rig.peers[A].send(&modest).expect("room");
     let breath = rig.worker.breathe(Tick(rig.now));
     assert_eq!(breath.frames, 2 * BURST_FRAMES);
+}
+
+#[test]
+fn a_frame_waits_no_longer_for_the_first_crowd_of_a_port_than_for_a_flood() {
+    let mut rig = Rig::new(&azure());
+    let modest = ping(POD_A, POD_B, "10.20.0.31", "10.20.0.32", 64);
+    rig.peers[A].send(&modest).expect("room");
+    rig.breathe();
+    assert!(rig.worker.floods.is_empty());
+    flood(&rig);
+    rig.peers[A].send(&modest).expect("room");
+    rig.worker.wake(port(HOST));
+    rig.worker.breathe(Tick(rig.now));
+    let left: Vec<_> = std::iter::from_fn(|| rig.peers[B].receive()).collect();
+    assert_eq!(
+        left.iter().position(|frame| frame.bytes == modest),
+        Some(PIECE)
+    );
 }
