@@ -173,7 +173,7 @@ fn advance(net: &Netlink, ports: &mut dyn Ports, step: &Step) -> Result<(), Stri
             std::net::IpAddr::V4(pod) => add_pod_route(net, host, *pod, *source),
             std::net::IpAddr::V6(_) => Ok(()),
         },
-        Step::TiePod(pod) => pod::tie(net, &pod.host_end, &pod.tap),
+        Step::TiePod(pod) => pod::take_over(net, &pod.host_end, &pod.tap),
         Step::MoveAddresses { bridge, to, leaves } => {
             if *leaves {
                 net.leave_bridge(to).map_err(in_words)?;
@@ -202,7 +202,7 @@ fn retreat(net: &Netlink, ports: &mut dyn Ports, step: &Step) -> Result<(), Stri
             std::net::IpAddr::V4(pod) if there(net, host)? => del_pod_route(net, host, *pod),
             _ => Ok(()),
         },
-        Step::TiePod(pod) if there(net, &pod.host_end)? => net.set_rules(&pod.host_end, &[]),
+        Step::TiePod(pod) if there(net, &pod.host_end)? => pod::give_back(net, &pod.host_end),
         Step::TiePod(_) => Ok(()),
         Step::MoveAddresses { bridge, to, leaves } => {
             if *leaves {

@@ -33,6 +33,7 @@ use dataplane::switch::{Options, Switch};
 use dataplane::tables::Tables;
 use ipnet::IpNet;
 
+use super::attach;
 use super::support::{devices, fresh, link, name, snapshot};
 
 /// A machine as busy as this may well hold everything up for so long. On a quiet one the gap is a
@@ -399,6 +400,15 @@ fn shape(node: &Node) -> Vec<String> {
     lines
 }
 
+/// A clsact that is added to a veth in use costs its pod frames.
+fn keep_their_queues(node: &Node) {
+    let by_program = attach::takes_programs();
+    for i in 0..node.pods.len() {
+        let clsact = node.net.has_clsact(&name(&format!("veth{i:08x}")));
+        assert_eq!(clsact.expect("told"), !by_program);
+    }
+}
+
 pub(crate) fn a_bridge_is_adopted_and_given_back_under_traffic() {
     let node = Node::new(
         "cbr0",
@@ -444,6 +454,7 @@ pub(crate) fn a_bridge_is_adopted_and_given_back_under_traffic() {
         "the host port bears the name"
     );
     assert!(!link(&node.net, "tl-bridge").up);
+    keep_their_queues(&node);
     let answered = pairs.each_ref().map(|(_, pinger)| pinger.answered());
     settle();
     for ((who, pinger), before) in pairs.iter().zip(answered) {

@@ -132,6 +132,62 @@ pub(crate) fn a_pod_on_a_veth_is_wired_as_specified_and_twice_is_once() {
     assert_eq!(clean_pod.len(), snapshot(&pod).len());
 }
 
+/// True if this kernel takes programs from us: before Linux 6.6 it does not, nor in a user namespace.
+pub(crate) fn takes_programs() -> bool {
+    let net = fresh("programs");
+    let lo = name("lo");
+    let rule = redirect(net.index(&lo).expect("there"));
+    net.set_program_rules(&lo, &[rule]).is_ok()
+}
+
+fn redirect(to: u32) -> Rule {
+    Rule {
+        frames: Match::Every,
+        deed: Deed::Redirect(to),
+    }
+}
+
+/// A clsact that comes or goes takes the way to the pod away for a while, so a veth in use gets none.
+pub(crate) fn a_pod_in_use_is_wired_by_a_program_and_by_filters_where_there_is_a_clsact() {
+    let (node, pod) = (fresh("node-0"), fresh("pod-a"));
+    let port = pod_veth();
+    port.attach(&node, &pod).expect("attached");
+    let wire = Wire::open(&node, "tap0123456789a");
+    running(&node, "azv0123456789a");
+    running(&pod, "eth0");
+    pod.add_neighbour(&name("eth0"), GATEWAY.into(), FABRIC)
+        .expect("known");
+    let socket = pod.namespace().run(|| UdpSocket::bind("10.20.0.31:0"));
+    let socket = socket.expect("a socket");
+    let heard = || {
+        socket.send_to(b"anybody?", (GATEWAY, 9)).expect("sent");
+        let for_gateway = |frame: &Vec<u8>| frame[..6] == FABRIC.octets();
+        wire.soon().iter().filter(|f| for_gateway(f)).count() == 1
+    };
+    assert!(heard(), "by filters, as new pods");
+
+    node.remove_clsact(&port.host_end).expect("removed");
+    port.wire(&node).expect("wired again");
+    let by_program = takes_programs();
+    let carriers = || {
+        let programs = node.programs(&port.host_end).expect("listed").len();
+        let filters = node.filters(&port.host_end).expect("listed").len();
+        (programs, filters)
+    };
+    println!("by a program: {by_program}");
+    assert_eq!(carriers(), if by_program { (1, 0) } else { (0, 1) });
+    let clsact = node.has_clsact(&port.host_end).expect("told");
+    assert_eq!(clsact, !by_program);
+    assert!(heard(), "by {:?}", carriers());
+    port.wire(&node).expect("wired once more");
+    assert_eq!(carriers(), if by_program { (1, 0) } else { (0, 1) });
+
+    node.ensure_clsact(&port.host_end).expect("somebody's");
+    port.wire(&node).expect("wired again");
+    assert_eq!(carriers(), (0, 1));
+    assert!(heard(), "by filters again");
+}
+
 pub(crate) fn frames_of_a_pod_reach_the_tap_and_those_of_the_tap_the_pod() {
     let (node, pod) = (fresh("node-0"), fresh("pod-a"));
     pod_veth().attach(&node, &pod).expect("attached");

@@ -50,6 +50,7 @@ tests! {
     adopt::without_a_switch_the_pods_are_given_back_all_the_same,
     adopt::a_bridge_that_cannot_be_adopted_is_refused_with_every_reason,
     attach::a_pod_on_a_veth_is_wired_as_specified_and_twice_is_once,
+    attach::a_pod_in_use_is_wired_by_a_program_and_by_filters_where_there_is_a_clsact,
     attach::frames_of_a_pod_reach_the_tap_and_those_of_the_tap_the_pod,
     attach::a_frame_without_payload_does_not_escape_the_redirect,
     attach::a_taken_name_is_a_conflict_and_stays_untouched,

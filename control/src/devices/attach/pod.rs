@@ -8,6 +8,7 @@
 use std::net::IpAddr;
 
 use dataplane::addr::Mac;
+use dataplane::facility::Facility;
 use ipnet::IpNet;
 
 use super::{ensure_alias, hush_and_raise};
@@ -89,7 +90,7 @@ impl PodVeth {
         tap::ensure(node, &self.tap)?;
         let alias = self.alias.as_deref().unwrap_or_default();
         prepare(node, &self.host_end, &self.tap.name, alias)?;
-        tie(node, &self.host_end, &self.tap.name)?;
+        take_over(node, &self.host_end, &self.tap.name)?;
         hush_and_raise(node, &self.host_end)
     }
 
@@ -226,23 +227,64 @@ pub(crate) fn prepare(
     alias: &str,
 ) -> Result<(), DeviceError> {
     for device in [host_end, tap] {
-        node.ensure_clsact(device)?;
+        if device == tap || !by_program(node, host_end)? {
+            node.ensure_clsact(device)?;
+        }
         ensure_alias(node, device, alias)?;
     }
     tie(node, tap, host_end)?;
     hush_and_raise(node, tap)
 }
 
-/// Every frame that comes in from `from` leaves by `to`.
+/// Every frame that comes in from `from`, which has a clsact, leaves by `to`.
 ///
 /// # Errors
 /// What the kernel says.
 pub(crate) fn tie(net: &Netlink, from: &DeviceName, to: &DeviceName) -> Result<(), DeviceError> {
-    let rule = Rule {
+    net.set_rules(from, &[everything(net.index(to)?)])
+}
+
+/// Every frame of the pod goes to `tap`, from one frame to the next.
+///
+/// # Errors
+/// What the kernel says.
+pub(crate) fn take_over(
+    node: &Netlink,
+    host_end: &DeviceName,
+    tap: &DeviceName,
+) -> Result<(), DeviceError> {
+    let rules = [everything(node.index(tap)?)];
+    if by_program(node, host_end)? && node.set_program_rules(host_end, &rules).is_ok() {
+        return Ok(());
+    }
+    node.ensure_clsact(host_end)?;
+    node.set_rules(host_end, &rules)?;
+    // In this order, so that no frame is missed.
+    node.remove_programs(host_end)
+}
+
+/// The pod's frames go where they went before [`take_over`].
+///
+/// # Errors
+/// What the kernel says.
+pub(crate) fn give_back(node: &Netlink, host_end: &DeviceName) -> Result<(), DeviceError> {
+    node.set_rules(host_end, &[])?;
+    node.remove_programs(host_end)
+}
+
+/// Whether a program is to be tried: the veth is in use, and there is no clsact to put a filter on. To
+/// add one, and to remove it, takes the veth's way to the pod away until every processor has been waited
+/// for.
+fn by_program(node: &Netlink, host_end: &DeviceName) -> Result<bool, DeviceError> {
+    let in_use = Facility::Tcx.is_allowed() && node.link(host_end)?.up;
+    Ok(in_use && !node.has_clsact(host_end)?)
+}
+
+fn everything(to: u32) -> Rule {
+    Rule {
         frames: Match::Every,
-        deed: Deed::Redirect(net.index(to)?),
-    };
-    net.set_rules(from, &[rule])
+        deed: Deed::Redirect(to),
+    }
 }
 
 fn default_route(gateway: IpAddr) -> Route {

@@ -125,7 +125,11 @@ fn program(rules: &[Rule]) -> Vec<u64> {
         },
         Instruction::new(code::SET, PROTOCOL, 0),
     ];
-    for rule in rules {
+    let all_goes =
+        |rule: &Rule| rule.frames == Match::Every && !matches!(rule.deed, Deed::Mirror(_));
+    // Kernels refuse instructions that nothing leads to.
+    let last = rules.iter().position(all_goes);
+    for rule in &rules[..last.map_or(rules.len(), |last| last + 1)] {
         let start = all.len();
         all.extend(tests(&rule.frames));
         let tests = start..all.len();
@@ -147,8 +151,10 @@ fn program(rules: &[Rule]) -> Vec<u64> {
             }
         }
     }
-    all.push(Instruction::new(code::SET, ANSWER, code::GO_ON));
-    all.push(Instruction::new(code::EXIT, 0, 0));
+    if last.is_none() {
+        all.push(Instruction::new(code::SET, ANSWER, code::GO_ON));
+        all.push(Instruction::new(code::EXIT, 0, 0));
+    }
     all.into_iter().map(Instruction::word).collect()
 }
 
@@ -380,6 +386,22 @@ mod tests {
         assert_eq!([leads_to(15), leads_to(16), leads_to(19)], [24; 3]);
         let end = [code_at(23), code_at(24), code_at(25)];
         assert_eq!(end, [code::EXIT, code::SET, code::EXIT]);
+    }
+
+    #[test]
+    fn nothing_follows_what_takes_every_frame() {
+        let every = |deed| Rule {
+            frames: Match::Every,
+            deed,
+        };
+        let length = |deeds: &[Deed]| {
+            let rules: Vec<Rule> = deeds.iter().copied().map(every).collect();
+            program(&rules).len()
+        };
+        let (taken, copied) = (Deed::Redirect(7), Deed::Mirror(7));
+        assert_eq!(length(&[taken]), 6 + 4);
+        assert_eq!(length(&[copied]), 6 + 4 + 2);
+        assert_eq!(length(&[copied, taken, copied]), 6 + 4 + 4);
     }
 
     #[test]
