@@ -23,15 +23,18 @@ pub enum Facility {
     Uso,
     /// A program on a device's ingress without a queueing discipline (TCX, Linux 6.6).
     Tcx,
+    /// A table of the packet filter on a device's ingress (nftables with `fwd` and `dup`, Linux 4.5).
+    Nftables,
 }
 
 impl Facility {
     /// All of them.
-    pub const ALL: [Facility; 4] = [
+    pub const ALL: [Facility; 5] = [
         Facility::MultiQueue,
         Facility::IoUring,
         Facility::Uso,
         Facility::Tcx,
+        Facility::Nftables,
     ];
 
     /// Its name in configurations.
@@ -42,6 +45,7 @@ impl Facility {
             Facility::IoUring => "io_uring",
             Facility::Uso => "uso",
             Facility::Tcx => "tcx",
+            Facility::Nftables => "nftables",
         }
     }
 
@@ -95,6 +99,6 @@ mod tests {
             Facility::Uso.bit() | Facility::IoUring.bit()
         );
         let all = Facility::ALL.iter().fold(0, |bits, f| bits | f.bit());
-        assert_eq!((named("all"), all), (all, 0b1111));
+        assert_eq!((named("all"), all), (all, 0b1_1111));
     }
 }

@@ -130,6 +130,16 @@ pub(super) fn leftovers(config: &NodeConfig, net: &Netlink, is_running: bool) ->
             "start the daemon, which takes it over; if it is not to come back: tapline rescue",
         ));
     }
+    if let (false, Ok(Some(table))) = (is_running, net.table(&config.uplink.device)) {
+        found.push(Finding::warn(
+            "filters",
+            format!(
+                "table netdev {} at {}'s ingress is Tapline's, and no daemon",
+                table.name, config.uplink.device
+            ),
+            "start the daemon, which takes it over; if it is not to come back: tapline rescue",
+        ));
+    }
     if !is_running && !filters.is_empty() {
         found.push(Finding::warn(
             "filters",

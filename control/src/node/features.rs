@@ -6,13 +6,16 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroU16;
 
 use dataplane::facility::Facility;
 use dataplane::port::tap::{Queues, TapPort};
+use ipnet::{Ipv4Net, Ipv6Net};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::devices::netlink::filter::{Deed, Match, Rule};
 use crate::devices::tap::{self, TapSpec};
 use crate::devices::{DeviceError, DeviceName, Netlink, Netns};
 
@@ -32,17 +35,22 @@ pub enum Feature {
     /// Super-frames of UDP on TAPs. Without it pods send each datagram by itself.
     Uso,
     /// Steering by a program on the uplink, where no queueing discipline stands on its ingress. Without
-    /// it one is added, for which the kernel takes the transmit queue away for a moment.
+    /// it a table of nftables does the same.
     Tcx,
+    /// Steering by a table of nftables on the uplink, where no queueing discipline stands on its ingress.
+    /// Without it, and without `tcx`, one is added, for which the kernel takes the transmit queue away for
+    /// a moment.
+    Nftables,
 }
 
 impl Feature {
     /// All of them.
-    pub const ALL: [Feature; 4] = [
+    pub const ALL: [Feature; 5] = [
         Feature::MultiQueue,
         Feature::IoUring,
         Feature::Uso,
         Feature::Tcx,
+        Feature::Nftables,
     ];
 
     /// Its name in the configuration.
@@ -59,6 +67,7 @@ impl Feature {
             Feature::IoUring => "Linux 6.4, FMODE_NOWAIT of TAPs",
             Feature::Uso => "Linux 6.2, TUN_F_USO4",
             Feature::Tcx => "Linux 6.6, BPF_TCX_INGRESS",
+            Feature::Nftables => "Linux 4.5, nft_fwd_netdev and nft_dup_netdev",
         }
     }
 
@@ -68,6 +77,7 @@ impl Feature {
             Feature::IoUring => Facility::IoUring,
             Feature::Uso => Facility::Uso,
             Feature::Tcx => Facility::Tcx,
+            Feature::Nftables => Facility::Nftables,
         }
     }
 }
@@ -136,7 +146,23 @@ pub fn probe() -> Result<Vec<Finding>, DeviceError> {
         find(Feature::IoUring, &|| plain.batches()),
         find(Feature::Uso, &|| plain.offloads() & USO4 != 0),
         find(Feature::Tcx, &|| net.set_program_rules(&tap, &[]).is_ok()),
+        find(Feature::Nftables, &|| {
+            let rules = net.index(&tap).map(some_rules);
+            rules.is_ok_and(|rules| net.set_table_rules(&tap, &rules).is_ok())
+        }),
     ])
+}
+
+/// Rules that need all that rules of steering can need.
+fn some_rules(device: u32) -> [Rule; 3] {
+    let prefix_v4 = Ipv4Net::new_assert(Ipv4Addr::LOCALHOST, 32);
+    let prefix_v6 = Ipv6Net::new_assert(Ipv6Addr::LOCALHOST, 128);
+    let rule = |frames, deed| Rule { frames, deed };
+    [
+        rule(Match::Ipv4To(prefix_v4), Deed::Redirect(device)),
+        rule(Match::Ipv6To(prefix_v6), Deed::Redirect(device)),
+        rule(Match::Advertisement, Deed::Mirror(device)),
+    ]
 }
 
 fn open(net: &Netlink, name: &str, queues: NonZeroU16) -> Result<TapPort, DeviceError> {

@@ -53,10 +53,10 @@ pub struct FiltersView {
     pub pods: Vec<IpNet>,
     /// Which ARP does: `by_target` (about those prefixes) or `replies` (copies).
     pub arp: &'static str,
-    /// What carries this: `tcx` (a program), `clsact` (filters), both while one takes over from the
-    /// other, or `nothing`.
+    /// What carries this: `tcx` (a program), `nftables` (a table), `clsact` (filters), two while one takes
+    /// over from the other, or `nothing`.
     pub by: String,
-    /// Each program and filter of ours on the device, and what it does.
+    /// Each program, table and filter of ours on the device, and what it does.
     pub carriers: Vec<SteeredBy>,
     /// Why the device could not be asked for them, if so.
     pub unread: Option<String>,

@@ -16,6 +16,7 @@ mod services;
 mod services_v6;
 mod steering;
 mod support;
+mod table;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -75,6 +76,10 @@ tests! {
     steering::a_keeper_waits_for_a_device_that_is_gone_and_says_so,
     steering::chains_of_policy_agents_are_found,
     steering::chains_of_policy_agents_are_found_in_the_older_tables_too,
+    table::every_carrier_steers_as_the_plain_model_says,
+    table::a_table_that_is_taken_is_back_within_a_second_and_gone_at_the_end,
+    table::a_table_changes_under_traffic_and_no_frame_escapes,
+    table::a_table_waits_for_its_device_and_goes_without_it,
     privilege::a_test_runs_outside_the_network_it_was_started_in,
     privilege::a_second_thread_is_refused,
     privilege::what_the_lab_needs_is_found_or_named,

@@ -16,6 +16,7 @@ const NEW_TABLE: u16 = 0;
 const DELETE_TABLE: u16 = 2;
 const NEW_CHAIN: u16 = 3;
 const NEW_RULE: u16 = 6;
+const DELETE_RULE: u16 = 8;
 const NESTED: u16 = 0x8000;
 /// `NFPROTO_IPV4`.
 const IPV4: u8 = 2;
@@ -23,6 +24,9 @@ const IPV4: u8 = 2;
 const IPV6: u8 = 10;
 /// `NFPROTO_BRIDGE`.
 const BRIDGE: u8 = 7;
+/// `NFPROTO_NETDEV`, and its hook `NF_NETDEV_INGRESS`.
+const NETDEV: u8 = 5;
+pub(crate) const INGRESS: u32 = 0;
 /// `NF_INET_FORWARD` and others.
 pub(crate) const PREROUTING: u32 = 0;
 pub(crate) const FORWARD: u32 = 2;
@@ -41,20 +45,25 @@ pub(crate) type Expression = Vec<u8>;
 
 /// Makes the table, or makes it anew.
 pub(crate) fn load(namespace: &Netns, table: &str, chains: &[Chain]) {
-    load_for(IPV4, namespace, table, chains);
+    load_for(IPV4, namespace, table, None, chains);
 }
 
 /// The same for IPv6.
 pub(crate) fn load_v6(namespace: &Netns, table: &str, chains: &[Chain]) {
-    load_for(IPV6, namespace, table, chains);
+    load_for(IPV6, namespace, table, None, chains);
 }
 
 /// The same for frames that a Linux bridge moves, as `ebtables` has it.
 pub(crate) fn load_for_bridge(namespace: &Netns, table: &str, chains: &[Chain]) {
-    load_for(BRIDGE, namespace, table, chains);
+    load_for(BRIDGE, namespace, table, None, chains);
 }
 
-fn load_for(family: u8, namespace: &Netns, table: &str, chains: &[Chain]) {
+/// The same for frames that come in by a device, before anything else of the stack.
+pub(crate) fn load_for_device(namespace: &Netns, table: &str, device: &str, chains: &[Chain]) {
+    load_for(NETDEV, namespace, table, Some(device), chains);
+}
+
+fn load_for(family: u8, namespace: &Netns, table: &str, device: Option<&str>, chains: &[Chain]) {
     let named = attribute(1, &text(table));
     let mut messages = vec![
         message(NEW_TABLE, 0x400, family, &named),
@@ -64,21 +73,50 @@ fn load_for(family: u8, namespace: &Netns, table: &str, chains: &[Chain]) {
     for chain in chains {
         let mut body = [attribute(1, &text(table)), attribute(3, &text(chain.name))].concat();
         if let Some((kind, hook, priority)) = chain.hook {
-            let hook = [
+            let mut hook = vec![
                 attribute(1, &hook.to_be_bytes()),
                 attribute(2, &priority.to_be_bytes()),
             ];
+            hook.extend(device.map(|device| attribute(3, &text(device))));
             body.extend(attribute(4 | NESTED, &hook.concat()));
             body.extend(attribute(7, &text(kind)));
         }
         messages.push(message(NEW_CHAIN, 0x400, family, &body));
-        for rule in &chain.rules {
-            let mut body = [attribute(1, &text(table)), attribute(2, &text(chain.name))].concat();
-            body.extend(attribute(4 | NESTED, &rule.concat()));
-            messages.push(message(NEW_RULE, 0x400 | 0x800, family, &body));
-        }
+        let rules = chain.rules.iter();
+        messages.extend(rules.map(|rule| new_rule(family, table, chain.name, rule)));
     }
     send(namespace, &messages);
+}
+
+fn new_rule(family: u8, table: &str, chain: &str, rule: &[Expression]) -> Vec<u8> {
+    let mut body = [attribute(1, &text(table)), attribute(2, &text(chain))].concat();
+    body.extend(attribute(4 | NESTED, &rule.concat()));
+    message(NEW_RULE, 0x400 | 0x800, family, &body)
+}
+
+/// Adds a rule to a chain of a device's table, behind those that are there.
+pub(crate) fn add_for_device(namespace: &Netns, table: &str, chain: &str, rule: &[Expression]) {
+    send(namespace, &[new_rule(NETDEV, table, chain, rule)]);
+}
+
+/// Takes all rules from a chain of a device's table.
+pub(crate) fn empty_for_device(namespace: &Netns, table: &str, chain: &str) {
+    let body = [attribute(1, &text(table)), attribute(2, &text(chain))].concat();
+    send(namespace, &[message(DELETE_RULE, 0, NETDEV, &body)]);
+}
+
+/// Puts a device's table to sleep: it stays, and does nothing.
+pub(crate) fn put_to_sleep(namespace: &Netns, table: &str) {
+    let body = [attribute(1, &text(table)), number(2, 1)].concat();
+    send(namespace, &[message(NEW_TABLE, 0, NETDEV, &body)]);
+}
+
+/// The frame leaves by the device with that index, and goes no further here.
+pub(crate) fn leave_by(device: u32) -> Vec<Expression> {
+    vec![
+        immediate(1, &attribute(1, &device.to_ne_bytes())),
+        expression("fwd", &[number(1, 1)]),
+    ]
 }
 
 /// Takes the table away.

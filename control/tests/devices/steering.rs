@@ -41,8 +41,9 @@ fn uplink() -> Uplink {
 fn stands(node: &Netlink) -> String {
     let eth0 = name("eth0");
     format!(
-        "{:?} programs, clsact {:?}, filters {:?}",
+        "{:?} programs, table {:?}, clsact {:?}, filters {:?}",
         node.programs(&eth0),
+        node.table(&eth0),
         node.has_clsact(&eth0),
         held(node)
     )
@@ -70,10 +71,13 @@ fn within_a_second(node: &Netlink, wanted: (usize, usize)) -> u128 {
     start.elapsed().as_millis()
 }
 
-/// `eth0` steers by one program, or by that many filters where programs are not to be had.
+/// `eth0` steers by one program, by a table where programs are not to be had, or by that many filters
+/// where tables are not either.
 fn steers(node: &Netlink, filters: usize) -> bool {
     let programs = node.programs(&name("eth0")).expect("listed").len();
-    matches!((programs, held(node)), (1, (0, 0))) || (programs == 0 && held(node) == (filters, 0))
+    let tables = node.table(&name("eth0")).expect("listed").into_iter();
+    let beside = programs + tables.filter(|table| table.at_work).count();
+    matches!((beside, held(node)), (1, (0, 0))) || (beside == 0 && held(node) == (filters, 0))
 }
 
 fn steers_within_a_second(node: &Netlink, filters: usize) -> u128 {
@@ -113,6 +117,7 @@ pub(crate) fn filters_that_are_taken_are_back_within_a_second_and_gone_at_the_en
     println!("back after {} ms", steers_within_a_second(&node, 12));
     // And what has taken their place.
     node.remove_programs(&eth0).expect("removed");
+    node.remove_table(&eth0).expect("removed");
     println!("back after {} ms", steers_within_a_second(&node, 12));
     // The TAP's own way out.
     node.set_rules(&name("uplink0"), &[]).expect("removed");
@@ -131,9 +136,13 @@ pub(crate) fn filters_that_are_taken_are_back_within_a_second_and_gone_at_the_en
     // Where somebody adds a clsact, filters there take over, among those of others.
     node.ensure_clsact(&eth0).expect("made");
     within_a_second(&node, (2, 0));
-    // The program goes when the filters stand.
+    // The program or the table goes when the filters stand.
     let start = Instant::now();
-    while !node.programs(&eth0).expect("listed").is_empty() {
+    let beside = || {
+        let programs = node.programs(&eth0).expect("listed");
+        programs.len() + usize::from(node.table(&eth0).expect("listed").is_some())
+    };
+    while beside() > 0 {
         assert!(
             start.elapsed() < Duration::from_secs(1),
             "{}",

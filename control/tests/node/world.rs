@@ -331,7 +331,8 @@ impl World {
             let filters = net.filters(&device).expect("filters");
             let programs = net.programs(&device).expect("programs");
             let programs: Vec<_> = programs.into_iter().map(|one| one.name).collect();
-            lines.push(format!("{filters:?} {programs:?}"));
+            let table = net.table(&device).expect("tables");
+            lines.push(format!("{filters:?} {programs:?} {table:?}"));
         }
         lines.push(format!("{:?}", net.routes().expect("routes")));
         lines

@@ -5,8 +5,9 @@
 //! Never: changes `eth0` itself, its addresses, or a filter that someone else put there.
 //!
 //! Where `eth0` has a clsact, ours are filters there, among those of others. Where it has none, they are
-//! a program, if the kernel takes one: to add a clsact, and to remove it, costs the node what it sends
-//! in that moment. Without programs that is the price of the first start and of a stop.
+//! a program, or a table of nftables, whichever the kernel takes first: to add a clsact, and to remove
+//! it, costs the node what it sends in that moment. Without either that is the price of the first start
+//! and of a stop.
 
 use dataplane::facility::Facility;
 use ipnet::{Ipv4Net, Ipv6Net};
@@ -32,15 +33,17 @@ pub enum ArpSteering {
 
 /// By a program on the device's ingress.
 pub const TCX: &str = "tcx";
+/// By a table of the packet filter on the device's ingress.
+pub const NFTABLES: &str = "nftables";
 /// By filters of its clsact, or of an ingress qdisc in its place.
 pub const CLSACT: &str = "clsact";
 
-/// A program or a filter of ours on the shared device.
+/// A program, a table or a filter of ours on the shared device.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct SteeredBy {
-    /// [`TCX`] or [`CLSACT`].
+    /// [`TCX`], [`NFTABLES`] or [`CLSACT`].
     pub by: &'static str,
-    /// Which it is, in the words of `bpftool` or `tc`.
+    /// Which it is, in the words of `bpftool`, `nft` or `tc`.
     pub what: String,
     /// What it does to which frames.
     pub rules: Vec<String>,
@@ -86,8 +89,17 @@ impl Uplink {
         node.set_rules(&self.tap.name, &[out(device)])?;
         hush_and_raise(node, &self.tap.name)?;
         let steering = self.rules(node.index(&self.tap.name)?);
-        if self.by_program(node)? && node.set_program_rules(&self.device, &steering).is_ok() {
-            return self.ensure_alias(node);
+        // The new stands before the old goes, so that no frame is missed.
+        match self.put_beside_queue(node, &steering)? {
+            Some(TCX) => {
+                self.ensure_alias(node)?;
+                return node.remove_table(&self.device);
+            }
+            Some(_) => {
+                self.ensure_alias(node)?;
+                return node.remove_programs(&self.device);
+            }
+            None => {}
         }
         if node.ensure_clsact(&self.device)? {
             ensure_alias(node, &self.tap.name, &self.alias(CLSACT_IS_OURS))?;
@@ -95,13 +107,36 @@ impl Uplink {
             self.ensure_alias(node)?;
         }
         node.set_rules(&self.device, &steering)?;
-        // In this order, so that no frame is missed.
-        node.remove_programs(&self.device)
+        node.remove_programs(&self.device)?;
+        node.remove_table(&self.device)
     }
 
-    /// Whether a program is to be tried: there is no clsact to put filters on.
-    fn by_program(&self, node: &Netlink) -> Result<bool, DeviceError> {
-        Ok(Facility::Tcx.is_allowed() && !node.has_clsact(&self.device)?)
+    /// Steers by what needs no clsact, and tells by what: by nothing where there is one to put filters
+    /// on, or where the kernel takes neither.
+    fn put_beside_queue(
+        &self,
+        node: &Netlink,
+        rules: &[Rule],
+    ) -> Result<Option<&'static str>, DeviceError> {
+        if node.has_clsact(&self.device)? {
+            return Ok(None);
+        }
+        if Facility::Tcx.is_allowed() && node.set_program_rules(&self.device, rules).is_ok() {
+            return Ok(Some(TCX));
+        }
+        let table = || node.set_table_rules(&self.device, rules);
+        Ok((Facility::Nftables.is_allowed() && table().is_ok()).then_some(NFTABLES))
+    }
+
+    /// True if what needs no clsact holds `rules`, and there is no clsact to put filters on.
+    fn holds_beside_queue(&self, node: &Netlink, rules: &[Rule]) -> Result<bool, DeviceError> {
+        if node.has_clsact(&self.device)? {
+            return Ok(false);
+        }
+        let program = || matches!(node.has_program_rules(&self.device, rules), Ok(true));
+        let table = || matches!(node.table(&self.device), Ok(Some(table)) if table.carries(rules));
+        Ok((Facility::Tcx.is_allowed() && program())
+            || (Facility::Nftables.is_allowed() && table()))
     }
 
     /// An alias that is there stays: it may say whose the clsact is.
@@ -121,9 +156,7 @@ impl Uplink {
     pub fn restore(&self, node: &Netlink) -> Result<usize, DeviceError> {
         let steering = self.rules(node.index(&self.tap.name)?);
         let out = [out(node.index(&self.device)?)];
-        let held = self.by_program(node)?
-            && matches!(node.has_program_rules(&self.device, &steering), Ok(true));
-        let on_device = match held {
+        let on_device = match self.holds_beside_queue(node, &steering)? {
             true => 0,
             false => node.missing_rules(&self.device, &steering)?,
         };
@@ -144,16 +177,23 @@ impl Uplink {
             Deed::Mirror(_) => format!("a copy of {} to {}", rule.frames, self.tap.name),
             _ => format!("{} to {}", rule.frames, self.tap.name),
         };
+        let words = |current| match current {
+            true => steering.iter().map(word).collect(),
+            false => vec!["other rules than the node's now".to_owned()],
+        };
         let mut found = Vec::new();
         for program in node.programs(&self.device)? {
-            let current = program.carries(&steering);
             found.push(SteeredBy {
                 by: TCX,
                 what: format!("program {} (id {})", program.name, program.id),
-                rules: match current {
-                    true => steering.iter().map(word).collect(),
-                    false => vec!["other rules than the node's now".to_owned()],
-                },
+                rules: words(program.carries(&steering)),
+            });
+        }
+        if let Some(table) = node.table(&self.device)? {
+            found.push(SteeredBy {
+                by: NFTABLES,
+                what: format!("table netdev {}", table.name),
+                rules: words(table.carries(&steering)),
             });
         }
         for filter in node.filters(&self.device)?.iter().filter(|one| one.ours) {
@@ -185,12 +225,14 @@ impl Uplink {
         steering.and(tap::remove(node, &self.tap.name))
     }
 
-    /// Takes our filters from the shared device, which keeps all that is not ours, and its clsact
+    /// Takes our program, table or filters from the shared device, which keeps all that is not ours, and its clsact
     /// unless that is ours and empty. The TAP stays.
     ///
     /// # Errors
     /// What the kernel says.
     pub fn leave_device(&self, node: &Netlink) -> Result<(), DeviceError> {
+        // It may be there without the device.
+        node.remove_table(&self.device)?;
         if node.find_link(&self.device)?.is_none() {
             return Ok(());
         }

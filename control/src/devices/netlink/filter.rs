@@ -193,9 +193,9 @@ fn ipv4_key(net: &Ipv4Net, offset: i32) -> TcU32Key {
 fn ipv6_keys(net: &Ipv6Net) -> Vec<TcU32Key> {
     let word = |of: u128, i: i32| (of >> (96 - 32 * i)) as u32;
     let (mask, value) = (net.netmask().to_bits(), net.network().to_bits());
-    // The first word always, so that ::/0 still asks for an IPv6 header.
+    // The last word always: who has less than an address is nobody's, as with a table of nftables.
     (0..4)
-        .filter(|i| *i == 0 || word(mask, *i) != 0)
+        .filter(|i| *i == 3 || word(mask, *i) != 0)
         .map(|i| key(word(mask, i), word(value, i), 24 + 4 * i))
         .collect()
 }

@@ -12,7 +12,9 @@ pub mod address;
 pub mod bridge;
 pub mod filter;
 pub mod link;
+pub(crate) mod netfilter;
 pub mod news;
+pub mod nftables;
 pub mod program;
 pub mod shape;
 
@@ -140,6 +142,16 @@ impl Netlink {
     #[must_use]
     pub fn namespace(&self) -> &Netns {
         &self.namespace
+    }
+
+    /// Works on a thread of the namespace: device indices, and new sockets, mean that of the thread.
+    fn inside<T: Send>(
+        &self,
+        attempt: &str,
+        work: impl FnOnce() -> io::Result<T> + Send,
+    ) -> Result<T, DeviceError> {
+        let done = self.namespace.run(work);
+        done.map_err(|error| self.refused(attempt, error, None))
     }
 
     /// Sends one change and waits for the kernel's yes or no.
@@ -283,9 +295,11 @@ impl Netlink {
     }
 }
 
-/// The attributes in `bytes`, of any netlink family.
-pub(crate) fn attributes(bytes: &[u8]) -> Attributes<'_> {
-    Attributes(bytes)
+/// Tells two contents apart (FNV-1a), for the names that ours are known by.
+fn fingerprint(bytes: impl Iterator<Item = u8>) -> u32 {
+    bytes.fold(0x811c_9dc5, |hash, byte| {
+        (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
+    })
 }
 
 /// The bytes of something that knows how to write itself.

@@ -14,8 +14,8 @@ use std::os::fd::OwnedFd;
 
 use dataplane::port::sys::bpf;
 
-use super::Netlink;
 use super::filter::{Deed, Match, Rule};
+use super::{Netlink, fingerprint};
 use crate::devices::error::DeviceError;
 use crate::devices::name::DeviceName;
 
@@ -216,13 +216,10 @@ fn copies_program(queue: Option<u16>) -> Vec<u64> {
     all.map(Instruction::word).collect()
 }
 
-/// What a program of ours with these instructions is called (FNV-1a).
+/// What a program of ours with these instructions is called.
 fn name_of(program: &[u64]) -> String {
     let bytes = program.iter().flat_map(|word| word.to_be_bytes());
-    let hash = bytes.fold(0x811c_9dc5_u32, |hash, byte| {
-        (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
-    });
-    format!("{NAME}{hash:08x}")
+    format!("{NAME}{:08x}", fingerprint(bytes))
 }
 
 /// A program of ours that the kernel has.
@@ -287,7 +284,7 @@ impl Netlink {
     ) -> Result<(), DeviceError> {
         let (index, program) = (self.index(device)?, program(rules));
         let attempt = format!("put a program on the ingress of {device}");
-        self.with_programs(&attempt, move || put(index, &program))
+        self.inside(&attempt, move || put(index, &program))
     }
 
     /// As [`Netlink::drop_copies`], by a program, which costs the device nothing.
@@ -301,7 +298,7 @@ impl Netlink {
     ) -> Result<(), DeviceError> {
         let (index, program) = (self.index(device)?, copies_program(queue));
         let attempt = format!("keep copies from the stack behind {device} by a program");
-        self.with_programs(&attempt, move || put(index, &program))
+        self.inside(&attempt, move || put(index, &program))
     }
 
     /// True if the device's ingress has a program of ours for just these rules.
@@ -315,7 +312,7 @@ impl Netlink {
     ) -> Result<bool, DeviceError> {
         let (index, name) = (self.index(device)?, name_of(&program(rules)));
         let attempt = format!("look for programs on the ingress of {device}");
-        self.with_programs(&attempt, move || {
+        self.inside(&attempt, move || {
             Ok(ours(index)?.iter().any(|(_, held)| held.name == name))
         })
     }
@@ -327,7 +324,7 @@ impl Netlink {
     pub fn programs(&self, device: &DeviceName) -> Result<Vec<Program>, DeviceError> {
         let index = self.index(device)?;
         let attempt = format!("look for programs on the ingress of {device}");
-        let held = self.with_programs(&attempt, move || {
+        let held = self.inside(&attempt, move || {
             Ok(ours(index)?.into_iter().map(|(_, held)| held).collect())
         });
         Ok(held.unwrap_or_default())
@@ -340,21 +337,11 @@ impl Netlink {
     pub fn remove_programs(&self, device: &DeviceName) -> Result<(), DeviceError> {
         let index = self.index(device)?;
         let attempt = format!("take programs from the ingress of {device}");
-        self.with_programs(&attempt, move || {
+        self.inside(&attempt, move || {
             // A kernel that has none, or shows none, holds none of ours.
             let held = ours(index).unwrap_or_default();
             held.iter().try_for_each(|(old, _)| bpf::detach(index, old))
         })
-    }
-
-    /// Device indices mean those of the calling thread's namespace.
-    fn with_programs<T: Send>(
-        &self,
-        attempt: &str,
-        work: impl FnOnce() -> io::Result<T> + Send,
-    ) -> Result<T, DeviceError> {
-        let done = self.namespace().run(work);
-        done.map_err(|error| self.refused(attempt, error, None))
     }
 }
 
