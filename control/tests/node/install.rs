@@ -35,7 +35,7 @@ const UNIT: &str = "/lib/systemd/system/tapline.service";
 /// Where Azure answers, and the page's configuration asks.
 const AZURE: &str = "168.63.129.16";
 
-/// Without programs a clsact comes with the first start, and goes with the stop.
+/// Without programs and tables a clsact comes with the first start, and goes with the stop.
 const QUEUE_CHANGES: u64 = 2;
 
 /// A machine of its own, as far as files go.
@@ -365,7 +365,7 @@ fn installed_run_and_taken_off(machine: &Machine, case: &str, back: &str, plugin
     assert!(ran >= 15, "only {ran} commands of the page ran");
     let lost = pings.sent - pings.replies.len() as u64;
     assert!(
-        lost <= machine.world.lost_by_queues(QUEUE_CHANGES),
+        lost <= machine.world.lost_by_queues(QUEUE_CHANGES, &[]),
         "{lost} of {} sent",
         pings.sent
     );

@@ -12,10 +12,13 @@ use control::api::{ClientError, ErrorKind as Kind};
 use control::devices::Netns;
 use control::lab::privilege::PrivateNet;
 use control::lab::probe::ping::PingReport;
+use control::node::features::Feature;
+use dataplane::facility::Facility;
 use nix::sys::signal::Signal;
 use serde_json::json;
 
-use crate::world::{Pod, Running, World, address, until};
+use crate::numbers::Numbers;
+use crate::world::{Pod, Running, World, address, name, until};
 
 /// The longest time without a delivery over a kill: what the issue allows, and as much again for
 /// the debug build and whatever else the machine does.
@@ -63,10 +66,32 @@ pub(crate) fn a_pod_is_added_checked_and_deleted(_: PrivateNet) {
 }
 
 pub(crate) fn the_node_loses_nothing_at_start_reload_stop_and_kill(_: PrivateNet) {
+    lose_nothing_without(&[]);
+}
+
+/// Before Linux 6.6, and in a user namespace.
+pub(crate) fn nor_where_a_kernel_takes_no_program(_: PrivateNet) {
+    lose_nothing_without(&[Feature::Tcx]);
+}
+
+/// Without either the price is a packet when a clsact comes, and one when it goes.
+pub(crate) fn and_little_where_it_takes_no_table_either(_: PrivateNet) {
+    lose_nothing_without(&[Feature::Tcx, Feature::Nftables]);
+}
+
+/// The configuration of a kubenet node that does without some features.
+fn configured_without(world: &World, off: &[Feature]) {
+    let off = serde_json::to_string(off).expect("names");
+    let without = format!(r#""features_off": {off}, "policy""#);
+    world.configure(&world.config().replace(r#""policy""#, &without));
+}
+
+fn lose_nothing_without(off: &[Feature]) {
     let world = World::kubenet();
+    configured_without(&world, off);
     let untouched = world.snapshot();
     let (running, lost) = world.while_the_node_pings(|| world.start());
-    assert_lost("start", &lost, world.lost_by_queues(1));
+    assert_lost("start", &lost, world.lost_by_queues(1, off));
     let pod = Pod::new("pod-a");
     let ((), lost) = world.while_the_node_pings(|| drop(pod.added(&running)));
     assert_lossless("ADD", &lost);
@@ -84,7 +109,7 @@ pub(crate) fn the_node_loses_nothing_at_start_reload_stop_and_kill(_: PrivateNet
     assert_lossless("start after a kill", &lost);
     running.client.del(&pod.del()).expect("it goes");
     let (status, lost) = world.while_the_node_pings(|| running.stop());
-    assert_lost("stop", &lost, world.lost_by_queues(1));
+    assert_lost("stop", &lost, world.lost_by_queues(1, off));
     assert_eq!(status, Some(0));
     let eth0 = |lines: &[String]| -> Vec<String> {
         let at = lines.iter().position(|line| line.contains("\"eth0\""));
@@ -95,6 +120,36 @@ pub(crate) fn the_node_loses_nothing_at_start_reload_stop_and_kill(_: PrivateNet
         eth0(&untouched),
         "eth0 is as it was"
     );
+}
+
+/// Datagrams of the node's own that pass `eth0` each second.
+const STREAM: u64 = 10_000;
+
+/// What pings every millisecond could miss, ten times as much does not.
+pub(crate) fn nor_does_a_fast_stream_of_the_nodes_lose_any_by_a_table(_: PrivateNet) {
+    let world = World::kubenet();
+    let off = [Feature::Tcx];
+    configured_without(&world, &off);
+    if world.lost_by_queues(1, &off) + u64::from(!Facility::Nftables.is_allowed()) > 0 {
+        return println!("no table can be had here, or none is to be: nothing to look at");
+    }
+    let numbers = Numbers::start(&world.node, &world.far, world.other.into(), STREAM);
+    for _ in 0..3 {
+        let running = world.start();
+        let table = world.net().table(&name("eth0")).expect("told");
+        assert!(table.is_some_and(|table| table.at_work), "by a table");
+        let pod = Pod::new("pod-a");
+        pod.added(&running);
+        running.kill();
+        let running = world.start();
+        running.client.del(&pod.del()).expect("it goes");
+        assert_eq!(running.stop(), Some(0));
+        assert_eq!(world.net().table(&name("eth0")).expect("told"), None);
+    }
+    let arrived = numbers.stop();
+    println!("{arrived:?}");
+    assert_eq!((arrived.lost, arrived.twice), (0, 0), "{arrived:?}");
+    assert!(arrived.sent > 1000, "{arrived:?}");
 }
 
 fn assert_lossless(what: &str, report: &PingReport) {

@@ -269,16 +269,18 @@ pub(crate) fn the_memory_bound_is_told_at_the_start_and_shown(_: PrivateNet) {
     assert!(metrics.contains("tapline_memory_max_bytes "), "{metrics}");
 }
 
-/// By a program or by filters, as the kernel has them, with the rules that they carry.
+/// By a program, a table or filters, as the kernel has them, with the rules that they carry.
 pub(crate) fn steering_says_what_carries_it(_: PrivateNet) {
     let (world, device) = (World::kubenet(), name("eth0"));
     let config = world.config();
-    for off in ["", r#""features_off": ["tcx"],"#] {
+    let no_program = r#""features_off": ["tcx"],"#;
+    for off in ["", no_program, r#""features_off": ["tcx", "nftables"],"#] {
         world.configure(&config.replace(r#""policy""#, &format!(r#"{off} "policy""#)));
         let running = world.start();
         Pod::new("pod-a").added(&running);
         let net = world.net();
         let programs = net.programs(&device).expect("listed");
+        let table = net.table(&device).expect("listed");
         let held = net.filters(&device).expect("listed");
         let said = || -> serde_json::Value {
             let (_, steering) = told(&world, &["show", "steering", "--json"]);
@@ -298,22 +300,29 @@ pub(crate) fn steering_says_what_carries_it(_: PrivateNet) {
             [steered, "a copy of ARP replies to uplink0"],
             "{view}"
         );
-        match programs.as_slice() {
-            [program] if off.is_empty() => {
+        match (programs.as_slice(), table) {
+            ([program], None) if off.is_empty() => {
                 let what = format!("program {} (id {})", program.name, program.id);
                 assert_eq!((&view["by"], held.len()), (&"tcx".into(), 0), "{view}");
                 assert_eq!(carriers[0]["what"], what);
                 net.remove_programs(&device).expect("somebody may do that");
             }
             // The facility is off, or the kernel takes none here.
-            [] => {
+            ([], Some(table)) if off.is_empty() || off == no_program => {
+                let by = (&view["by"], &carriers[0]["what"], held.len());
+                let wanted = ("nftables".into(), "table netdev tapline-eth0".into());
+                assert_eq!(by, (&wanted.0, &wanted.1, 0), "{view}");
+                assert!(table.at_work);
+                net.remove_table(&device).expect("somebody may do that");
+            }
+            ([], None) => {
                 assert_eq!((&view["by"], held.len()), (&"clsact".into(), 2), "{view}");
                 let pref = format!("filter u32 pref {} fh ", held[0].priority);
                 let what = carriers[0]["what"].as_str().expect("text");
                 assert!(what.starts_with(&pref), "{view}");
                 net.remove_clsact(&device).expect("somebody may do that");
             }
-            _ => panic!("{programs:?} {view}"),
+            other => panic!("{other:?} {view}"),
         }
         // It asks the kernel, not its own memory.
         until("it is not put back", || said()["by"] == view["by"]);

@@ -1,6 +1,6 @@
-//! Numbered datagrams from pod to pod at a rate, each of which is to arrive once.
+//! Numbered datagrams from one to another at a rate, each of which is to arrive once.
 //!
-//! In: two pods and a rate. Out: how many were sent, lost and doubled.
+//! In: the networks of two, pods or nodes, and a rate. Out: how many were sent, lost and doubled.
 //! Never: sends more at once than `compare` does, so that what is lost was not lost by the sender: it
 //! does not make up for more than it missed within two turns, or one batch.
 
@@ -12,13 +12,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use control::devices::Netns;
 use nix::errno::Errno;
 use nix::sys::prctl::set_timerslack;
 use nix::sys::socket::{
     MsgFlags, MultiHeaders, SockaddrIn, recvmmsg, sendmmsg, setsockopt, sockopt,
 };
-
-use crate::world::Pod;
 
 /// Datagrams for one call.
 const BATCH: usize = 32;
@@ -49,13 +48,13 @@ pub(crate) struct Arrived {
 }
 
 impl Numbers {
-    pub(crate) fn start(from: &Pod, to: &Pod, at: IpAddr, rate: u64) -> Numbers {
-        let receiver = to.netns.run(|| UdpSocket::bind(SocketAddr::new(at, 0)));
+    pub(crate) fn start(from: &Netns, to: &Netns, at: IpAddr, rate: u64) -> Numbers {
+        let receiver = to.run(|| UdpSocket::bind(SocketAddr::new(at, 0)));
         let receiver = receiver.expect("a socket");
         // What waited in a ring comes all at once: what is lost here, no switch could help.
         setsockopt(&receiver.as_fd(), sockopt::RcvBufForce, &(64 << 20)).expect("this is a root");
         let target = receiver.local_addr().expect("bound");
-        let sender = from.netns.run(|| UdpSocket::bind("0.0.0.0:0"));
+        let sender = from.run(|| UdpSocket::bind("0.0.0.0:0"));
         let sender = sender.expect("a socket");
         sender.connect(target).expect("a route");
         let done = Arc::new(AtomicBool::new(false));
@@ -111,7 +110,7 @@ fn send(socket: &UdpSocket, rate: u64, stopped: &AtomicBool) -> (u64, Duration) 
                 [],
                 MsgFlags::empty(),
             );
-            let gone = gone.expect("nobody says that the pod is gone").count();
+            let gone = gone.expect("nobody says that the other is gone").count();
             sent += gone as u64;
             due -= gone;
         }

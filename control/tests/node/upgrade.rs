@@ -110,7 +110,7 @@ pub(crate) fn ten_upgrades_under_traffic_lose_no_frame(_: PrivateNet) {
     a.pings("10.244.0.7".parse().expect("an address"));
     let rate = std::env::var("TAPLINE_UPGRADE_RATE").map_or(Ok(RATE), |text| text.parse());
     let client = running.client.clone();
-    let numbers = Numbers::start(&a, &b, to_b, rate.expect("a number"));
+    let numbers = Numbers::start(&a.netns, &b.netns, to_b, rate.expect("a number"));
     let mut gaps = Vec::new();
     let mut served_by = running.child.id();
     for _ in 0..UPGRADES {

@@ -280,13 +280,18 @@ impl World {
         })
     }
 
-    /// How many of the node's own packets `changes` of the clsact of `eth0` may have cost: none where the
-    /// kernel takes programs, else one each, if the kernel counts them as its own drops. Whoever adds a
-    /// clsact to a device that is up, or removes one, has the kernel take its transmit queue away.
-    pub(crate) fn lost_by_queues(&self, changes: u64) -> u64 {
+    /// How many of the node's own packets `changes` of the clsact of `eth0` may have cost a daemon without
+    /// `off`: none where the kernel takes programs or tables, else one each, if the kernel counts them as
+    /// its own drops. Whoever adds a clsact to a device that is up, or removes one, has the kernel take its
+    /// transmit queue away.
+    pub(crate) fn lost_by_queues(&self, changes: u64, off: &[Feature]) -> u64 {
         let findings = control::node::features::probe().expect("a namespace to try in");
-        let tcx = |finding: &Finding| finding.feature == Feature::Tcx && finding.used;
-        if findings.iter().any(tcx) {
+        let beside = |finding: &Finding| {
+            matches!(finding.feature, Feature::Tcx | Feature::Nftables)
+                && finding.used
+                && !off.contains(&finding.feature)
+        };
+        if findings.iter().any(beside) {
             return 0;
         }
         let text = self
