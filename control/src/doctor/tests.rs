@@ -241,6 +241,22 @@ fn without_an_uplink_or_a_truth_nothing_can_be_attached() {
     assert_eq!(states(&found, "route_table"), [State::Good]);
 }
 
+#[test]
+fn a_table_that_nobody_keeps_is_named_with_what_takes_it_away() {
+    let root = Root::new("table");
+    let found = diagnose(&root, config(Plugin::Azure, ""), |net| {
+        eth0(net);
+        net.set_table_rules(&name("eth0"), &[]).unwrap();
+    });
+    let text = to_text(&found);
+    assert_eq!(states(&found, "filters"), [State::Warning], "{text}");
+    assert!(
+        text.contains("table netdev tapline-eth0 at eth0's ingress"),
+        "{text}"
+    );
+    assert_commands_exist(&text);
+}
+
 /// Where copies cannot be shown, `tcpdump` still runs, and shows less.
 #[test]
 fn what_a_listener_is_not_shown_is_said_with_what_shows_it() {

@@ -1,4 +1,4 @@
-//! Our filters on the uplink: put there at start, put back when somebody takes them, gone at the
+//! Our program, table or filters on the uplink: put there at start, put back when somebody takes them, gone at the
 //! end.
 //!
 //! In: an [`Uplink`], and the kernel's news of filters. Out: the filters as wanted, and [`Kept`].
@@ -6,7 +6,8 @@
 //!
 //! The kernel tells whoever listens of every change of a filter or a device, so what was taken is
 //! back within milliseconds. It does not tell everything: a qdisc that goes takes its filters along
-//! without a word, so there is a look every [`LOOK_MS`] besides.
+//! without a word, and of tables it tells elsewhere, amid all that kube-proxy writes; so there is a look
+//! every [`LOOK_MS`] besides.
 
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -226,7 +226,7 @@ pub(crate) fn a_bridge_is_adopted_confirmed_and_released(_: PrivateNet) {
     );
     let (status, told) = bridged.releases();
     assert_eq!(status, Some(0), "{told}");
-    assert!(bridged.is_a_bridge());
+    assert!(bridged.is_a_bridge() && !bridged.world.is_steered());
     assert_eq!(
         bridged.pods[0]
             .0

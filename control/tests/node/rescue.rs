@@ -118,6 +118,7 @@ fn aborts(
     all_reach(&pods, [to_a, to_b]);
     let stream = Stream::start(&pods[0], &pods[1], to_b);
     std::thread::sleep(Duration::from_millis(100));
+    assert!(machine.world.is_steered());
     breaks();
     machine.daemon.borrow_mut().take().expect("it runs").kill();
     let ends = supervised(machine);
@@ -136,6 +137,7 @@ fn aborts(
     let left = machine.world.devices();
     let ours = |device: &&String| device.starts_with("tap") || *device == "uplink0";
     assert_eq!(left.iter().filter(ours).count(), 0, "{left:?}");
+    assert!(!machine.world.is_steered(), "something is left on eth0");
     (ends, pods)
 }
 

@@ -306,6 +306,15 @@ impl World {
         changes.min(dropped.parse().expect("a number"))
     }
 
+    /// True if anything of ours stands at the ingress of `eth0`.
+    pub(crate) fn is_steered(&self) -> bool {
+        let (net, eth0) = (self.net(), name("eth0"));
+        let filters = net.filters(&eth0).expect("filters");
+        !net.programs(&eth0).expect("programs").is_empty()
+            || net.table(&eth0).expect("tables").is_some()
+            || filters.iter().any(|filter| filter.ours)
+    }
+
     /// The names of the node's devices that are ours.
     pub(crate) fn devices(&self) -> Vec<String> {
         let links = self.net().links().expect("links");

@@ -9,9 +9,9 @@
 //! Each rule bears a comment that tells its content, by which it is known again.
 //!
 //! Rules change in two steps: the new ones are put behind the old, and then the old ones go. One step
-//! would do by the kernel's word, but a frame that has begun on the rules of one generation looks its
-//! address up in the sets of the next, where those are not filled yet: it went to the node's kernel once
-//! in some hundred changes. Between the steps a frame that is to be doubled is so twice.
+//! is one by the kernel's word, but a frame that begins with the rules of one generation may look its
+//! address up in another, in which the new sets are not filled yet: under traffic one in some hundred
+//! changes let a frame go to the node's kernel. Between the steps a frame that is to be doubled is so twice.
 
 use std::io;
 
