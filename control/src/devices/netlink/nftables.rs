@@ -615,10 +615,9 @@ mod tests {
 
     #[test]
     fn a_range_to_the_last_address_has_no_end() {
-        let whole = elements(&[(0, u128::from(u32::MAX))], 4);
-        assert_eq!(whole.count(), 1);
-        let some = elements(&[(0, 5), (7, u128::MAX)], 16);
-        assert_eq!(some.count(), 3);
+        let count = |ranges: &[Range], length| elements(ranges, length).count();
+        assert_eq!(count(&[(0, u128::from(u32::MAX))], 4), 1);
+        assert_eq!(count(&[(0, 5), (7, u128::MAX)], 16), 3);
     }
 
     #[test]
@@ -628,35 +627,34 @@ mod tests {
             handle: 2,
             comment: rule.comment(),
         };
-        let mut table = Table {
+        let table = Table {
             name: "tapline-eth0".to_owned(),
             at_work: true,
             rules: table_rules(&rules).iter().map(found).collect(),
         };
         assert!(table.carries(&rules));
-        for other in [
+        let others = [
             to("10.20.0.0/25", Deed::Redirect(7)),
             to("10.20.0.0/24", Deed::Redirect(8)),
             to("10.20.0.0/24", Deed::Mirror(7)),
-        ] {
-            assert!(!table.carries(&[other]), "{other:?}");
-        }
-        assert!(!table.carries(&[rules[0], to("10.9.0.0/24", Deed::Mirror(7))]));
-        let made = |held, rules: &[Rule]| -> Vec<usize> {
+        ];
+        assert!(others.iter().all(|other| !table.carries(&[*other])));
+        assert!(!table.carries(&[rules[0], others[2]]));
+        let asleep = Table {
+            at_work: false,
+            ..table.clone()
+        };
+        assert!(!asleep.carries(&rules));
+        let lengths = |held, rules: &[Rule]| -> Vec<usize> {
             let steps = steps("eth0", held, rules).expect("possible");
             steps.iter().map(Vec::len).collect()
         };
         // A set, its elements and the rule, before the old one goes.
-        assert_eq!(
-            made(Some(&table), &[to("10.9.0.0/24", Deed::Mirror(7))]),
-            [3, 1]
-        );
-        assert_eq!(made(Some(&table), &[]), [1]);
-        assert_eq!(made(Some(&table), &rules), [0; 0]);
-        assert_eq!(made(None, &rules), [2 + 3]);
-        table.at_work = false;
-        assert!(!table.carries(&rules));
-        assert_eq!(made(Some(&table), &rules), [1 + 2 + 3]);
+        assert_eq!(lengths(Some(&table), &others[..1]), [3, 1]);
+        assert_eq!(lengths(Some(&table), &[]), [1]);
+        assert_eq!(lengths(Some(&table), &rules), [0; 0]);
+        assert_eq!(lengths(None, &rules), [2 + 3]);
+        assert_eq!(lengths(Some(&asleep), &rules), [1 + 2 + 3]);
         assert!(steps("eth0", None, &[to("10.0.0.0/8", Deed::Enter(7))]).is_err());
     }
 }
