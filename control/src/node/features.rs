@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::Ipv6Addr;
 use std::num::NonZeroU16;
 
 use dataplane::facility::Facility;
@@ -154,12 +154,13 @@ pub fn probe() -> Result<Vec<Finding>, DeviceError> {
 }
 
 /// Rules that need all that rules of steering can need.
-fn some_rules(device: u32) -> [Rule; 3] {
-    let prefix_v4 = Ipv4Net::new_assert(Ipv4Addr::LOCALHOST, 32);
+fn some_rules(device: u32) -> [Rule; 4] {
+    let prefixes_v4 = [1, 3].map(|last| Ipv4Net::new_assert([127, 0, 0, last].into(), 32));
     let prefix_v6 = Ipv6Net::new_assert(Ipv6Addr::LOCALHOST, 128);
     let rule = |frames, deed| Rule { frames, deed };
     [
-        rule(Match::Ipv4To(prefix_v4), Deed::Redirect(device)),
+        rule(Match::Ipv4To(prefixes_v4[0]), Deed::Redirect(device)),
+        rule(Match::Ipv4To(prefixes_v4[1]), Deed::Redirect(device)),
         rule(Match::Ipv6To(prefix_v6), Deed::Redirect(device)),
         rule(Match::Advertisement, Deed::Mirror(device)),
     ]

@@ -5,8 +5,8 @@
 //! Never: touches a table of another name, or leaves a moment in which a frame meets half of the rules.
 //!
 //! The chain runs behind the filters of a clsact and behind chains of other owners with the usual
-//! priorities. Prefixes are sets without a name, which nobody can change and which go with their rule.
-//! Each rule bears a comment that tells its content, by which it is known again.
+//! priorities. Addresses of more than one range are sets without a name, which nobody can change and which
+//! go with their rule. Each rule bears a comment that tells its content, by which it is known again.
 //!
 //! Rules change in two steps: the new ones are put behind the old, and then the old ones go. One step
 //! is one by the kernel's word, but a frame that begins with the rules of one generation may look its
@@ -202,11 +202,10 @@ impl TableRule {
 
     /// The steps of the rule; `set` is the number of its set in the batch.
     fn expressions(&self, set: u32) -> io::Result<Vec<Vec<u8>>> {
+        // What costs little comes first: most frames are for the node, and leave a rule there.
         let mut all = Vec::new();
         if let Some(protocol) = self.protocol {
-            // As it stands in the frame, so that a tag hides it as it does from a classifier.
-            all.push(payload(Base::Link, 12, 2));
-            all.push(equals(&protocol.to_be_bytes()));
+            all.extend([protocol_is_read(), equals(&protocol.to_be_bytes())]);
         }
         match &self.test {
             Test::Words(words) => {
@@ -216,10 +215,22 @@ impl TableRule {
                     all.push(equals(&value.to_be_bytes()));
                 }
             }
-            Test::Address { offset, length, .. } => {
+            Test::Address {
+                offset,
+                length,
+                ranges,
+            } => {
                 all.push(payload(Base::Network, *offset, *length));
-                all.push(looked_up(set));
+                all.push(match ranges.as_slice() {
+                    [range] => between(*range, *length),
+                    _ => looked_up(set),
+                });
             }
+        }
+        if let Some(protocol) = self.protocol {
+            // As it stands in the frame: a tag hides it, as it does from a classifier.
+            all.push(payload(Base::Link, 12, 2));
+            all.push(equals(&protocol.to_be_bytes()));
         }
         all.extend(match self.deed {
             Deed::Redirect(device) => [device_number(device), forwarded()],
@@ -230,10 +241,11 @@ impl TableRule {
         Ok(all)
     }
 
-    /// The set of its addresses, if it has one: the set, and what is in it.
+    /// The set of its addresses, if it has more than one range: the set, and what is in it.
     fn set(&self, table: &str, set: u32) -> Vec<Change> {
-        let Test::Address { length, ranges, .. } = &self.test else {
-            return Vec::new();
+        let (length, ranges) = match &self.test {
+            Test::Address { length, ranges, .. } if ranges.len() > 1 => (length, ranges),
+            _ => return Vec::new(),
         };
         // Numbers by which `nft` shows what they are: an IPv4 address, an IPv6 address.
         let key_type = if *length == 4 { 7 } else { 8 };
@@ -280,10 +292,7 @@ fn joined(mut ranges: Vec<Range>) -> Vec<Range> {
 
 /// The edges of ranges: where each begins, and where it is no more unless that is beyond all addresses.
 fn elements(ranges: &[Range], length: u32) -> impl Iterator<Item = Vec<u8>> {
-    let key = move |address: u128| {
-        let bytes = &address.to_be_bytes()[16 - length as usize..];
-        nested(kind::ELEMENT_KEY, &[attribute(kind::VALUE, bytes)])
-    };
+    let key = move |address| nested(kind::ELEMENT_KEY, &[value_of(address, length)]);
     let greatest = u128::MAX >> (128 - 8 * length);
     ranges.iter().flat_map(move |(first, last)| {
         let end =
@@ -293,6 +302,11 @@ fn elements(ranges: &[Range], length: u32) -> impl Iterator<Item = Vec<u8>> {
             .into_iter()
             .flatten()
     })
+}
+
+/// An address as it stands in a frame.
+fn value_of(address: u128, length: u32) -> Vec<u8> {
+    attribute(kind::VALUE, &address.to_be_bytes()[16 - length as usize..])
 }
 
 fn expression(name: &str, data: &[Vec<u8>]) -> Vec<u8> {
@@ -312,6 +326,21 @@ fn payload(base: Base, offset: u32, length: u32) -> Vec<u8> {
         number(4, length),
     ];
     expression("payload", &place)
+}
+
+/// Reads the protocol that the kernel takes the frame for (`NFT_META_PROTOCOL`).
+fn protocol_is_read() -> Vec<u8> {
+    expression("meta", &[number(1, REGISTER), number(2, 1)])
+}
+
+fn between((first, last): Range, length: u32) -> Vec<u8> {
+    let edges = [
+        number(1, REGISTER),
+        number(2, 0),
+        nested(3, &[value_of(first, length)]),
+        nested(4, &[value_of(last, length)]),
+    ];
+    expression("range", &edges)
 }
 
 fn equals(value: &[u8]) -> Vec<u8> {
@@ -650,11 +679,12 @@ mod tests {
             steps.iter().map(Vec::len).collect()
         };
         // A set, its elements and the rule, before the old one goes.
-        assert_eq!(lengths(Some(&table), &others[..1]), [3, 1]);
+        let two = [others[0], to("10.9.0.0/24", Deed::Redirect(7))];
+        assert_eq!(lengths(Some(&table), &two), [3, 1]);
         assert_eq!(lengths(Some(&table), &[]), [1]);
         assert_eq!(lengths(Some(&table), &rules), [0; 0]);
-        assert_eq!(lengths(None, &rules), [2 + 3]);
-        assert_eq!(lengths(Some(&asleep), &rules), [1 + 2 + 3]);
+        assert_eq!(lengths(None, &rules), [2 + 1]);
+        assert_eq!(lengths(Some(&asleep), &rules), [1 + 2 + 1]);
         assert!(steps("eth0", None, &[to("10.0.0.0/8", Deed::Enter(7))]).is_err());
     }
 }
