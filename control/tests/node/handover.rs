@@ -72,6 +72,11 @@ impl Gap {
         });
     }
 
+    fn count(&self) -> u64 {
+        let heard = self.0.lock().expect("ours").as_ref().map(|one| one.numbers);
+        heard.flatten().map_or(0, |(_, _, count)| count)
+    }
+
     /// Nothing heard up to now counts as well.
     fn end(&self) -> Heard {
         let ended = self.0.lock().expect("ours").take();
@@ -165,6 +170,17 @@ fn while_done(what: &str, questions: &[Questions], work: impl FnOnce()) -> Durat
     let started = Instant::now();
     work();
     let took = started.elapsed();
+    // More than was on its way: a gap that is still open at the end may be short.
+    let counts = || {
+        questions
+            .iter()
+            .map(|one| one.there.count().min(one.back.count()))
+    };
+    let so_far: Vec<u64> = counts().collect();
+    until(&format!("{what}: everybody is heard"), || {
+        let mut now = counts().zip(&so_far);
+        now.all(|(now, so_far)| now > so_far + 20)
+    });
     std::thread::sleep(SETTLE);
     let mut longest = Duration::ZERO;
     let mut lost = 0;

@@ -11,13 +11,19 @@ use control::devices::Netlink;
 use control::lab::privilege::PrivateNet;
 use control::lab::probe::capture::{Capture, Captured, Recording};
 use control::lab::probe::ping::{PingSpec, ping};
+use dataplane::capture::CAPTURES_MAX;
 use dataplane::port::packet::PacketPort;
 
 use crate::counters::flood;
 use crate::world::{Pod, Running, World, address, name, until};
 
-/// Times that somebody listens, between two measurements each.
-const LISTENS: usize = if cfg!(debug_assertions) { 5 } else { 25 };
+/// Times that somebody listens, between two measurements each. More than a switch serves at once: were
+/// the copying to go on when nobody listens, the next listener would be shown nothing.
+const LISTENS: usize = if cfg!(debug_assertions) {
+    CAPTURES_MAX + 1
+} else {
+    25
+};
 /// By how much the rate may differ, in percent, unless `TAPLINE_LISTEN_PERCENT` says otherwise: what a
 /// machine that does much else, or a debug build, makes of two measurements.
 const DIFFERS: f64 = 30.0;
