@@ -5,8 +5,8 @@
 //! Never: asks the machine's systemd or dpkg: a program in their place notes what it is asked.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -40,6 +40,22 @@ fn script(machine: &Machine, name: &str, words: &[&str]) -> Vec<String> {
     assert_eq!(said, "", "{name} {words:?}");
     let text = fs::read_to_string(asked).expect("ours");
     text.lines().map(str::to_owned).collect()
+}
+
+/// The links that `systemctl enable` makes, by the unit's own lines.
+fn who_wants_the_unit() -> Vec<PathBuf> {
+    let packaging = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging");
+    let unit = fs::read_to_string(packaging.join("systemd/tapline.service")).expect("a unit");
+    let wanted_by = unit.lines().find_map(|line| line.strip_prefix("WantedBy="));
+    let link = |target: &str| {
+        let folder = format!("/etc/systemd/system/{target}.wants");
+        fs::create_dir_all(&folder).expect("ours");
+        let link = Path::new(&folder).join("tapline.service");
+        symlink("/lib/systemd/system/tapline.service", &link).expect("ours");
+        link
+    };
+    let targets = wanted_by.expect("it is wanted").split_whitespace();
+    targets.map(link).collect()
 }
 
 pub(crate) fn an_upgrade_of_the_package_loses_no_frame_and_its_removal_stops_the_daemon(
@@ -94,8 +110,10 @@ pub(crate) fn an_upgrade_of_the_package_loses_no_frame_and_its_removal_stops_the
     let asked = script(&machine, "prerm", &["remove"]);
     assert_eq!(asked, ["stop tapline.service"]);
     let state = Path::new(control::config::STATE_DIR);
+    let wanted = who_wants_the_unit();
     script(&machine, "postrm", &["remove"]);
-    assert!(state.exists(), "it may come again");
+    let there = |path: &Path| path.symlink_metadata().is_ok();
+    assert!(state.exists() && wanted.iter().all(|path| there(path)));
     script(&machine, "postrm", &["purge"]);
-    assert!(!state.exists(), "and nothing is left");
+    assert!(!state.exists() && !wanted.iter().any(|path| there(path)));
 }
