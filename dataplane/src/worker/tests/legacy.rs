@@ -4,7 +4,9 @@
 //! the same, and neither a frame nor a count twice.
 
 use super::*;
+use crate::frame::tuple::{Ports, Stage, Tuple};
 use crate::tables::neighbour::state::State;
+use crate::tables::returns::{About, Carrier, Entry};
 
 const NEXT: &str = "10.20.0.5";
 
@@ -71,6 +73,40 @@ fn who_had_answered_is_good_to_use_at_once_and_is_asked_when_used() {
     assert_eq!(seen.target, FABRIC);
     let known = new.worker.neighbours().next().expect("one");
     assert_eq!(known.state, State::Delay);
+}
+
+/// A switch that follows another is told of a place before it has the port for it.
+#[test]
+fn a_port_that_takes_nobodys_place_keeps_what_was_told_of_it_and_one_that_does_keeps_nothing() {
+    let mut new = Rig::new(&kubenet());
+    new.worker.detach(port(B));
+    let station = Station::new(STRANGER).expect("a station");
+    new.worker.fdb().learn(station, port(B), Tick(0));
+    let tuple = Tuple {
+        source: ip("10.0.0.10").into(),
+        target: ip("10.244.1.7").into(),
+        protocol: 6,
+        ports: Ports::Known(80, 5000),
+    };
+    let entry = Entry {
+        about: About::Tuple(tuple),
+        carrier: Carrier::Host,
+        stage: Stage::Open,
+        port: port(B),
+        age_seconds: 1,
+        seconds_left: 60,
+    };
+    new.worker.returns().recall(&entry, Tick(1000));
+    let known = |rig: &Rig| {
+        let returns = rig.worker.returns();
+        (rig.worker.fdb().find(STRANGER), returns.carrier(&tuple))
+    };
+    let told = (Some(port(B)), Some(Carrier::Host));
+    assert_eq!(known(&new), told);
+    assert!(new.worker.attach(port(B), pair(1).0).is_none());
+    assert_eq!(known(&new), told);
+    assert!(new.worker.attach(port(B), pair(1).0).is_some());
+    assert_eq!(known(&new), (None, None));
 }
 
 #[test]
