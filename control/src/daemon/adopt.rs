@@ -158,6 +158,11 @@ impl Core {
         kept.confirm_by = Some(boot_clock() + within.max(1));
         self.keep_bridge(&kept)?;
         self.move_over(&steps, found)?;
+        // The operator's time begins when there is something to look at. What is on disk is sooner.
+        kept.confirm_by = Some(boot_clock() + within.max(1));
+        if let Err(error) = self.keep_bridge(&kept) {
+            tracing::warn!("{error}");
+        }
         for station in &observed.stations {
             self.import(&observed, station.mac, station.device);
         }
@@ -208,7 +213,10 @@ impl Core {
             Ok(())
         });
         if let Err(failures) = moved {
-            self.forget_bridge();
+            // With more than the step itself, the way back has failed, too: the next start tries again.
+            if failures.len() == 1 {
+                self.forget_bridge();
+            }
             return Err(failed("the bridge was not adopted", &failures));
         }
         if let Some(name) = self.beside.take() {
@@ -347,7 +355,11 @@ impl Core {
                 confirm_by: None,
             });
         }
-        self.keep_bridge(&kept)?;
+        // A crash between two steps must find its way to the end.
+        let mut going = kept.clone();
+        going.pods = pods_now(&kept, self.attachments.values(), &self.settings.host);
+        going.confirm_by = Some(boot_clock());
+        self.keep_bridge(&going)?;
         let held = holders_now(self.attachments.values());
         let gone = gone_since(&kept, &held);
         self.walk_back(&steps)?;
@@ -375,10 +387,13 @@ impl Core {
         self.mirror();
         self.adoption = None;
         self.attachments.clear();
-        self.forget_bridge();
+        if back.is_ok() {
+            self.forget_bridge();
+        }
         self.keep_or_complain();
-        self.publish()?;
-        back.map_err(|failures| failed("not all went back to the bridge", &failures))
+        let published = self.publish();
+        back.map_err(|failures| failed("not all went back to the bridge", &failures))?;
+        Ok(published?)
     }
 
     /// An adoption that nobody confirmed in time goes back.
@@ -710,7 +725,7 @@ fn go_back(net: &Netlink, kept: &Kept, steps: &[Step]) -> Result<(), ApiError> {
 }
 
 /// An adoption that a crash cut short, or that nobody confirmed before one, is undone before
-/// anything else: traffic may hang on a switch that is no more.
+/// anything else, and a release goes on to its end: traffic may hang on a switch that is no more.
 ///
 /// # Errors
 /// What could not be undone.
@@ -726,7 +741,7 @@ pub(super) fn undo_what_was_cut_short(net: &Netlink, store: &Store) -> Result<()
     if adopted && in_time {
         return Ok(());
     }
-    tracing::warn!("an adoption did not come to its end, and is undone");
+    tracing::warn!("an adoption or a release did not come to its end: the pods go to the bridge");
     let steps = kept.handover(kept.pods.clone(), None).steps();
     if let Err(error) = go_back(net, &kept, &steps) {
         tracing::error!("{error}");

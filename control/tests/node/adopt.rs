@@ -261,6 +261,40 @@ pub(crate) fn an_adoption_that_nobody_confirms_goes_back(_: PrivateNet) {
     bridged.all_reach("after a crash, and nobody confirmed");
 }
 
+/// Wherever it was cut short, and also where it was not.
+pub(crate) fn a_release_that_a_crash_cuts_short_goes_on_to_its_end(_: PrivateNet) {
+    let bridged = Bridged::new();
+    let mut running = bridged.start();
+    for after in [5, 15, 25, 40, 60].map(Duration::from_millis) {
+        bridged.adopt(&["--confirm-within", "0"]);
+        let begun = bridged
+            .world
+            .net()
+            .link(&name("cbr0"))
+            .expect("there")
+            .index;
+        std::thread::scope(|scope| {
+            let releases = scope.spawn(|| bridged.releases());
+            until("the host port gives the name back", || {
+                let named = bridged.world.net().find_link(&name("cbr0"));
+                named
+                    .expect("answers")
+                    .is_none_or(|link| link.index != begun)
+            });
+            std::thread::sleep(after);
+            running.kill();
+            println!("{after:?}: {:?}", releases.join().expect("it ends").0);
+        });
+        running = bridged.start();
+        assert!(bridged.is_a_bridge());
+        bridged.all_reach(&format!("after a crash {after:?} into the release"));
+        let left = bridged.world.devices();
+        let ours = |device: &&String| device.starts_with("tap") || *device == "uplink0";
+        assert_eq!(left.iter().filter(ours).count(), 0, "{left:?}");
+    }
+    assert_eq!(running.stop(), Some(0));
+}
+
 pub(crate) fn a_rescue_needs_no_daemon(_: PrivateNet) {
     let bridged = Bridged::new();
     let running = bridged.start();

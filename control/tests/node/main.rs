@@ -56,6 +56,7 @@ macro_rules! tests {
 tests! {
     adopt::a_bridge_is_adopted_confirmed_and_released,
     adopt::an_adoption_that_nobody_confirms_goes_back,
+    adopt::a_release_that_a_crash_cuts_short_goes_on_to_its_end,
     adopt::a_rescue_needs_no_daemon,
     adopt::a_node_that_never_had_a_bridge_is_rescued_too,
     adopt_azure::a_bridge_that_holds_the_nic_is_adopted_and_given_back_by_a_daemon,
