@@ -25,16 +25,19 @@ pub enum Facility {
     Tcx,
     /// A table of the packet filter on a device's ingress (nftables with `fwd` and `dup`, Linux 4.5).
     Nftables,
+    /// A slice of its own for a worker's thread (`sched_setattr`, Linux 6.12).
+    ShortSlice,
 }
 
 impl Facility {
     /// All of them.
-    pub const ALL: [Facility; 5] = [
+    pub const ALL: [Facility; 6] = [
         Facility::MultiQueue,
         Facility::IoUring,
         Facility::Uso,
         Facility::Tcx,
         Facility::Nftables,
+        Facility::ShortSlice,
     ];
 
     /// Its name in configurations.
@@ -46,6 +49,7 @@ impl Facility {
             Facility::Uso => "uso",
             Facility::Tcx => "tcx",
             Facility::Nftables => "nftables",
+            Facility::ShortSlice => "short_slice",
         }
     }
 
@@ -99,6 +103,6 @@ mod tests {
             Facility::Uso.bit() | Facility::IoUring.bit()
         );
         let all = Facility::ALL.iter().fold(0, |bits, f| bits | f.bit());
-        assert_eq!((named("all"), all), (all, 0b1_1111));
+        assert_eq!((named("all"), all), (all, 0b11_1111));
     }
 }

@@ -215,7 +215,7 @@ tapline.json:18:3: policy: 'off' is none of: auto, via-host, none
 tapline.json:19:3: workers: expected a whole number from 1 to 64, found 65
 tapline.json:19:30: cpus[1]: expected a whole number below 1024
 tapline.json:19:36: cpus[2]: comes twice
-tapline.json:20:27: features_off[1]: 'warp' is none of: multi_queue, io_uring, uso, tcx, nftables
+tapline.json:20:27: features_off[1]: 'warp' is none of: multi_queue, io_uring, uso, tcx, nftables, short_slice
 tapline.json:21:3: state_dir: 'var/lib/tapline' is not an absolute path
 tapline.json:22:15: metrics.listen: 'localhost:9469' is no address and port such as 127.0.0.1:9469
 tapline.json:24:3: log: given twice";

@@ -11,6 +11,7 @@ use std::num::NonZeroU16;
 
 use dataplane::facility::Facility;
 use dataplane::port::tap::{Queues, TapPort};
+use dataplane::switch;
 use ipnet::{Ipv4Net, Ipv6Net};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -41,16 +42,20 @@ pub enum Feature {
     /// Without it, and without `tcx`, one is added, for which the kernel takes the transmit queue away for
     /// a moment.
     Nftables,
+    /// A short slice of the processor for a worker's thread. Without it a frame may wait for one of the
+    /// kernel's usual slices, some milliseconds, where other programs want the same processor.
+    ShortSlice,
 }
 
 impl Feature {
     /// All of them.
-    pub const ALL: [Feature; 5] = [
+    pub const ALL: [Feature; 6] = [
         Feature::MultiQueue,
         Feature::IoUring,
         Feature::Uso,
         Feature::Tcx,
         Feature::Nftables,
+        Feature::ShortSlice,
     ];
 
     /// Its name in the configuration.
@@ -68,6 +73,7 @@ impl Feature {
             Feature::Uso => "Linux 6.2, TUN_F_USO4",
             Feature::Tcx => "Linux 6.6, BPF_TCX_INGRESS",
             Feature::Nftables => "Linux 4.5, nft_fwd_netdev and nft_dup_netdev",
+            Feature::ShortSlice => "Linux 6.12, sched_setattr",
         }
     }
 
@@ -78,6 +84,7 @@ impl Feature {
             Feature::Uso => Facility::Uso,
             Feature::Tcx => Facility::Tcx,
             Feature::Nftables => Facility::Nftables,
+            Feature::ShortSlice => Facility::ShortSlice,
         }
     }
 }
@@ -150,6 +157,7 @@ pub fn probe() -> Result<Vec<Finding>, DeviceError> {
             let rules = net.index(&tap).map(some_rules);
             rules.is_ok_and(|rules| net.set_table_rules(&tap, &rules).is_ok())
         }),
+        find(Feature::ShortSlice, &switch::has_short_slices),
     ])
 }
 

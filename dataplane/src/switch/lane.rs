@@ -22,6 +22,8 @@ use crate::addr::PortId;
 use crate::capture::Capture;
 use crate::clock::Monotonic;
 use crate::conflict::Conflicts;
+use crate::facility::Facility;
+use crate::port::sys::sched;
 use crate::port::{BURST_FRAMES, Port};
 use crate::stats::{Board, Ledger};
 use crate::sync::Arc;
@@ -39,6 +41,10 @@ const FRAMES_MAX: usize = BURST_FRAMES;
 /// Rounds of a spinning thread between two looks at the readiness queue; in the others it asks the
 /// ports that spoke lately, where the next frame most likely is.
 const ROUNDS_MAX: usize = 4;
+
+/// A frame waits for at most about so long where the worker's processor has other programs to run: the
+/// shortest slice that the kernel grants. Its usual one is a few milliseconds. The share stays the same.
+const SLICE: Duration = Duration::from_micros(100);
 
 /// Sleep at most this long, so that timers of the slow path run.
 const SLEEP_MAX: Duration = Duration::from_millis(100);
@@ -196,6 +202,10 @@ impl<P: Port + Send + 'static> Lane<P> {
         let (tell, told) = bounded(1);
         let thread = named.spawn(move || {
             let kept = cpu.map_or(Ok(()), Cpu::keep_here);
+            if Facility::ShortSlice.is_allowed() {
+                // A kernel that refuses it has one slice for all threads, and frames wait longer.
+                let _ = sched::slice(SLICE);
+            }
             let runs = kept.is_ok();
             let _ = tell.send(kept);
             if runs {

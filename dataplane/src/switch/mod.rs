@@ -23,6 +23,7 @@ use crate::capture::Capture;
 use crate::conflict::Conflict;
 use crate::gossip::Gossip;
 use crate::port::Port;
+use crate::port::sys::sched;
 use crate::snapshot::Publisher;
 use crate::stats::{Board, Counts, Drops, Ledger, PortCounts};
 use crate::sync::Arc;
@@ -37,6 +38,12 @@ use lane::{Door, Lane};
 /// How long a thread looks again before it sleeps: a round trip between two pods of one node is
 /// 10 to 20 microseconds, so a flow that is being answered is caught awake.
 pub const SPIN_DEFAULT: Duration = Duration::from_micros(50);
+
+/// Whether the kernel lets a worker's thread have a short slice (Linux 6.12 and later do).
+#[must_use]
+pub fn has_short_slices() -> bool {
+    sched::is_known()
+}
 
 /// How a switch is to run.
 #[derive(Clone, Debug)]

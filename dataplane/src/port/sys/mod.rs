@@ -7,6 +7,7 @@
 
 pub mod bpf;
 pub(crate) mod packet;
+pub(crate) mod sched;
 pub(crate) mod tun;
 pub(crate) mod uring;
 pub mod xtables;
