@@ -149,49 +149,6 @@ fn the_daemons_unit_bounds_and_allows_what_its_comments_say() {
     }
 }
 
-/// As systemd itself reads them, in a folder that has what they name.
-#[test]
-fn systemd_understands_every_line_of_the_units() {
-    let root = tempfile::tempdir().unwrap();
-    let units = root.path().join("etc/systemd/system");
-    fs::create_dir_all(&units).unwrap();
-    let mut names = Vec::new();
-    for file in fs::read_dir(folder().join("systemd")).unwrap().flatten() {
-        fs::copy(file.path(), units.join(file.file_name())).unwrap();
-        names.push(file.file_name());
-    }
-    assert_eq!(names.len(), 2, "{names:?}");
-    for target in [
-        "basic",
-        "sysinit",
-        "shutdown",
-        "multi-user",
-        "network-online",
-    ] {
-        let text = "[Unit]\nDescription=of the system\n";
-        fs::write(units.join(format!("{target}.target")), text).unwrap();
-    }
-    for program in ["usr/bin/tapline", "bin/kill"] {
-        use std::os::unix::fs::PermissionsExt;
-        let path = root.path().join(program);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(&path, "#!/bin/sh\n").unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
-    }
-    let verified = Command::new("systemd-analyze")
-        .args(["verify", "--man=no", "--root"])
-        .arg(root.path())
-        .args(&names)
-        .output();
-    let Ok(verified) = verified else {
-        println!("skipped: there is no systemd-analyze here");
-        return;
-    };
-    // A line that it ignores is told, and no error to it.
-    let said = String::from_utf8_lossy(&verified.stderr);
-    assert!(verified.status.success() && said.is_empty(), "{said}");
-}
-
 #[test]
 fn networkd_keeps_off_every_device_that_is_made() {
     let file = unit("networkd/10-tapline.network");

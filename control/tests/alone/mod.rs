@@ -6,16 +6,38 @@
 //! namespace can only be entered alone, and the usual harness starts each test on a thread.
 //!
 //! Where neither root nor user namespaces are to be had, or `/dev/net/tun` does not open, a test
-//! fails and says so.
+//! fails and says so. One that needs a program of others which is not installed is [`not_tried`]: it is
+//! counted as ignored, and on CI (`CI` is set) as failed.
 
 use std::ffi::OsString;
-use std::process::{Command, ExitCode};
+use std::process::{Command, ExitCode, ExitStatus};
 use std::time::{Duration, Instant};
 
 use control::lab::privilege::{self, PrivateNet};
 
 /// The word before the name of the one test that a process is to run.
 const ONE: &str = "--one";
+
+/// The exit status of a test that was not tried, as test harnesses of many projects have it.
+const NOT_TRIED: u8 = 77;
+
+/// How a test ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Passed,
+    Failed,
+    NotTried,
+}
+
+impl End {
+    fn of(status: ExitStatus, on_ci: bool) -> End {
+        match status.code() {
+            Some(0) => End::Passed,
+            Some(code) if code == i32::from(NOT_TRIED) && !on_ci => End::NotTried,
+            _ => End::Failed,
+        }
+    }
+}
 
 /// A test, by name.
 pub(crate) type Test = (&'static str, fn(PrivateNet));
@@ -47,25 +69,39 @@ fn run_all(tests: &[Test], arguments: &[OsString], patience: Duration) -> ExitCo
         .filter(|name| words.is_empty() || words.iter().any(|word| name.contains(word)))
         .collect();
     println!("\nrunning {} tests", chosen.len());
-    let (passed, failed): (Vec<&str>, Vec<&str>) =
-        chosen.into_iter().partition(|name| passes(name, patience));
-    for name in &failed {
+    let ends: Vec<(&str, End)> = chosen
+        .into_iter()
+        .map(|name| (name, run(name, patience)))
+        .collect();
+    let all = |wanted: End| ends.iter().filter(move |(_, end)| *end == wanted);
+    for (name, _) in all(End::Failed) {
         println!("failed: {name}");
     }
+    for (name, _) in all(End::NotTried) {
+        println!("not tried: {name}");
+    }
+    let count = |end| all(end).count();
+    let (passed, failed, ignored) = (count(End::Passed), count(End::Failed), count(End::NotTried));
     // The words of cargo's own runner, so that whoever counts its tests counts these.
-    let verdict = if failed.is_empty() { "ok" } else { "FAILED" };
-    let (passed, lost) = (passed.len(), failed.len());
+    let verdict = if failed == 0 { "ok" } else { "FAILED" };
     println!(
-        "\ntest result: {verdict}. {passed} passed; {lost} failed; 0 ignored; 0 measured; 0 filtered out"
+        "\ntest result: {verdict}. {passed} passed; {failed} failed; {ignored} ignored; 0 measured; 0 filtered out"
     );
-    if failed.is_empty() {
+    if failed == 0 {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
     }
 }
 
-fn passes(name: &str, patience: Duration) -> bool {
+/// Ends a test for which a program of others would be needed, and says which.
+#[allow(dead_code, reason = "not every test program has such a test")]
+pub(crate) fn not_tried(lacks: &str) -> ! {
+    eprintln!("not tried: {lacks}");
+    std::process::exit(NOT_TRIED.into())
+}
+
+fn run(name: &str, patience: Duration) -> End {
     let mut child = Command::new("/proc/self/exe")
         .args([ONE, name])
         .spawn()
@@ -81,12 +117,17 @@ fn passes(name: &str, patience: Duration) -> bool {
             None => std::thread::sleep(Duration::from_millis(5)),
         }
     };
-    let verdict = if status.success() { "ok" } else { "FAILED" };
+    let end = End::of(status, std::env::var_os("CI").is_some());
+    let verdict = match end {
+        End::Passed => "ok",
+        End::Failed => "FAILED",
+        End::NotTried => "ignored",
+    };
     println!(
         "test {name} ... {verdict} ({:.1} s)",
         started.elapsed().as_secs_f32()
     );
-    status.success()
+    end
 }
 
 /// Leaves the machine's network and runs one test. A panic is this process's failure.

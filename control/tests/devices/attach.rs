@@ -18,6 +18,7 @@ use control::devices::tap::TapSpec;
 use control::devices::{DeviceError, Netlink};
 use dataplane::addr::Mac;
 
+use crate::alone::not_tried;
 use crate::support::{
     Wire, arp, devices, ethernet, fresh, link, name, nd, packet_counts, running, snapshot, udp,
     udp6,
@@ -549,7 +550,7 @@ pub(crate) fn steering_changes_in_place_and_leaves_others_filters_alone() {
 }
 
 /// Another owner's filters are put there by `tc`, whose eyes also read ours. Without `tc` there is
-/// nobody to be that owner, and nothing to show.
+/// nobody to be that owner.
 pub(crate) fn filters_of_another_owner_outlive_ours() {
     let (node, _nic) = node_with_nic();
     let tc = |arguments: &str| {
@@ -560,7 +561,7 @@ pub(crate) fn filters_of_another_owner_outlive_ours() {
         })
     };
     if tc("-V").is_err() {
-        return eprintln!("no tc here");
+        not_tried("there is no tc here");
     }
     tc("qdisc add dev eth0 clsact").expect("runs");
     // One at a priority of our own, one at another's.

@@ -13,6 +13,7 @@ use control::devices::tap::TapSpec;
 use control::steer::agents::{self, AgentChain};
 use control::steer::{Cover, Keeper};
 
+use crate::alone::not_tried;
 use crate::nft::{self, Chain};
 use crate::support::{Wire, fresh, name, running};
 
@@ -214,7 +215,7 @@ pub(crate) fn chains_of_policy_agents_are_found() {
     assert_eq!(agents::look(node.namespace()).found, []);
 }
 
-/// Chains that `iptables-legacy` made. Without it there is nobody to make them, and nothing to show.
+/// Chains that `iptables-legacy` made. Without it there is nobody to make them.
 pub(crate) fn chains_of_policy_agents_are_found_in_the_older_tables_too() {
     let node = fresh("node-0");
     for (program, chain, agent) in [
@@ -227,7 +228,7 @@ pub(crate) fn chains_of_policy_agents_are_found_in_the_older_tables_too() {
             node.namespace().run(|| command.output())
         };
         if run("-N harmless").is_err() {
-            return eprintln!("no {program} here");
+            not_tried(&format!("there is no {program} here"));
         }
         let before = agents::look(node.namespace());
         let made = run(&format!("-N {chain}")).expect("it ran before");

@@ -317,13 +317,17 @@ pub(crate) fn every_carrier_steers_as_the_plain_model_says() {
     }
 }
 
-/// Programs are for newer kernels than those that tables are for. False where tables are off, too.
-fn only_tables() -> bool {
+/// Programs are for newer kernels than those that tables are for. False where tables are switched off as
+/// well: then none is put, and that is all there is to see.
+fn only_tables(node: &Node) -> bool {
     Facility::Tcx.forbid();
-    if !Facility::Nftables.is_allowed() {
-        println!("tables are switched off: nothing to look at");
+    if Facility::Nftables.is_allowed() {
+        return true;
     }
-    Facility::Nftables.is_allowed()
+    let uplink = by_target();
+    uplink.attach(&node.net).expect("attached");
+    assert_eq!(node.steered_by(&uplink), [CLSACT]);
+    false
 }
 
 /// Milliseconds until a table carries `uplink`; a second at most.
@@ -342,10 +346,10 @@ fn carried_within_a_second(node: &Node, uplink: &Uplink) -> u128 {
 }
 
 pub(crate) fn a_table_that_is_taken_is_back_within_a_second_and_gone_at_the_end() {
-    if !only_tables() {
+    let node = Node::new();
+    if !only_tables(&node) {
         return;
     }
-    let node = Node::new();
     let (eth0, here) = (name("eth0"), node.net.namespace());
     let uplink = by_target();
     let keeper = Keeper::start(here, uplink.clone()).expect("attached");
@@ -411,10 +415,10 @@ pub(crate) fn a_table_that_is_taken_is_back_within_a_second_and_gone_at_the_end(
 
 /// A pod that is steered before a change and after it is steered at every moment.
 pub(crate) fn a_table_changes_under_traffic_and_no_frame_escapes() {
-    if !only_tables() {
+    let node = Node::new();
+    if !only_tables(&node) {
         return;
     }
-    let node = Node::new();
     let many = by_target();
     let few = uplink(&["10.20.0.8/29"], &[], ArpSteering::ByTarget(Vec::new()));
     many.attach(&node.net).expect("attached");
@@ -455,10 +459,11 @@ pub(crate) fn a_table_changes_under_traffic_and_no_frame_escapes() {
 }
 
 pub(crate) fn a_table_waits_for_its_device_and_goes_without_it() {
-    if !only_tables() {
+    let node = Node::new();
+    if !only_tables(&node) {
         return;
     }
-    let Node { net, wire, rest } = Node::new();
+    let Node { net, wire, rest } = node;
     let uplink = by_target();
     let keeper = Keeper::start(net.namespace(), uplink.clone()).expect("attached");
     drop(wire);

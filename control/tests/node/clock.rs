@@ -11,6 +11,7 @@ use std::process::{Command, Stdio};
 use control::lab::privilege::PrivateNet;
 use control::node::standin::Manners;
 
+use crate::alone::not_tried;
 use crate::world::{Pod, Running, World, address};
 
 /// Seconds that the clocks of successive daemons are ahead of the machine's: years ahead, then as it is,
@@ -57,7 +58,7 @@ fn started(world: &World, ahead: i64) -> Running {
 pub(crate) fn clocks_that_jump_between_daemons_cost_no_pod_and_no_address(_: PrivateNet) {
     let tried = unshare(1).arg("true").output();
     if !tried.is_ok_and(|tried| tried.status.success()) {
-        return eprintln!("no time namespaces here");
+        not_tried("there are no time namespaces here, or no unshare that makes them");
     }
     let world = World::azure();
     let _wireserver = world.wireserver(Manners::Good);

@@ -20,7 +20,7 @@ use control::lab::privilege::PrivateNet;
 use crate::adopt::Bridged as Kubenet;
 use crate::adopt_azure::Bridged as Azure;
 use crate::life::Load;
-use crate::world::{Pod, World, name, until};
+use crate::world::{Pod, World, is_steered, name, until};
 
 /// Where nothing is said: a second and a half, as on a machine that builds something beside the tests.
 const ALLOWED: Duration = Duration::from_millis(1500);
@@ -293,16 +293,10 @@ pub(crate) fn nothing_is_steered_to_a_port_that_is_not_open(_: PrivateNet) {
     let adopted = &AtomicBool::new(false);
     let open = std::thread::scope(|scope| {
         let open_at_first_sight = scope.spawn(move || {
-            let (nic, port) = (name("eth0"), name("uplink0"));
-            let is_steered = || {
-                let filters = watched.filters(&nic).expect("a list");
-                let programs = watched.programs(&nic).expect("a list");
-                !programs.is_empty() || filters.iter().any(|filter| filter.ours)
-            };
-            while !is_steered() {
+            while !is_steered(&watched) {
                 assert!(!adopted.load(Ordering::Relaxed), "nothing was steered");
             }
-            watched.link(&port).expect("it is there").running
+            watched.link(&name("uplink0")).expect("it is there").running
         });
         bridged.adopt(&["--confirm-within", "0"]);
         adopted.store(true, Ordering::Relaxed);

@@ -130,14 +130,13 @@ pub(crate) fn nor_does_a_fast_stream_of_the_nodes_lose_any_by_a_table(_: Private
     let world = World::kubenet();
     let off = [Feature::Tcx];
     configured_without(&world, &off);
-    if world.lost_by_queues(1, &off) + u64::from(!Facility::Nftables.is_allowed()) > 0 {
-        return println!("no table can be had here, or none is to be: nothing to look at");
-    }
+    // Where tables are switched off as well, none is put, and each clsact costs what it costs.
+    let by_table = Facility::Nftables.is_allowed();
     let numbers = Numbers::start(&world.node, &world.far, world.other.into(), STREAM);
     for _ in 0..3 {
         let running = world.start();
         let table = world.net().table(&name("eth0")).expect("told");
-        assert!(table.is_some_and(|table| table.at_work), "by a table");
+        assert_eq!(table.is_some_and(|table| table.at_work), by_table);
         let pod = Pod::new("pod-a");
         pod.added(&running);
         running.kill();
@@ -148,7 +147,8 @@ pub(crate) fn nor_does_a_fast_stream_of_the_nodes_lose_any_by_a_table(_: Private
     }
     let arrived = numbers.stop();
     println!("{arrived:?}");
-    assert_eq!((arrived.lost, arrived.twice), (0, 0), "{arrived:?}");
+    assert!(arrived.lost == 0 || !by_table, "{arrived:?}");
+    assert_eq!(arrived.twice, 0, "{arrived:?}");
     assert!(arrived.sent > 1000, "{arrived:?}");
 }
 

@@ -92,6 +92,7 @@ tests! {
     life::a_bad_configuration_leaves_the_old_one_running_and_no_frame_lost,
     life::tcp_survives_a_kill_and_nothing_is_there_twice,
     life::every_view_tells_of_the_pods,
+    systemd::systemd_understands_every_line_of_the_units,
     systemd::no_frame_is_lost_while_systemd_keeps_the_queues,
     upgrade::ten_upgrades_under_traffic_lose_no_frame,
     upgrade::requests_that_come_in_meanwhile_wait,

@@ -1,10 +1,13 @@
 //! A test that plays systemd: it hears what a daemon notifies, keeps the descriptors that it is
 //! given, and hands them to the next one.
 
+use std::fs;
 use std::io::IoSliceMut;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -14,6 +17,7 @@ use nix::sys::signal::Signal;
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 use nix::unistd::close;
 
+use crate::alone::not_tried;
 use crate::life::Stream;
 use crate::world::{Pod, Running, World, address, until};
 
@@ -187,4 +191,45 @@ pub(crate) fn no_frame_is_lost_while_systemd_keeps_the_queues(_: PrivateNet) {
     });
     assert_eq!(running.stop(), Some(0));
     until("it says that it stops", || systemd.heard("STOPPING=1"));
+}
+
+/// As systemd itself reads them, in a folder that has what they name.
+pub(crate) fn systemd_understands_every_line_of_the_units(_: PrivateNet) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/systemd");
+    let root = tempfile::tempdir().expect("ours");
+    let units = root.path().join("etc/systemd/system");
+    fs::create_dir_all(&units).expect("ours");
+    let mut names = Vec::new();
+    for file in fs::read_dir(folder).expect("ours").flatten() {
+        fs::copy(file.path(), units.join(file.file_name())).expect("ours");
+        names.push(file.file_name());
+    }
+    assert_eq!(names.len(), 2, "{names:?}");
+    for target in [
+        "basic",
+        "sysinit",
+        "shutdown",
+        "multi-user",
+        "network-online",
+    ] {
+        let text = "[Unit]\nDescription=of the system\n";
+        fs::write(units.join(format!("{target}.target")), text).expect("ours");
+    }
+    for program in ["usr/bin/tapline", "bin/kill"] {
+        let path = root.path().join(program);
+        fs::create_dir_all(path.parent().expect("ours")).expect("ours");
+        fs::write(&path, "#!/bin/sh\n").expect("ours");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("ours");
+    }
+    let verified = Command::new("systemd-analyze")
+        .args(["verify", "--man=no", "--root"])
+        .arg(root.path())
+        .args(&names)
+        .output();
+    let Ok(verified) = verified else {
+        not_tried("there is no systemd-analyze here");
+    };
+    // A line that it ignores is told, and no error to it.
+    let said = String::from_utf8_lossy(&verified.stderr);
+    assert!(verified.status.success() && said.is_empty(), "{said}");
 }

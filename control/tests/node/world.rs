@@ -36,6 +36,15 @@ pub(crate) fn name(text: &str) -> DeviceName {
     DeviceName::new(text).expect("a device name")
 }
 
+/// True if anything of ours stands at the ingress of `eth0`.
+pub(crate) fn is_steered(net: &Netlink) -> bool {
+    let eth0 = name("eth0");
+    let filters = net.filters(&eth0).expect("filters");
+    !net.programs(&eth0).expect("programs").is_empty()
+        || net.table(&eth0).expect("tables").is_some()
+        || filters.iter().any(|filter| filter.ours)
+}
+
 /// Two nodes on a fabric, and a folder.
 pub(crate) struct World {
     pub(crate) node: Netns,
@@ -306,13 +315,9 @@ impl World {
         changes.min(dropped.parse().expect("a number"))
     }
 
-    /// True if anything of ours stands at the ingress of `eth0`.
+    /// As [`is_steered`].
     pub(crate) fn is_steered(&self) -> bool {
-        let (net, eth0) = (self.net(), name("eth0"));
-        let filters = net.filters(&eth0).expect("filters");
-        !net.programs(&eth0).expect("programs").is_empty()
-            || net.table(&eth0).expect("tables").is_some()
-            || filters.iter().any(|filter| filter.ours)
+        is_steered(&self.net())
     }
 
     /// The names of the node's devices that are ours.
