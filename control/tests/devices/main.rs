@@ -69,7 +69,7 @@ tests! {
     masquerade::what_a_pod_sends_beyond_its_network_bears_the_nodes_address,
     services::services_host_ports_and_masquerade_work_under_azure,
     services::services_host_ports_and_masquerade_work_under_kubenet,
-    services_v6::services_work_in_ipv6_under_kubenet,
+    services_v6::services_host_ports_and_masquerade_work_in_ipv6_under_kubenet,
     services::a_forward_drop_between_pods_of_one_node_holds_under_azure,
     services::a_forward_drop_between_pods_of_one_node_holds_under_kubenet,
     steering::filters_that_are_taken_are_back_within_a_second_and_gone_at_the_end,

@@ -3,7 +3,7 @@
 //! In: chains and rules in Rust. Out: an nftables table `ip` in a namespace, by one batch.
 //! Never: runs `nft` or `iptables`, which need not be installed.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 use control::devices::netns::Netns;
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
@@ -287,34 +287,28 @@ pub(crate) fn set_arp_sender(mac: [u8; 6]) -> Vec<Expression> {
     write(1, 8, &mac)
 }
 
+/// An address is this one; where it stands in IPv4, and where in IPv6.
+fn address(address: IpAddr, in_v4: u32, in_v6: u32) -> Vec<Expression> {
+    match address {
+        IpAddr::V4(address) => payload(1, in_v4, &address.octets()),
+        IpAddr::V6(address) => payload(1, in_v6, &address.octets()),
+    }
+}
+
 /// The source address is this one.
-pub(crate) fn from(address: Ipv4Addr) -> Vec<Expression> {
-    payload(1, 12, &address.octets())
+pub(crate) fn from(source: impl Into<IpAddr>) -> Vec<Expression> {
+    address(source.into(), 12, 8)
 }
 
 /// The target address is this one.
-pub(crate) fn to(address: Ipv4Addr) -> Vec<Expression> {
-    payload(1, 16, &address.octets())
+pub(crate) fn to(target: impl Into<IpAddr>) -> Vec<Expression> {
+    address(target.into(), 16, 24)
 }
 
-/// The source address is this one, in IPv6.
-pub(crate) fn from_v6(address: Ipv6Addr) -> Vec<Expression> {
-    payload(1, 8, &address.octets())
-}
-
-/// The target address is this one, in IPv6.
-pub(crate) fn to_v6(address: Ipv6Addr) -> Vec<Expression> {
-    payload(1, 24, &address.octets())
-}
-
-/// The next header is this one.
-pub(crate) fn next_header(number_of_it: u8) -> Vec<Expression> {
-    payload(1, 6, &[number_of_it])
-}
-
-/// The protocol is this one.
+/// The protocol is this one (`NFT_META_L4PROTO`).
 pub(crate) fn protocol(number_of_it: u8) -> Vec<Expression> {
-    payload(1, 9, &[number_of_it])
+    let read = expression("meta", &[number(1, 1), number(2, 16)]);
+    vec![read, compare(&[number_of_it])]
 }
 
 /// The target port is this one.
@@ -330,13 +324,11 @@ fn immediate(register: u32, data: &[u8]) -> Expression {
 }
 
 /// Translates the target.
-pub(crate) fn translate_to(address: Ipv4Addr, port: u16) -> Vec<Expression> {
-    translate(IPV4, &address.octets(), port)
-}
-
-/// Translates the target, in IPv6.
-pub(crate) fn translate_to_v6(address: Ipv6Addr, port: u16) -> Vec<Expression> {
-    translate(IPV6, &address.octets(), port)
+pub(crate) fn translate_to(target: impl Into<IpAddr>, port: u16) -> Vec<Expression> {
+    match target.into() {
+        IpAddr::V4(address) => translate(IPV4, &address.octets(), port),
+        IpAddr::V6(address) => translate(IPV6, &address.octets(), port),
+    }
 }
 
 fn translate(family: u8, address: &[u8], port: u16) -> Vec<Expression> {

@@ -25,16 +25,16 @@ use dataplane::tables::Policy;
 
 use crate::nft::{self, Chain, FORWARD, OUTPUT, POSTROUTING, PREROUTING};
 
-const TCP: u8 = 6;
-const UDP: u8 = 17;
+pub(crate) const TCP: u8 = 6;
+pub(crate) const UDP: u8 = 17;
 
 /// Of services: the API model's service CIDR is 10.0.0.0/16.
 const SAME_NODE: Ipv4Addr = Ipv4Addr::new(10, 0, 77, 1);
 const OTHER_NODE: Ipv4Addr = Ipv4Addr::new(10, 0, 77, 2);
 const ITSELF: Ipv4Addr = Ipv4Addr::new(10, 0, 77, 3);
-const SERVICE_PORT: u16 = 80;
-const POD_PORT: u16 = 8080;
-const HOST_PORT: u16 = 30_080;
+pub(crate) const SERVICE_PORT: u16 = 80;
+pub(crate) const POD_PORT: u16 = 8080;
+pub(crate) const HOST_PORT: u16 = 30_080;
 /// Beyond the fabric (RFC 5737).
 const INTERNET: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 9);
 
@@ -91,47 +91,70 @@ impl Bench {
         (&node.netns, node.plan.primary_ip)
     }
 
-    /// What kube-proxy and `portmap` would have in a node's table `nat`, and the masquerade of
-    /// ip-masq-agent.
     fn load_rules(&self, at: usize) {
         let (netns, own) = self.node(at);
-        let backend = |service: Ipv4Addr, port: u16, pod: &str| {
-            let (_, address) = self.pod(pod);
+        let address = |pod| self.pod(pod).1;
+        let service =
+            |service: Ipv4Addr, pod| ((service, SERVICE_PORT).into(), address(pod).into());
+        let mut backends = vec![
+            service(SAME_NODE, "pod-b"),
+            service(OTHER_NODE, "pod-c"),
+            service(ITSELF, "pod-a"),
+        ];
+        if at == 0 {
+            backends.push(((own, HOST_PORT).into(), address("pod-b").into()));
+        }
+        let nat = Nat {
+            backends,
+            itself: address("pod-a").into(),
+            world: INTERNET.into(),
+        };
+        nft::load(netns, "nat", &nat.chains());
+    }
+}
+
+/// What kube-proxy and `portmap` would have in a node's table `nat`, and the masquerade of
+/// ip-masq-agent.
+pub(crate) struct Nat {
+    /// Whom clients ask for, over TCP and UDP, and the pod that answers at [`POD_PORT`].
+    pub(crate) backends: Vec<(SocketAddr, IpAddr)>,
+    /// The pod that asks for a service that it is itself.
+    pub(crate) itself: IpAddr,
+    /// To this address pods speak in the node's name.
+    pub(crate) world: IpAddr,
+}
+
+impl Nat {
+    pub(crate) fn chains(&self) -> [Chain; 3] {
+        let translated = |(asked, pod): &(SocketAddr, IpAddr)| {
             [TCP, UDP].map(|number| {
                 [
-                    nft::to(service),
+                    nft::to(asked.ip()),
                     nft::protocol(number),
-                    nft::to_port(port),
-                    nft::translate_to(address, POD_PORT),
+                    nft::to_port(asked.port()),
+                    nft::translate_to(*pod, POD_PORT),
                 ]
                 .concat()
             })
         };
-        let mut rules: Vec<Vec<nft::Expression>> = [
-            backend(SAME_NODE, SERVICE_PORT, "pod-b"),
-            backend(OTHER_NODE, SERVICE_PORT, "pod-c"),
-            backend(ITSELF, SERVICE_PORT, "pod-a"),
+        let rules: Vec<Vec<nft::Expression>> = self.backends.iter().flat_map(translated).collect();
+        let hairpin = [
+            nft::from(self.itself),
+            nft::to(self.itself),
+            nft::masquerade(),
         ]
         .concat();
-        if at == 0 {
-            rules.extend(backend(own, HOST_PORT, "pod-b"));
-        }
-        let hairpin = |pod: &str| {
-            let (_, address) = self.pod(pod);
-            [nft::from(address), nft::to(address), nft::masquerade()].concat()
-        };
-        let out = [nft::to(INTERNET), nft::masquerade()].concat();
+        let out = [nft::to(self.world), nft::masquerade()].concat();
         let chain = |name, hook, priority, rules| Chain {
             name,
             hook: Some(("nat", hook, priority)),
             rules,
         };
-        let chains = [
+        [
             chain("PREROUTING", PREROUTING, -100, rules.clone()),
             chain("OUTPUT", OUTPUT, -100, rules),
-            chain("POSTROUTING", POSTROUTING, 100, vec![hairpin("pod-a"), out]),
-        ];
-        nft::load(netns, "nat", &chains);
+            chain("POSTROUTING", POSTROUTING, 100, vec![hairpin, out]),
+        ]
     }
 }
 

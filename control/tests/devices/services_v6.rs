@@ -1,4 +1,5 @@
-//! Services of a dual-stack cluster in IPv6, with the kernel's own packet filter in the nodes of a lab.
+//! Services, host ports and masquerade of a dual-stack cluster in IPv6, with the kernel's own packet filter
+//! in the nodes of a lab.
 //!
 //! In: the built-in cluster with both families under kubenet, and rules as kube-proxy would have them.
 //! Out: conversations of real sockets over TCP and UDP, and who they think that they speak to.
@@ -11,13 +12,9 @@ use control::devices::sysctl;
 use control::lab::cluster::{Cluster, Wishes};
 use control::plan::{self, LoadOptions, Plugin};
 
-use crate::nft::{self, Chain, OUTPUT, POSTROUTING, PREROUTING};
-use crate::services::converse;
+use crate::nft;
+use crate::services::{HOST_PORT, Nat, POD_PORT, SERVICE_PORT, TCP, UDP, converse};
 
-const TCP: u8 = 6;
-const UDP: u8 = 17;
-const PORT: u16 = 80;
-const POD_PORT: u16 = 8080;
 /// Of services: the plan's IPv6 service CIDR is fd00::/108.
 const SAME_NODE: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 0x7701);
 const OTHER_NODE: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 0x7702);
@@ -28,42 +25,33 @@ fn pod<'a>(cluster: &'a Cluster, name: &str) -> (&'a Netns, Ipv6Addr) {
     (&pod.netns, pod.address_v6.expect("in dual stack"))
 }
 
-/// What kube-proxy would have in a node's table `nat`.
-fn load_rules(cluster: &Cluster, node: &Netns) {
-    let backend = |service, name: &str| {
-        let (_, address) = pod(cluster, name);
-        [TCP, UDP].map(|number| {
-            [
-                nft::to_v6(service),
-                nft::next_header(number),
-                nft::to_port(PORT),
-                nft::translate_to_v6(address, POD_PORT),
-            ]
-            .concat()
-        })
-    };
-    let rules = [
-        backend(SAME_NODE, "pod-b"),
-        backend(OTHER_NODE, "pod-c"),
-        backend(ITSELF, "pod-a"),
-    ]
-    .concat();
-    let (_, a) = pod(cluster, "pod-a");
-    let hairpin = [nft::from_v6(a), nft::to_v6(a), nft::masquerade()].concat();
-    let chain = |name, hook, priority, rules| Chain {
-        name,
-        hook: Some(("nat", hook, priority)),
-        rules,
-    };
-    let chains = [
-        chain("PREROUTING", PREROUTING, -100, rules.clone()),
-        chain("OUTPUT", OUTPUT, -100, rules),
-        chain("POSTROUTING", POSTROUTING, 100, vec![hairpin]),
-    ];
-    nft::load_v6(node, "nat", &chains);
+/// A node's own address.
+fn own(cluster: &Cluster, at: usize) -> Ipv6Addr {
+    let plan = &cluster.nodes[at].plan;
+    plan.primary_ip_v6.expect("in dual stack")
 }
 
-pub(crate) fn services_work_in_ipv6_under_kubenet() {
+fn load_rules(cluster: &Cluster, at: usize) {
+    let address = |name| IpAddr::V6(pod(cluster, name).1);
+    let service = |service: Ipv6Addr, name| ((service, SERVICE_PORT).into(), address(name));
+    let mut backends = vec![
+        service(SAME_NODE, "pod-b"),
+        service(OTHER_NODE, "pod-c"),
+        service(ITSELF, "pod-a"),
+    ];
+    if at == 0 {
+        backends.push(((own(cluster, 0), HOST_PORT).into(), address("pod-b")));
+    }
+    let nat = Nat {
+        backends,
+        itself: address("pod-a"),
+        // Beyond the pods' network, as the world is.
+        world: own(cluster, 1).into(),
+    };
+    nft::load_v6(&cluster.nodes[at].netns, "nat", &nat.chains());
+}
+
+pub(crate) fn services_host_ports_and_masquerade_work_in_ipv6_under_kubenet() {
     let private = crate::PRIVATE.lock().expect("one thread").take();
     let private = private.expect("entered");
     let options = LoadOptions {
@@ -72,20 +60,26 @@ pub(crate) fn services_work_in_ipv6_under_kubenet() {
     };
     let plan = plan::load(&options).expect("the example holds");
     let cluster = Cluster::build(&private, &plan, &Wishes::default(), |_| {}).expect("built");
-    for node in &cluster.nodes {
+    for (at, node) in cluster.nodes.iter().enumerate() {
         sysctl::set_ipv6_forwarding(&node.netns, true).expect("written");
-        load_rules(&cluster, &node.netns);
+        load_rules(&cluster, at);
     }
     let [(a, a_ip), (b, b_ip), (c, c_ip)] =
         ["pod-a", "pod-b", "pod-c"].map(|name| pod(&cluster, name));
     // By itself: the kernel speaks in the node's own name, so that the answer comes back to it.
     let gateway = Ipv6Addr::from_bits(a_ip.to_bits() >> 64 << 64 | 1);
+    let (node_0, node_1) = (own(&cluster, 0), own(&cluster, 1));
+    let far = &cluster.nodes[1].netns;
     for number in [TCP, UDP] {
         for (what, server, client, asked, port, seen) in [
-            ("on the same node", b, a, SAME_NODE, PORT, a_ip),
-            ("on the other node", c, a, OTHER_NODE, PORT, a_ip),
-            ("the other way round", b, c, SAME_NODE, PORT, c_ip),
-            ("by itself", a, a, ITSELF, PORT, gateway),
+            ("on the same node", b, a, SAME_NODE, SERVICE_PORT, a_ip),
+            ("on the other node", c, a, OTHER_NODE, SERVICE_PORT, a_ip),
+            ("the other way round", b, c, SAME_NODE, SERVICE_PORT, c_ip),
+            ("by itself", a, a, ITSELF, SERVICE_PORT, gateway),
+            ("host port, on the node", b, a, node_0, HOST_PORT, a_ip),
+            ("host port, from a far pod", b, c, node_0, HOST_PORT, c_ip),
+            ("host port, from a node", b, far, node_0, HOST_PORT, node_1),
+            ("beyond the pods' network", far, a, node_1, POD_PORT, node_0),
             ("directly, on the node", b, a, b_ip, POD_PORT, a_ip),
             ("directly, to the other node", c, a, c_ip, POD_PORT, a_ip),
         ] {
