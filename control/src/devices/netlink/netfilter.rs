@@ -230,6 +230,11 @@ pub(crate) fn text(kind: u16, text: &str) -> Vec<u8> {
     attribute(kind, &[text.as_bytes(), &[0]].concat())
 }
 
+/// One step of a rule: `NFTA_LIST_ELEM` 1 around `NFTA_EXPR_NAME` 1 and `NFTA_EXPR_DATA` 2.
+pub(crate) fn expression(name: &str, data: &[Vec<u8>]) -> Vec<u8> {
+    nested(1, &[text(1, name), nested(2, data)])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

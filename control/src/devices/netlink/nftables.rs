@@ -19,7 +19,7 @@ use ipnet::{Ipv4Net, Ipv6Net};
 use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE};
 
 use super::filter::{Deed, Match, Rule};
-use super::netfilter::{self, Change, attribute, changing, nested, number, text};
+use super::netfilter::{self, Change, attribute, changing, expression, nested, number, text};
 use super::{Netlink, fingerprint};
 use crate::devices::error::DeviceError;
 use crate::devices::name::DeviceName;
@@ -84,8 +84,6 @@ mod kind {
     /// `NFTA_LIST_ELEM` and `NFTA_DATA_VALUE`.
     pub(super) const ITEM: u16 = 1;
     pub(super) const VALUE: u16 = 1;
-    pub(super) const EXPRESSION_NAME: u16 = 1;
-    pub(super) const EXPRESSION_DATA: u16 = 2;
 }
 
 /// `NFT_SET_ANONYMOUS | NFT_SET_CONSTANT | NFT_SET_INTERVAL`.
@@ -307,14 +305,6 @@ fn elements(ranges: &[Range], length: u32) -> impl Iterator<Item = Vec<u8>> {
 /// An address as it stands in a frame.
 fn value_of(address: u128, length: u32) -> Vec<u8> {
     attribute(kind::VALUE, &address.to_be_bytes()[16 - length as usize..])
-}
-
-fn expression(name: &str, data: &[Vec<u8>]) -> Vec<u8> {
-    let inside = [
-        text(kind::EXPRESSION_NAME, name),
-        nested(kind::EXPRESSION_DATA, data),
-    ];
-    nested(kind::ITEM, &inside)
 }
 
 /// Reads from the frame; one that ends before is not the rule's.
