@@ -17,6 +17,7 @@ use control::devices::sysctl::{self, Conf, Setting};
 use control::devices::tap::TapSpec;
 use control::devices::{DeviceError, Netlink};
 use dataplane::addr::Mac;
+use dataplane::facility::Facility;
 
 use crate::alone::not_tried;
 use crate::support::{
@@ -133,12 +134,13 @@ pub(crate) fn a_pod_on_a_veth_is_wired_as_specified_and_twice_is_once() {
     assert_eq!(clean_pod.len(), snapshot(&pod).len());
 }
 
-/// True if this kernel takes programs from us: before Linux 6.6 it does not, nor in a user namespace.
+/// True if this kernel takes programs from us, and we may give it some: before Linux 6.6 it does not, nor
+/// in a user namespace.
 pub(crate) fn takes_programs() -> bool {
     let net = fresh("programs");
     let lo = name("lo");
     let rule = redirect(net.index(&lo).expect("there"));
-    net.set_program_rules(&lo, &[rule]).is_ok()
+    Facility::Tcx.is_allowed() && net.set_program_rules(&lo, &[rule]).is_ok()
 }
 
 fn redirect(to: u32) -> Rule {

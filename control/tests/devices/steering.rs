@@ -160,22 +160,23 @@ pub(crate) fn a_keeper_waits_for_a_device_that_is_gone_and_says_so() {
     let (node, wire) = node();
     let keeper = Keeper::start(node.namespace(), uplink()).expect("attached");
     drop(wire);
-    let start = Instant::now();
-    while keeper.kept().failure.is_none() {
-        assert!(
-            start.elapsed() < Duration::from_secs(2),
-            "{:?}",
-            keeper.kept()
-        );
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    let told = |failed: bool| {
+        let start = Instant::now();
+        while keeper.kept().failure.is_some() != failed {
+            let within = start.elapsed() < Duration::from_secs(2);
+            assert!(within, "{:?}", keeper.kept());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    };
+    told(true);
     assert_eq!(
         keeper.kept().failure.as_deref(),
         Some("there is no device eth0 in node-0")
     );
     let _wire = Wire::open(&node, "eth0");
     steers_within_a_second(&node, 12);
-    assert_eq!(keeper.kept().failure, None);
+    // Newer kernels hook a table to a device that has come back, before the keeper has seen it.
+    told(false);
     // Dropped, it leaves the filters, as for a restart.
     drop(keeper);
     assert!(steers(&node, 12), "{}", stands(&node));
