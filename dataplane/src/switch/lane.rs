@@ -42,8 +42,8 @@ const FRAMES_MAX: usize = BURST_FRAMES;
 /// ports that spoke lately, where the next frame most likely is.
 const ROUNDS_MAX: usize = 4;
 
-/// A frame waits for at most about so long where the worker's processor has other programs to run: the
-/// shortest slice that the kernel grants. Its usual one is a few milliseconds. The share stays the same.
+/// The shortest slice that the kernel grants; its usual one is a millisecond or more. Who asks for less at a
+/// time has its turn sooner where others want the same processor. The share stays the same.
 const SLICE: Duration = Duration::from_micros(100);
 
 /// Sleep at most this long, so that timers of the slow path run.
