@@ -206,7 +206,7 @@ impl fmt::Display for Warning {
 }
 
 /// Gathers what is found while the input is read, in any order.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Report {
     faults: Vec<Fault>,
     unlisted: usize,

@@ -81,7 +81,7 @@ pub struct Vnets {
 impl Vnets {
     /// The VNet of that name, or the only one when no name is wanted.
     pub(crate) fn choose(
-        self,
+        &self,
         wanted: Option<&Placed<String>>,
         report: &mut Report,
     ) -> Option<Network> {
@@ -94,7 +94,7 @@ impl Vnets {
             Some(wanted) => {
                 let found = self
                     .networks
-                    .into_iter()
+                    .iter()
                     .find(|network| network.name.value.eq_ignore_ascii_case(&wanted.value));
                 if found.is_none() {
                     let message = format!(
@@ -104,9 +104,9 @@ impl Vnets {
                     );
                     report.fault(&wanted.place, message);
                 }
-                found
+                found.cloned()
             }
-            None if self.networks.len() == 1 => self.networks.into_iter().next(),
+            None if self.networks.len() == 1 => self.networks.first().cloned(),
             None => {
                 let message = format!(
                     "the template declares several VNets ({}); a vnetSubnetID in the model says \

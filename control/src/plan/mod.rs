@@ -121,48 +121,114 @@ impl LoadOptions {
 /// Reads, checks and plans. Faults of both documents come together; what the plan itself finds
 /// comes once both hold.
 pub fn load(options: &LoadOptions) -> Result<Plan, Faults> {
-    let mut report = Report::default();
-    let plan = load_into(options, &mut report);
-    if plan.is_none() && report.fault_count() == 0 {
-        report.fault(
-            &Place::option(&options.model.name(), ""),
-            "cannot be planned",
-        );
-    }
-    let model_name = options.model.name();
-    let vnet_name = options.vnet.as_ref().map(Source::name).unwrap_or_default();
-    let others = options.route_tables.iter().chain(&options.azure_routes);
-    let table_names: Vec<String> = others.map(Source::name).collect();
-    let mut names: Vec<&str> = vec![&model_name, &vnet_name];
-    names.extend(table_names.iter().map(String::as_str));
-    let warnings = report.finish(&names)?;
-    let plan = plan.expect("a plan that is not there is a fault");
-    Ok(Plan { warnings, ..plan })
+    Cluster::read(options).plan(&options.route_tables, options.azure_routes.as_ref())
 }
 
-fn load_into(options: &LoadOptions, report: &mut Report) -> Option<Plan> {
-    let model = Document::read(&options.model, report)
-        .and_then(|document| check_model(&document, options.plugin, report));
-    if let Some(model) = &model {
-        check_dual_stack(model, options, report);
+/// A model and a VNet, read and checked: what plans share that differ in their routes alone.
+#[derive(Debug)]
+pub struct Cluster {
+    /// All but the documents of routes.
+    options: LoadOptions,
+    model: Option<Model>,
+    vnet: Option<Document>,
+    /// Those of the VNet's template; without a template aks-engine would make one.
+    vnets: Option<Option<Vnets>>,
+    /// What was found so far.
+    report: Report,
+}
+
+impl Cluster {
+    /// Reads the model and the VNet. Their faults come with the plan.
+    #[must_use]
+    pub fn read(options: &LoadOptions) -> Cluster {
+        let mut report = Report::default();
+        let model = Document::read(&options.model, &mut report)
+            .and_then(|document| check_model(&document, options.plugin, &mut report));
+        if let Some(model) = &model {
+            check_dual_stack(model, options, &mut report);
+        }
+        let vnet = options.vnet.as_ref();
+        let vnet = vnet.map(|source| Document::read(source, &mut report));
+        let vnets = vnet.as_ref().map(|document| {
+            let document = document.as_ref()?;
+            check_template(document, &mut report)
+        });
+        let options = LoadOptions {
+            route_tables: Vec::new(),
+            azure_routes: None,
+            ..options.clone()
+        };
+        Cluster {
+            options,
+            model,
+            vnet: vnet.flatten(),
+            vnets,
+            report,
+        }
     }
-    let vnet = options.vnet.as_ref();
-    let vnet = vnet.map(|source| Document::read(source, report));
-    let vnets = vnet.as_ref().map(|document| {
-        let document = document.as_ref()?;
-        check_template(document, report)
-    });
-    let documents = route_documents(options, vnet.flatten().as_ref(), report);
-    if report.fault_count() > 0 {
-        find_more(&model?, vnets, options, report);
-        return None;
+
+    /// Reads documents of routes beside it, and plans.
+    ///
+    /// # Errors
+    /// Every fault of all documents, or those of the plan where they have none.
+    pub fn plan(&self, tables: &[Source], azure: Option<&Source>) -> Result<Plan, Faults> {
+        let mut report = self.report.clone();
+        let plan = self.plan_into(tables, azure, &mut report);
+        let model_name = self.options.model.name();
+        if plan.is_none() && report.fault_count() == 0 {
+            report.fault(&Place::option(&model_name, ""), "cannot be planned");
+        }
+        let vnet = self.options.vnet.as_ref();
+        let vnet_name = vnet.map(Source::name).unwrap_or_default();
+        let table_names: Vec<String> = tables.iter().chain(azure).map(Source::name).collect();
+        let mut names: Vec<&str> = vec![&model_name, &vnet_name];
+        names.extend(table_names.iter().map(String::as_str));
+        let warnings = report.finish(&names)?;
+        let plan = plan.expect("a plan that is not there is a fault");
+        Ok(Plan { warnings, ..plan })
     }
-    let model = model?;
-    let network = find_network(&model, vnets, options, report)?;
-    if report.fault_count() > 0 {
-        return None;
+
+    fn plan_into(
+        &self,
+        tables: &[Source],
+        azure: Option<&Source>,
+        report: &mut Report,
+    ) -> Option<Plan> {
+        let limit = self.options.route_limit;
+        let documents = RouteDocuments::read(tables, azure, self.vnet.as_ref(), limit, report);
+        let model = self.model.as_ref();
+        if report.fault_count() > 0 {
+            self.find_more(model?, report);
+            return None;
+        }
+        let model = model?;
+        let network = self.network(model, report)?;
+        if report.fault_count() > 0 {
+            return None;
+        }
+        plan(model, &network, &documents, &self.options, report)
     }
-    plan(&model, &network, &documents, options, report)
+
+    fn network(&self, model: &Model, report: &mut Report) -> Option<Network> {
+        let Some(vnets) = &self.vnets else {
+            return network::generate(model, self.options.cluster_id.as_deref(), report);
+        };
+        let wanted = model.masters.subnet.as_ref();
+        let wanted = wanted.map(|id| id.with(id.value.vnet.clone()));
+        vnets.as_ref()?.choose(wanted.as_ref(), report)
+    }
+
+    /// Looks for overlaps in a model that is at fault already, so that they need no second run.
+    /// What rests on the fault itself, such as the capacity for a count out of range, can wait.
+    fn find_more(&self, model: &Model, report: &mut Report) {
+        let unheard = &mut Report::default();
+        let Some(network) = self.network(model, unheard) else {
+            return;
+        };
+        if let Some(assignment) = network::assign(model, &network, &self.options.subnets, unheard) {
+            checks::overlaps(model, &network, &assignment, report);
+        }
+    }
 }
 
 /// What documents say of routes.
@@ -171,32 +237,35 @@ struct RouteDocuments {
     observed: Observed,
 }
 
-/// Reads the documents that were given for their routes. A table beside the VNet counts as well,
-/// unless a document of the same table was given.
-fn route_documents(
-    options: &LoadOptions,
-    vnet: Option<&Document>,
-    report: &mut Report,
-) -> RouteDocuments {
-    let mut tables: Vec<PlacedTable> = Vec::new();
-    for source in &options.route_tables {
-        if let Some(document) = Document::read(source, report) {
-            let read = read_tables(&document, options.route_limit, report);
-            tables.extend(read.into_iter().flatten());
+impl RouteDocuments {
+    /// Reads the documents that were given for their routes. A table beside the VNet counts as
+    /// well, unless a document of the same table was given.
+    fn read(
+        given: &[Source],
+        azure: Option<&Source>,
+        vnet: Option<&Document>,
+        limit: usize,
+        report: &mut Report,
+    ) -> RouteDocuments {
+        let mut tables: Vec<PlacedTable> = Vec::new();
+        for source in given {
+            if let Some(document) = Document::read(source, report) {
+                let read = read_tables(&document, limit, report);
+                tables.extend(read.into_iter().flatten());
+            }
         }
-    }
-    if let Some(document) = vnet {
-        let mut beside = read_tables_beside(document, options.route_limit, report);
-        beside.retain(|table| !tables.iter().any(|given| given.is_named(&table.name.value)));
-        tables.extend(beside);
-    }
-    let source = options.azure_routes.as_ref();
-    let observed = source
-        .and_then(|source| Document::read(source, report))
-        .and_then(|document| read_observed(&document, report));
-    RouteDocuments {
-        tables,
-        observed: observed.unwrap_or_default(),
+        if let Some(document) = vnet {
+            let mut beside = read_tables_beside(document, limit, report);
+            beside.retain(|table| !tables.iter().any(|given| given.is_named(&table.name.value)));
+            tables.extend(beside);
+        }
+        let observed = azure
+            .and_then(|source| Document::read(source, report))
+            .and_then(|document| read_observed(&document, report));
+        RouteDocuments {
+            tables,
+            observed: observed.unwrap_or_default(),
+        }
     }
 }
 
@@ -209,37 +278,6 @@ fn check_dual_stack(model: &Model, options: &LoadOptions, report: &mut Report) {
              true, with orchestratorRelease 1.18 or newer and networkPlugin kubenet, and give the \
              nodes' subnets an IPv6 /64",
         );
-    }
-}
-
-fn find_network(
-    model: &Model,
-    vnets: Option<Option<Vnets>>,
-    options: &LoadOptions,
-    report: &mut Report,
-) -> Option<Network> {
-    let Some(vnets) = vnets else {
-        return network::generate(model, options.cluster_id.as_deref(), report);
-    };
-    let wanted = model.masters.subnet.as_ref();
-    let wanted = wanted.map(|id| id.with(id.value.vnet.clone()));
-    vnets?.choose(wanted.as_ref(), report)
-}
-
-/// Looks for overlaps in a model that is at fault already, so that they need no second run.
-/// What rests on the fault itself, such as the capacity for a count out of range, can wait.
-fn find_more(
-    model: &Model,
-    vnets: Option<Option<Vnets>>,
-    options: &LoadOptions,
-    report: &mut Report,
-) {
-    let unheard = &mut Report::default();
-    let Some(network) = find_network(model, vnets, options, unheard) else {
-        return;
-    };
-    if let Some(assignment) = network::assign(model, &network, &options.subnets, unheard) {
-        checks::overlaps(model, &network, &assignment, report);
     }
 }
 

@@ -81,6 +81,23 @@ fn taken(plan: &Plan, node: &str, target: &str) -> String {
 }
 
 #[test]
+fn a_cluster_read_once_is_planned_with_other_routes_as_if_read_anew() {
+    let table = |prefix| document("own", &[("r", prefix, "VirtualNetworkGateway")], AGENTS);
+    let (sound, unsound) = (table("192.168.0.0/16"), table("192.168.0.0/99"));
+    let options = with(vec![sound.clone()], LoadOptions::built_in());
+    let cluster = Cluster::read(&options);
+    for tables in [vec![unsound], vec![sound], Vec::new()] {
+        let again = cluster.plan(&tables, None);
+        let anew = load(&with(tables, options.clone()));
+        assert_eq!(format!("{again:?}"), format!("{anew:?}"));
+    }
+    let refused = cluster.plan(&[table("10.0.0.0/99")], None).unwrap_err();
+    assert_eq!(refused.len(), 1, "{refused}");
+    let plan = cluster.plan(&[], None).unwrap();
+    assert_eq!(held(&plan), Vec::<String>::new());
+}
+
+#[test]
 fn the_clusters_own_table_gets_the_pods_routes() {
     let given = document(
         OWN,
