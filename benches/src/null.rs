@@ -8,7 +8,7 @@ use std::os::fd::RawFd;
 
 use dataplane::buffer::{FRAME_MAX, Frame, Pool};
 use dataplane::frame::offload::Offload;
-use dataplane::port::{BURST_BYTES, BURST_FRAMES, Capabilities, Port, Ready, Taken};
+use dataplane::port::{BURST_BYTES, Capabilities, Port, Ready, Taken};
 use dataplane::verdict::DropReason;
 
 use crate::scales::stir;
@@ -55,9 +55,9 @@ impl NullPort {
 }
 
 impl Port for NullPort {
-    fn receive(&mut self, pool: &mut Pool, into: &mut Vec<Frame>) -> Ready {
+    fn receive(&mut self, most: usize, pool: &mut Pool, into: &mut Vec<Frame>) -> Ready {
         let mut bytes = 0;
-        for _ in 0..BURST_FRAMES {
+        for _ in 0..most {
             let Some((at, len, offload)) = self.frames.get(self.next) else {
                 return Ready::Empty;
             };

@@ -61,12 +61,13 @@ pub(crate) const LISTS_BYTES: usize = (2 * BURST_FRAMES + POOL_SLOTS) * size_of:
 /// Ports worth asking directly: a conversation has two, and crosses host port or uplink.
 const RECENT_MAX: usize = 4;
 
-/// So many frames at one turn are a crowd; with more where they came from, the port floods.
+/// So many frames at one turn are a crowd; with more where they came from, the port floods. A flood is
+/// read so many at a time where others speak: a microsecond each.
 const CROWD: usize = 16;
 
 /// So many frames of a flood go out between two looks at who had little to say lately: a write to a
-/// TAP runs its receiver's stack, some microseconds a frame.
-const PIECE: usize = 4;
+/// TAP runs its receiver's stack, some microseconds a frame, and a look takes half of one for each port.
+const PIECE: usize = 2;
 
 /// Between two looks at timers and ages.
 const CHORES_MS: u64 = 100;
@@ -334,8 +335,9 @@ impl<P: Port> Worker<P> {
         breath
     }
 
-    /// The turn of one port. A crowd of frames is passed in pieces, and in between those are asked who
-    /// had little to say lately: it may be the first crowd of a port, so that it is not known as a flood.
+    /// The turn of one port. A crowd of frames is passed in pieces, and around those are asked who had
+    /// little to say lately: it may be the first crowd of a port, so that it is not known as a flood. One
+    /// that is known hands in no more than a crowd at once, since reading a burst takes its time, too.
     fn turn(
         &mut self,
         ingress: PortId,
@@ -344,7 +346,8 @@ impl<P: Port> Worker<P> {
         now: Tick,
         breath: &mut Breath,
     ) {
-        let (burst, ready) = self.receive(ingress);
+        let most = self.most(ingress);
+        let (burst, ready) = self.receive(ingress, most);
         self.note(ingress, burst, ready);
         breath.more |= ready == Ready::More;
         breath.frames += burst;
@@ -363,14 +366,30 @@ impl<P: Port> Worker<P> {
         } else {
             PIECE
         };
-        while !batch.is_empty() {
-            let frames = batch.drain(..piece.min(batch.len()));
-            self.pass_all(frames, ingress, tables, now);
+        // Also before the first piece: reading took its time.
+        loop {
             for other in beside {
                 self.turn(other, Turn::Between, tables, now, breath);
             }
+            if batch.is_empty() {
+                break;
+            }
+            let frames = batch.drain(..piece.min(batch.len()));
+            self.pass_all(frames, ingress, tables, now);
         }
         self.spare = std::mem::replace(&mut self.batch, batch);
+    }
+
+    /// How many frames `ingress` may hand in at this turn: a whole burst, unless it floods and somebody
+    /// could have something to say meanwhile.
+    #[inline]
+    fn most(&self, ingress: PortId) -> usize {
+        let floods = self.floods.contains(ingress);
+        if floods && !self.beside(ingress).is_empty() {
+            CROWD
+        } else {
+            BURST_FRAMES
+        }
     }
 
     /// Who is asked while a crowd from `ingress` is passed: the other ports that spoke lately and do not
@@ -428,10 +447,10 @@ impl<P: Port> Worker<P> {
     }
 
     /// The first room.
-    fn receive(&mut self, ingress: PortId) -> (usize, Ready) {
+    fn receive(&mut self, ingress: PortId, most: usize) -> (usize, Ready) {
         match self.ports.get_mut(ingress.index()) {
             Some(Some(port)) => {
-                let ready = port.receive(&mut self.pool, &mut self.batch);
+                let ready = port.receive(most, &mut self.pool, &mut self.batch);
                 (self.batch.len(), ready)
             }
             _ => (0, Ready::Empty),

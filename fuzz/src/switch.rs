@@ -90,12 +90,12 @@ impl FrailPort {
 }
 
 impl Port for FrailPort {
-    fn receive(&mut self, pool: &mut Pool, into: &mut Vec<Frame>) -> Ready {
+    fn receive(&mut self, most: usize, pool: &mut Pool, into: &mut Vec<Frame>) -> Ready {
         if self.has(DOWN) {
             return Ready::Down;
         }
         let before = into.len();
-        let ready = self.inner.receive(pool, into);
+        let ready = self.inner.receive(most, pool, into);
         self.note(|tally| tally.handed_in += (into.len() - before) as u64);
         ready
     }

@@ -21,7 +21,7 @@ use dataplane::frame::offload::{GSO_TCPV4, NEEDS_CSUM, Offload};
 use dataplane::port::any::AnyPort;
 use dataplane::port::packet::PacketPort;
 use dataplane::port::tap::{Queues, TapPort};
-use dataplane::port::{Port, Ready, Taken};
+use dataplane::port::{BURST_FRAMES, Port, Ready, Taken};
 use dataplane::switch::{Options, Switch};
 use dataplane::tables::fib::NextHop;
 use dataplane::tables::{Crossing, Owner, Policy, PortRole, PortSpec, Tables, TablesSpec, Unknown};
@@ -252,7 +252,7 @@ impl Wire {
         let began = Instant::now();
         let (mut heard, mut frames): (Vec<_>, Vec<Frame>) = (Vec::new(), Vec::new());
         while heard.len() < expected && began.elapsed() < Duration::from_secs(2) {
-            let ready = self.ends[at].receive(&mut self.pool, &mut frames);
+            let ready = self.ends[at].receive(BURST_FRAMES, &mut self.pool, &mut frames);
             assert_ne!(ready, Ready::Down);
             for frame in frames.drain(..) {
                 let bytes = self.pool.bytes(&frame);
@@ -268,7 +268,7 @@ impl Wire {
 
     fn heard_nothing(&mut self, at: usize) -> Ready {
         let mut frames = Vec::new();
-        let ready = self.ends[at].receive(&mut self.pool, &mut frames);
+        let ready = self.ends[at].receive(BURST_FRAMES, &mut self.pool, &mut frames);
         assert!(frames.is_empty(), "{frames:?}");
         ready
     }
@@ -343,7 +343,7 @@ fn a_burst_comes_in_order_and_no_further_than_its_bounds() {
     let began = Instant::now();
     let mut numbers = Vec::new();
     while numbers.len() < 100 && began.elapsed() < Duration::from_secs(2) {
-        let ready = wire.ends[1].receive(&mut wire.pool, &mut frames);
+        let ready = wire.ends[1].receive(BURST_FRAMES, &mut wire.pool, &mut frames);
         assert!(frames.len() <= 64 && ready != Ready::Down);
         for frame in frames.drain(..) {
             let bytes = wire.pool.bytes(&frame);
@@ -376,7 +376,10 @@ fn a_device_that_is_missing_down_or_gone_is_said_so() {
     let down = end.transmit(&frame, &mut pool);
     assert_eq!(down, Err(dataplane::verdict::DropReason::PortDown));
     let mut frames = Vec::new();
-    assert_eq!(end.receive(&mut pool, &mut frames), Ready::Down);
+    assert_eq!(
+        end.receive(BURST_FRAMES, &mut pool, &mut frames),
+        Ready::Down
+    );
     node.net.set_up(&Node::end(0), true).expect("up again");
     assert_eq!(end.transmit(&frame, &mut pool), Ok(Taken::Now));
     node.net.remove_link(&Node::end(0)).expect("gone");

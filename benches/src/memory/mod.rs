@@ -182,9 +182,9 @@ impl NullPort {
 
 impl Port for NullPort {
     #[inline]
-    fn receive(&mut self, pool: &mut Pool, into: &mut Vec<Frame>) -> Ready {
+    fn receive(&mut self, most: usize, pool: &mut Pool, into: &mut Vec<Frame>) -> Ready {
         let start = into.len();
-        pool.take_all(BURST_FRAMES, into);
+        pool.take_all(most, into);
         for frame in &mut into[start..] {
             let room = pool.room(frame).first_chunk_mut::<FRAME>();
             let room = room.expect("a slot holds a frame of 64 bytes");

@@ -35,8 +35,8 @@ macro_rules! each {
 
 impl Port for AnyPort {
     #[inline]
-    fn receive(&mut self, pool: &mut Pool, into: &mut Vec<Frame>) -> Ready {
-        each!(self, port => port.receive(pool, into))
+    fn receive(&mut self, most: usize, pool: &mut Pool, into: &mut Vec<Frame>) -> Ready {
+        each!(self, port => port.receive(most, pool, into))
     }
 
     #[inline]

@@ -8,7 +8,7 @@ use std::os::fd::RawFd;
 
 use crossbeam::queue::ArrayQueue;
 
-use super::{BURST_BYTES, BURST_FRAMES, Capabilities, Port, Ready, Taken};
+use super::{BURST_BYTES, Capabilities, Port, Ready, Taken};
 use crate::buffer::{FRAME_MAX, Frame, Pool};
 use crate::frame::offload::Offload;
 use crate::sync::Arc;
@@ -77,9 +77,9 @@ impl MemoryPort {
 }
 
 impl Port for MemoryPort {
-    fn receive(&mut self, pool: &mut Pool, into: &mut Vec<Frame>) -> Ready {
+    fn receive(&mut self, most: usize, pool: &mut Pool, into: &mut Vec<Frame>) -> Ready {
         let mut bytes = 0;
-        for _ in 0..BURST_FRAMES {
+        for _ in 0..most {
             let Some(mut frame) = pool.take() else {
                 return Ready::More;
             };

@@ -91,9 +91,9 @@ impl Capabilities {
 
 /// A place where frames come in and go out.
 pub trait Port {
-    /// Moves frames in, onto the end of `into`: at most [`BURST_FRAMES`], and none further after
-    /// [`BURST_BYTES`]. Never blocks.
-    fn receive(&mut self, pool: &mut Pool, into: &mut Vec<Frame>) -> Ready;
+    /// Moves frames in, onto the end of `into`: at most `most`, which is no more than [`BURST_FRAMES`],
+    /// and none further after [`BURST_BYTES`]. Never blocks.
+    fn receive(&mut self, most: usize, pool: &mut Pool, into: &mut Vec<Frame>) -> Ready;
 
     /// Offers a frame, which stays the caller's. Never blocks. A frame that is taken for
     /// [`Taken::Later`] must not be edited or released before [`Port::flush`].

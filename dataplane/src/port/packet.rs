@@ -26,7 +26,7 @@ use rustix::io::Errno;
 use rustix::net::{SendFlags, send};
 
 use super::sys::packet::{Arrival, BATCH};
-use super::{BURST_BYTES, BURST_FRAMES, Port, Ready, Taken, sys};
+use super::{BURST_BYTES, Port, Ready, Taken, sys};
 use crate::buffer::{Frame, Pool};
 use crate::frame::offload::{HEADER_LEN, Offload};
 use crate::verdict::DropReason;
@@ -114,10 +114,10 @@ fn accept(frame: &mut Frame, arrival: Arrival, pool: &mut Pool) {
 }
 
 impl Port for PacketPort {
-    fn receive(&mut self, pool: &mut Pool, into: &mut Vec<Frame>) -> Ready {
+    fn receive(&mut self, most: usize, pool: &mut Pool, into: &mut Vec<Frame>) -> Ready {
         let (mut frames, mut bytes) = (0, 0);
-        while frames < BURST_FRAMES && bytes < BURST_BYTES {
-            let wanted = BATCH.min(BURST_FRAMES - frames).min(pool.free());
+        while frames < most && bytes < BURST_BYTES {
+            let wanted = BATCH.min(most - frames).min(pool.free());
             if wanted == 0 {
                 break;
             }

@@ -18,7 +18,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use rustix::io::Errno;
 
 use super::sys::uring::{BATCH_MAX, Outcome, Ring, Run};
-use super::{BURST_FRAMES, Flushed, Port, Ready, Taken, sys};
+use super::{Flushed, Port, Ready, Taken, sys};
 use crate::buffer::{Frame, Pool};
 use crate::facility::Facility;
 use crate::frame::offload::{HEADER_LEN, Offload};
@@ -153,9 +153,9 @@ impl TapPort {
     }
 
     /// As many small frames as there are, up to a burst, and a guess at how many come next.
-    fn read_crowd(&mut self, pool: &mut Pool, into: &mut Vec<Frame>) -> Ready {
+    fn read_crowd(&mut self, most: usize, pool: &mut Pool, into: &mut Vec<Frame>) -> Ready {
         let before = into.len();
-        let ready = self.read_many(pool, into);
+        let ready = self.read_many(most, pool, into);
         let got = &into[before..];
         let large = got.iter().any(|frame| frame.len() > SMALL_MAX);
         self.eager = if large {
@@ -167,12 +167,12 @@ impl TapPort {
         ready
     }
 
-    /// Up to `self.eager` frames, in one call.
-    fn read_many(&mut self, pool: &mut Pool, into: &mut Vec<Frame>) -> Ready {
+    /// Up to `self.eager` frames, and at most `most`, in one call.
+    fn read_many(&mut self, most: usize, pool: &mut Pool, into: &mut Vec<Frame>) -> Ready {
         let Some(ring) = &mut self.ring else {
             return Ready::More;
         };
-        for _ in 0..self.eager {
+        for _ in 0..self.eager.min(most) {
             let Some(frame) = pool.take() else { break };
             self.runs.push(pool.room_run(&frame));
             self.empty.push(frame);
@@ -230,13 +230,13 @@ impl AsFd for TapPort {
 }
 
 impl Port for TapPort {
-    fn receive(&mut self, pool: &mut Pool, into: &mut Vec<Frame>) -> Ready {
+    fn receive(&mut self, most: usize, pool: &mut Pool, into: &mut Vec<Frame>) -> Ready {
         if self.ring.is_some() && self.eager > 1 {
-            return self.read_crowd(pool, into);
+            return self.read_crowd(most, pool, into);
         }
         let before = into.len();
         let mut bytes = 0;
-        while into.len() - before < BURST_FRAMES && bytes < LARGE_BYTES {
+        while into.len() - before < most && bytes < LARGE_BYTES {
             match self.read_one(pool, into) {
                 // A lone frame is sent on before another is looked for.
                 Ok(len) if len <= SMALL_MAX && self.ring.is_some() => {

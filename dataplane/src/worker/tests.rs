@@ -154,8 +154,8 @@ fn kubenet() -> TablesSpec {
 }
 
 /// A switch with four memory ports, and the other end of each.
-struct Rig {
-    worker: Worker<MemoryPort>,
+struct Rig<P = MemoryPort> {
+    worker: Worker<P>,
     peers: Vec<Peer>,
     now: u64,
     publisher: Publisher<Tables>,
@@ -181,13 +181,19 @@ type Delivery = (usize, Vec<u8>);
 
 impl Rig {
     fn new(spec: &TablesSpec) -> Rig {
+        Rig::with(spec, |_, end| end)
+    }
+}
+
+impl<P: Port> Rig<P> {
+    fn with(spec: &TablesSpec, port: impl Fn(PortId, MemoryPort) -> P) -> Rig<P> {
         let publisher = Publisher::new(Tables::build(spec).expect("sound"));
         let fdb = Arc::new(Fdb::new(64, 1));
         let mut worker = Worker::new(publisher.reader(), fdb, FRAME_MAX);
         let mut peers = Vec::new();
         for row in &spec.ports {
             let (end, peer) = pair(256);
-            worker.attach(row.id, end);
+            worker.attach(row.id, port(row.id, end));
             peers.push(peer);
         }
         Rig {

@@ -80,7 +80,7 @@ impl Faulty {
 }
 
 impl Port for Faulty {
-    fn receive(&mut self, pool: &mut Pool, into: &mut Vec<Frame>) -> Ready {
+    fn receive(&mut self, most: usize, pool: &mut Pool, into: &mut Vec<Frame>) -> Ready {
         let deed = self.condition.borrow_mut().deed.take();
         if let Some(deed) = deed {
             deed();
@@ -90,7 +90,7 @@ impl Port for Faulty {
             return Ready::Down;
         }
         let first = into.len();
-        let ready = self.inner.receive(pool, into);
+        let ready = self.inner.receive(most, pool, into);
         let burst = &mut into[first..];
         condition.handed_in += burst.len() as u64;
         let sources = burst

@@ -13,8 +13,8 @@ use control::devices::sysctl;
 use dataplane::addr::{Mac, PortId, Station};
 use dataplane::buffer::{FRAME_MAX, Frame, Pool};
 use dataplane::frame::offload::Offload;
-use dataplane::port::Port;
 use dataplane::port::packet::PacketPort;
+use dataplane::port::{BURST_FRAMES, Port};
 use dataplane::switch::{Options, Switch};
 use dataplane::tables::{Crossing, Policy, PortRole, PortSpec, Tables, TablesSpec, Unknown};
 
@@ -141,7 +141,7 @@ impl Bench {
     pub(crate) fn hear(&mut self, port: usize) -> Vec<Vec<u8>> {
         let Wire { port, pool } = &mut self.wires[port];
         let mut frames: Vec<Frame> = Vec::new();
-        port.receive(pool, &mut frames);
+        port.receive(BURST_FRAMES, pool, &mut frames);
         let mut heard = Vec::new();
         for frame in frames {
             // The kernel's bridge tells other bridges of itself.

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use control::devices::netns::Netns;
 use dataplane::buffer::{FRAME_MAX, Frame, Pool};
 use dataplane::frame::offload::Offload;
-use dataplane::port::Port;
 use dataplane::port::packet::PacketPort;
+use dataplane::port::{BURST_FRAMES, Port};
 use dataplane::verdict::DropReason;
 
 use crate::packets::{Packet, Pod, V4, ethernet, udp};
@@ -50,7 +50,7 @@ impl Wire {
     /// The frames that have come since.
     pub(crate) fn hear(&mut self) -> Vec<Vec<u8>> {
         let mut frames: Vec<Frame> = Vec::new();
-        self.port.receive(&mut self.pool, &mut frames);
+        self.port.receive(BURST_FRAMES, &mut self.pool, &mut frames);
         frames
             .drain(..)
             .map(|frame| {
