@@ -398,3 +398,6 @@ impl Boards {
             .fold(PortCounts::default(), PortCounts::plus)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -350,3 +350,68 @@ impl Guarded {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_guard_is_told_by_a_name_and_by_deaths_of_its_own() {
+        let names: BTreeSet<&str> = Guard::ALL.iter().map(|guard| guard.name()).collect();
+        assert_eq!(names.len(), Guard::ALL.len());
+        let reasons = Guard::ALL.iter().flat_map(|guard| guard.reasons());
+        let labels: Vec<&str> = reasons.map(|reason| reason.label()).collect();
+        let different: BTreeSet<&str> = labels.iter().copied().collect();
+        assert_eq!(different.len(), labels.len(), "no two share one");
+    }
+
+    #[test]
+    fn each_guard_does_what_its_own_field_says() {
+        let off = PortGuard::default();
+        assert!(Guard::ALL.iter().all(|guard| guard.mode(&off) == Mode::Off));
+        let on = Mode::Enforce;
+        let stations = PortGuard {
+            stations: on,
+            ..off.clone()
+        };
+        let set = |guard: &PortGuard| {
+            let on = Guard::ALL.iter().filter(|one| one.mode(guard) == on);
+            on.map(|one| one.name()).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(set(&stations), "stations loops", "a foreign station is one");
+        let one = |change: fn(&mut PortGuard)| {
+            let mut guard = PortGuard::default();
+            change(&mut guard);
+            set(&guard)
+        };
+        assert_eq!(one(|guard| guard.addresses = Mode::Enforce), "addresses");
+        assert_eq!(one(|guard| guard.routers = Mode::Enforce), "routers");
+        assert_eq!(one(|guard| guard.loops = Mode::Enforce), "loops");
+        assert_eq!(one(|guard| guard.flaps = Mode::Enforce), "flaps");
+        assert_eq!(one(|guard| guard.quota = Mode::Enforce), "quota");
+        let storms = one(|guard| guard.storms = Mode::Enforce);
+        assert_eq!(storms, "broadcast multicast unknown");
+    }
+
+    #[test]
+    fn what_counts_has_a_limit_and_it_is_the_ports() {
+        let mut guard = PortGuard::pod(Mode::Observe);
+        guard.rates.unknown = Rate::per_second(7);
+        let limits = Guard::ALL.map(|one| one.limit(&guard));
+        let rate = |rate: Rate| Some(rate.per_second);
+        let Rates {
+            broadcast,
+            multicast,
+            unknown,
+        } = guard.rates;
+        assert_eq!(limits[..4], [None; 4]);
+        assert_eq!(
+            limits[4..7],
+            [rate(broadcast), rate(multicast), rate(unknown)]
+        );
+        assert_eq!(limits[7..], [None, Some(LEARNED_POD)]);
+        assert_eq!(format!("{:8}|", Mode::Observe), "observe |");
+    }
+}
