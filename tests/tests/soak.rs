@@ -12,5 +12,7 @@ fn no_frame_is_lost_while_tables_change_a_hundred_times_a_second() {
     assert_eq!(told.sent, told.arrived, "{told:?}");
     assert_eq!(told.counts.dropped.total(), 0, "{told:?}");
     assert!(told.counts.is_balanced(), "{told:?}");
-    assert!(told.published > 20 && told.sent > 10_000, "{told:?}");
+    // A hundred of them in the second, and some before it for the highest rate.
+    assert!(told.published > 100 && told.sent > 10_000, "{told:?}");
+    assert!(told.took >= Duration::from_secs(1), "{told:?}");
 }

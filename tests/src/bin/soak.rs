@@ -32,8 +32,8 @@ fn main() -> ExitCode {
     bar.finish();
     let (first, last) = told.resident;
     println!(
-        "highest {:.0} frames a second; {:.0} for {time:.0?}: {} sent, {} arrived, {} tables",
-        told.highest, told.rate, told.sent, told.arrived, told.published
+        "highest {:.0} frames a second; {:.0} for {time:.0?}, which took {:.0?}: {} sent, {} arrived, {} tables",
+        told.highest, told.rate, told.took, told.sent, told.arrived, told.published
     );
     println!("{}", told.counts);
     println!(

@@ -2,7 +2,8 @@
 //!
 //! In: how long. Out: a [`Soaked`]: frames, losses, memory; the caller says what may be.
 //! Never: a device: one worker on memory ports, on this thread, so a frame that is missing was lost
-//! by the switch. The pace alone is the clock's.
+//! by the switch. The pace alone is the clock's. Nor hurries: who is held up by others on the machine
+//! takes longer for as many frames and tables, since to catch up would be another rate.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -50,6 +51,8 @@ pub struct Soaked {
     pub arrived: u64,
     /// Tables that were published.
     pub published: u64,
+    /// How long it took: longer than asked for, where the machine had other things to do.
+    pub took: Duration,
     /// What the switch counted.
     pub counts: Counts,
     /// Resident memory in bytes: after a tenth of the time, and at the end.
@@ -85,18 +88,17 @@ pub fn soak(time: Duration, mut tick: impl FnMut(Duration)) -> Soaked {
     let highest = bench.sent as f64 / trial.elapsed().as_secs_f64();
     let rate = highest / 2.0;
     let frames = (rate * CHANGE.as_secs_f64()) as usize;
+    let slices = time.div_duration_f64(CHANGE).ceil() as u32;
     let began = Instant::now();
-    let mut slices = 0_u32;
-    let mut first = 0;
-    while began.elapsed() < time {
+    let (mut due, mut first) = (began, 0);
+    for slice in 1..=slices {
         bench.slice(frames);
-        slices += 1;
-        if first == 0 && began.elapsed() > time / 10 {
+        if slice == slices.div_ceil(10) {
             first = resident();
         }
-        tick(began.elapsed());
-        let due = CHANGE * slices;
-        std::thread::sleep(due.saturating_sub(began.elapsed()));
+        tick(CHANGE * slice);
+        due = Instant::now().max(due + CHANGE);
+        std::thread::sleep(due.saturating_duration_since(Instant::now()));
     }
     Soaked {
         highest,
@@ -104,6 +106,7 @@ pub fn soak(time: Duration, mut tick: impl FnMut(Duration)) -> Soaked {
         sent: bench.sent,
         arrived: bench.arrived,
         published: bench.published,
+        took: began.elapsed(),
         counts: bench.worker.board().counts(),
         resident: (first, resident()),
     }
