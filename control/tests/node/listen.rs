@@ -24,9 +24,10 @@ const LISTENS: usize = if cfg!(debug_assertions) {
 } else {
     25
 };
-/// By how much the rate may differ, in percent, unless `TAPLINE_LISTEN_PERCENT` says otherwise: what a
+
+/// By how much the rate may be lower, in percent, unless `TAPLINE_LISTEN_PERCENT` says otherwise: what a
 /// machine that does much else, or a debug build, makes of two measurements.
-const DIFFERS: f64 = 30.0;
+const LOWER: f64 = 30.0;
 
 /// Listens as `tcpdump` does, until it is dropped.
 fn listener(world: &World) -> PacketPort {
@@ -248,7 +249,8 @@ pub(crate) fn the_rate_is_back_when_nobody_listens_any_more(_: PrivateNet) {
     });
     let (back, listened) = (median(ratios.clone()), median(meanwhile));
     println!("{listened:.3} of the rate while somebody listens, {back:.3} after; {ratios:.3?}");
-    let allowed = std::env::var("TAPLINE_LISTEN_PERCENT").map_or(Ok(DIFFERS), |text| text.parse());
+    let allowed = std::env::var("TAPLINE_LISTEN_PERCENT").map_or(Ok(LOWER), |text| text.parse());
     let allowed: f64 = allowed.expect("a number");
-    assert!((back - 1.0).abs() * 100.0 <= allowed, "{ratios:?}");
+    // A higher rate than before is not the listener's doing: something else took the processors then.
+    assert!((1.0 - back) * 100.0 <= allowed, "{ratios:?}");
 }
