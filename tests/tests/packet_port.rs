@@ -20,7 +20,7 @@ use dataplane::frame::FrameView;
 use dataplane::frame::offload::{GSO_TCPV4, NEEDS_CSUM, Offload};
 use dataplane::port::any::AnyPort;
 use dataplane::port::packet::PacketPort;
-use dataplane::port::tap::{Queues, TapPort};
+use dataplane::port::tap::{Batching, Queues, TapPort};
 use dataplane::port::{BURST_FRAMES, Port, Ready, Taken};
 use dataplane::switch::{Options, Switch};
 use dataplane::tables::fib::NextHop;
@@ -238,13 +238,7 @@ impl Wire {
     }
 
     fn send(&mut self, from: usize, bytes: &[u8], offload: Offload) {
-        let mut frame = self.pool.take().expect("free");
-        self.pool.room(&frame)[..bytes.len()].copy_from_slice(bytes);
-        frame.set_len(bytes.len());
-        frame.offload = offload;
-        let taken = self.ends[from].transmit(&frame, &mut self.pool);
-        self.pool.release(frame);
-        assert_eq!(taken, Ok(Taken::Now));
+        send(&mut self.ends[from], &mut self.pool, bytes, offload);
     }
 
     /// Frames of the test's own that came to `at`, for as long as they keep coming.
@@ -272,6 +266,16 @@ impl Wire {
         assert!(frames.is_empty(), "{frames:?}");
         ready
     }
+}
+
+fn send(from: &mut PacketPort, pool: &mut Pool, bytes: &[u8], offload: Offload) {
+    let mut frame = pool.take().expect("free");
+    pool.room(&frame)[..bytes.len()].copy_from_slice(bytes);
+    frame.set_len(bytes.len());
+    frame.offload = offload;
+    let taken = from.transmit(&frame, pool);
+    pool.release(frame);
+    assert_eq!(taken, Ok(Taken::Now));
 }
 
 fn tcp(payload: usize) -> Vec<u8> {
@@ -331,27 +335,52 @@ fn frames_pass_as_they_were_sent_with_tags_sums_and_sizes() {
     }
 }
 
-#[test]
-fn a_burst_comes_in_order_and_no_further_than_its_bounds() {
-    let mut wire = Wire::new();
+/// Sends a hundred numbered frames by `from`, and has `at` hand them in: in their order, and at no turn
+/// more than it may.
+fn pass_a_hundred(from: &mut PacketPort, at: &mut impl Port, pool: &mut Pool) {
     for number in 0..100u32 {
-        let mut frame = tcp(40);
-        frame[38..42].copy_from_slice(&number.to_be_bytes());
-        wire.send(0, &frame, Offload::NONE);
+        let mut bytes = tcp(40);
+        bytes[38..42].copy_from_slice(&number.to_be_bytes());
+        send(from, pool, &bytes, Offload::NONE);
     }
-    let mut frames = Vec::new();
+    let (mut frames, mut numbers) = (Vec::new(), Vec::new());
     let began = Instant::now();
-    let mut numbers = Vec::new();
-    while numbers.len() < 100 && began.elapsed() < Duration::from_secs(2) {
-        let ready = wire.ends[1].receive(BURST_FRAMES, &mut wire.pool, &mut frames);
-        assert!(frames.len() <= 64 && ready != Ready::Down);
+    for most in [16, 3, BURST_FRAMES].into_iter().cycle() {
+        if numbers.len() >= 100 || began.elapsed() > Duration::from_secs(2) {
+            break;
+        }
+        let ready = at.receive(most, pool, &mut frames);
+        assert!(frames.len() <= most && ready != Ready::Down, "{most}");
         for frame in frames.drain(..) {
-            let bytes = wire.pool.bytes(&frame);
+            let bytes = pool.bytes(&frame);
             numbers.push(u32::from_be_bytes(bytes[38..42].try_into().expect("four")));
-            wire.pool.release(frame);
+            pool.release(frame);
         }
     }
     assert_eq!(numbers, (0..100).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_burst_comes_in_order_and_no_further_than_its_bounds() {
+    let mut wire = Wire::new();
+    let [near, far] = &mut wire.ends;
+    pass_a_hundred(near, far, &mut wire.pool);
+}
+
+#[test]
+fn a_tap_hands_in_no_more_than_it_may_many_in_a_call_or_one() {
+    let ns = namespace("node");
+    let net = Netlink::open(&ns).expect("netlink");
+    let mut pool = Pool::new(80, FRAME_MAX);
+    for (device, batching) in [("tap-many", Batching::Auto), ("tap-one", Batching::Off)] {
+        let opened = ns.run(|| TapPort::open_with(device, Queues::Single, batching));
+        let mut tap = opened.expect("a TAP of its own");
+        silence_ipv6(&net, &name(device)).expect("no IPv6");
+        net.set_up(&name(device), true).expect("up");
+        let opened = ns.run(|| PacketPort::open(device));
+        let mut from = opened.expect("a packet socket");
+        pass_a_hundred(&mut from, &mut tap, &mut pool);
+    }
 }
 
 #[test]
